@@ -1,0 +1,1 @@
+//! A document in mergekit's dialect into a `MergeConfig`.

@@ -1,0 +1,1 @@
+//! A `MergeConfig` as YAML that mergekit reads the same way.

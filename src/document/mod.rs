@@ -1,0 +1,85 @@
+//! A document with positions: what a TOML or YAML file says, and where it says it.
+//!
+//! Typed deserialising stops at the first mistake and loses positions, so a file is first read into [`Node`]s
+//! ([`parse`]), then walked by a validator that collects every mistake as a [`Problem`] ([`read`]), and only then made
+//! into types. Specs and mergekit configs come through here alike.
+
+pub mod parse;
+pub mod problem;
+pub mod read;
+
+pub use problem::{Problem, Problems};
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::config::Scalar;
+
+/// The text a document was read from.
+#[derive(Debug, PartialEq)]
+pub struct Source {
+    /// Path as the user gave it, for messages.
+    pub path: PathBuf,
+    /// The whole text.
+    pub text: String,
+}
+
+/// A stretch of a source: byte offsets, end exclusive. A document may hold nodes of several sources (an axis value from
+/// a spec put into a mergekit file), so every span knows its own.
+#[derive(Debug, Clone)]
+pub struct Span {
+    /// The text.
+    pub source: Arc<Source>,
+    /// First byte.
+    pub start: usize,
+    /// Byte after the last.
+    pub end: usize,
+}
+
+/// A value with its position.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// What it says.
+    pub value: Value,
+    /// Where it says it.
+    pub span: Span,
+}
+
+/// What a node says.
+#[derive(Debug, Clone)]
+pub enum Value {
+    /// YAML null.
+    Null,
+    /// A plain value.
+    Scalar(Scalar),
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Vec<Entry>),
+}
+
+/// A key and its value.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    /// The key.
+    pub key: String,
+    /// Where the key stands.
+    pub key_span: Span,
+    /// The value.
+    pub value: Node,
+}
+
+impl Value {
+    /// What kind of value this is, for messages.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Null => "nothing",
+            Self::Scalar(Scalar::Bool(_)) => "true/false",
+            Self::Scalar(Scalar::Int(_)) => "a whole number",
+            Self::Scalar(Scalar::Float(_)) => "a number",
+            Self::Scalar(Scalar::Text(_)) => "a text",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a table",
+        }
+    }
+}

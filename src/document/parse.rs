@@ -1,0 +1,1 @@
+//! Parsing: TOML and YAML text into nodes.

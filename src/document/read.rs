@@ -1,0 +1,1 @@
+//! Walking a document: typed readers that collect every mistake.

@@ -1,0 +1,3 @@
+//! expand
+/// x
+pub fn expand(){}

@@ -1,0 +1,3 @@
+//! trial
+/// x
+#[derive(Debug,Clone,PartialEq,Eq,PartialOrd,Ord,Hash)] pub struct TrialId(pub String);

@@ -1,0 +1,3 @@
+//! load
+/// x
+pub fn load(){}
