@@ -1,1 +1,137 @@
-//! console
+//! Events of a run as progress bars and lines on standard error.
+//!
+//! On a terminal one bar shows the sweep and one the stage in flight; elsewhere only finished things are printed, a line
+//! each. No colours, so there is nothing for `NO_COLOR` to switch off.
+
+use std::io::{self, IsTerminal, Write};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::run::event::RunEvent;
+use crate::run::journal::Stage;
+
+/// The display of one run.
+#[derive(Debug)]
+pub struct Console {
+    bars: MultiProgress,
+    sweep: ProgressBar,
+    stage: Mutex<Option<ProgressBar>>,
+    quiet: bool,
+}
+
+impl Console {
+    /// A display on standard error; `quiet` leaves only failures and notes.
+    pub fn new(quiet: bool) -> Self {
+        let draw = !quiet && io::stderr().is_terminal();
+        let target = if draw { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let bars = MultiProgress::with_draw_target(target);
+        let sweep = bars.add(ProgressBar::new(0).with_style(style("{pos}/{len} trials {wide_bar} {elapsed_precise}")));
+        Self { bars, sweep, stage: Mutex::new(None), quiet }
+    }
+
+    /// Shows an event.
+    pub fn show(&self, event: &RunEvent) {
+        match event {
+            RunEvent::Preflight => self.begin_stage("checking the harness", false),
+            RunEvent::Started { n_trials } => {
+                self.end_stage();
+                self.sweep.set_length(*n_trials as u64);
+            }
+            RunEvent::Note(text) => self.say(&format!("note: {text}")),
+            RunEvent::Reused { trial, what } => {
+                self.line("reused", trial, what, None);
+                self.sweep.inc(1);
+            }
+            RunEvent::StageStarted { trial, stage, why } => {
+                self.begin_stage(&format!("{} {trial}: {why}", verb(*stage)), true);
+            }
+            RunEvent::StageProgress { done, total, doing, .. } => self.move_stage(*done, *total, doing),
+            RunEvent::StageFinished { trial, stage, elapsed, what } => {
+                self.end_stage();
+                self.line(past(*stage), trial, what, Some(*elapsed));
+            }
+            RunEvent::Failed { trial, stage, reason, log } => {
+                self.end_stage();
+                self.say(&format!("error: {trial}: {} failed: {reason}", verb(*stage)));
+                if let Some(log) = log {
+                    self.say(&format!("hint: the whole log is in {}", log.display()));
+                }
+                self.sweep.inc(1);
+            }
+            RunEvent::TrialDone { .. } => self.sweep.inc(1),
+        }
+    }
+
+    /// Takes the bars away.
+    pub fn finish(&self) {
+        self.end_stage();
+        self.sweep.finish_and_clear();
+    }
+
+    fn begin_stage(&self, message: &str, measured: bool) {
+        self.end_stage();
+        let template =
+            if measured { "{spinner} {msg} {bar:20} {pos}/{len} {eta}" } else { "{spinner} {msg} {elapsed}" };
+        let bar = self.bars.insert_before(&self.sweep, ProgressBar::new(0).with_style(style(template)));
+        bar.set_message(message.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        *self.held() = Some(bar);
+    }
+
+    fn move_stage(&self, done: u64, total: u64, doing: &str) {
+        if let Some(bar) = self.held().as_ref() {
+            bar.set_length(total);
+            bar.set_position(done);
+            if !doing.is_empty() {
+                bar.set_message(doing.to_owned());
+            }
+        }
+    }
+
+    fn end_stage(&self) {
+        if let Some(bar) = self.held().take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn held(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
+        // A panic while drawing leaves a usable bar behind.
+        self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn line(&self, verb: &str, trial: &str, what: &str, elapsed: Option<Duration>) {
+        if self.quiet {
+            return;
+        }
+        let time = elapsed.map(|elapsed| format!("  {:.1} s", elapsed.as_secs_f64())).unwrap_or_default();
+        self.say(&format!("{verb:>9}  {trial}  {what}{time}"));
+    }
+
+    fn say(&self, line: &str) {
+        self.bars.suspend(|| {
+            // A closed standard error is no reason to stop a sweep.
+            let _ = writeln!(io::stderr(), "{line}");
+        });
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    // The templates are constants; one that indicatif refuses falls back to its default look.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn verb(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Merge => "merge",
+        Stage::Evaluate => "evaluate",
+    }
+}
+
+fn past(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Merge => "merged",
+        Stage::Evaluate => "evaluated",
+    }
+}

@@ -1,1 +1,99 @@
-//! table
+//! The results table: trials by scores, from a plan and the state of its sweep.
+//!
+//! [`ResultsTable`] holds the values at full precision. [`frame`] lays them out as polars frames (long and wide) and
+//! writes them; [`render`] rounds them for people; [`reference`] sets a stored table beside them.
+
+pub mod frame;
+pub mod reference;
+pub mod render;
+
+use crate::config::Scalar;
+use crate::eval::results::HarnessFacts;
+use crate::eval::task::{self, Column};
+use crate::eval::{Score, TaskRequest};
+use crate::plan::{Plan, Subject, TrialId};
+
+/// Trials by scores.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ResultsTable {
+    /// Name of the sweep.
+    pub sweep: String,
+    /// Columns in the order of the spec.
+    pub columns: Vec<Column>,
+    /// Rows in the order of the plan.
+    pub rows: Vec<Row>,
+}
+
+/// One trial.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Identity.
+    pub id: TrialId,
+    /// Name.
+    pub trial: String,
+    /// `model` for a checkpoint as it is, `merge` otherwise (the words of the study's table).
+    pub kind: &'static str,
+    /// Method of a merge.
+    pub method: Option<&'static str>,
+    /// Seed of a random method.
+    pub seed: Option<u64>,
+    /// Axis values, in the order of the axes.
+    pub axes: Vec<(String, Scalar)>,
+    /// Every score, task by task, each with what the harness said of itself.
+    pub scores: Vec<(Score, HarnessFacts)>,
+}
+
+/// The accepted scores of one trial.
+pub type TrialScores = Vec<(Score, HarnessFacts)>;
+
+/// Builds the table of a plan; `scores_of` gives the accepted scores of a trial, none where there are none yet.
+pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialId) -> TrialScores) -> ResultsTable {
+    let rows: Vec<Row> = plan
+        .trials
+        .iter()
+        .map(|trial| {
+            let (kind, method, seed) = match &trial.subject {
+                Subject::Checkpoint(_) => ("model", None, None),
+                Subject::Merge { config, seed } => {
+                    let method = config.method.spec();
+                    ("merge", Some(method.name), method.random.then_some(*seed))
+                }
+            };
+            // A fine-tune given as BASE+ADAPTER is made by a passthrough merge, but is a model to whoever reads the table.
+            let kind = if trial.is_baseline() { "model" } else { kind };
+            let method = if trial.is_baseline() { None } else { method };
+            let scores = scores_of(&trial.id);
+            Row { id: trial.id.clone(), trial: trial.name.clone(), kind, method, seed, axes: trial.axes.clone(), scores }
+        })
+        .collect();
+    let all: Vec<&Score> = rows.iter().flat_map(|row| row.scores.iter().map(|(score, _)| score)).collect();
+    let columns = task::columns(requests, &all);
+    ResultsTable { sweep: plan.sweep.clone(), columns, rows }
+}
+
+impl ResultsTable {
+    /// Names of all axes, in order of first appearance.
+    pub fn axes(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = Vec::new();
+        for (name, _) in self.rows.iter().flat_map(|row| &row.axes) {
+            if !names.contains(&name.as_str()) {
+                names.push(name);
+            }
+        }
+        names
+    }
+}
+
+impl Row {
+    /// The score that stands in a column.
+    pub fn score(&self, column: &Column) -> Option<&Score> {
+        self.scores.iter().map(|(score, _)| score).find(|score| {
+            score.task == column.task && score.metric == column.metric && score.filter == column.filter
+        })
+    }
+
+    /// The value of an axis.
+    pub fn axis(&self, name: &str) -> Option<&Scalar> {
+        self.axes.iter().find(|(axis, _)| axis == name).map(|(_, value)| value)
+    }
+}

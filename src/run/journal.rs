@@ -1,0 +1,286 @@
+//! The journal of a sweep: what happened, one JSON record a line, the only truth about progress.
+//!
+//! A record is appended whole, flushed and synced before the program goes on. A last line without its newline is what a
+//! kill leaves behind: it is cut when the journal is opened. State is a fold over the records (`run::state`).
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::fingerprint::Key;
+use crate::eval::Score;
+use crate::eval::results::HarnessFacts;
+use crate::merge::Merge;
+use crate::plan::TrialId;
+
+/// Version of the records below. A journal with a larger number is refused.
+pub const FORMAT: u32 = 1;
+
+/// The first line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Header {
+    journal: String,
+    format: u32,
+    program: String,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// UNIX seconds.
+    pub time: u64,
+    /// The trial it is about.
+    pub trial: TrialId,
+    /// What happened.
+    #[serde(flatten)]
+    pub what: What,
+}
+
+/// What happened to a trial.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum What {
+    /// A merge began; its output is not there until `merged` says so.
+    MergeStarted,
+    /// A merge is complete on disk.
+    Merged {
+        /// What it was made from.
+        key: Key,
+        /// The record of the merge.
+        merge: Merge,
+        /// Names what was written: weights, config, tokenizer, template.
+        identity: String,
+    },
+    /// A harness process began.
+    EvaluationStarted {
+        /// Its tasks.
+        tasks: Vec<String>,
+        /// Its folder, relative to the trial's.
+        folder: String,
+    },
+    /// A harness process ended well and its results were verified.
+    Evaluated(Evaluation),
+    /// A merged model was deleted after scoring.
+    ModelDeleted,
+    /// A stage failed; the sweep went on.
+    Failed {
+        /// The stage.
+        stage: Stage,
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// The record of one harness process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// What was asked and answered, task by task.
+    pub tasks: Vec<TaskEvaluation>,
+    /// Versions and formats the harness reported.
+    pub harness: HarnessFacts,
+    /// Folder of its files, relative to the trial's.
+    pub folder: String,
+    /// Wall time.
+    pub seconds: f64,
+}
+
+/// The scores of one task, with what they rest on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskEvaluation {
+    /// Harness task.
+    pub task: String,
+    /// Everything that decides the answers.
+    pub key: Key,
+    /// The scores.
+    pub scores: Vec<Score>,
+}
+
+/// A step of a trial.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stage {
+    /// Making the merged checkpoint.
+    Merge,
+    /// Running the harness on it.
+    Evaluate,
+}
+
+/// Why a journal cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// Reading or writing failed.
+    #[error("{path}: {source}")]
+    Io {
+        /// The journal.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The file is no journal of ours.
+    #[error("{path}:1: not a mergesweep journal (move the file away to start afresh)")]
+    NotAJournal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Written by a newer program.
+    #[error("{path}: journal format {found}, this program reads up to {FORMAT} (update mergesweep)")]
+    Newer {
+        /// The journal.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// A whole line that is no record.
+    #[error("{path}:{line}: not a journal record: {source}")]
+    Record {
+        /// The journal.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What the parser says.
+        source: serde_json::Error,
+    },
+}
+
+/// A journal open for appending.
+#[derive(Debug)]
+pub struct Journal {
+    path: PathBuf,
+    file: File,
+}
+
+/// Reads the records of a journal without touching it. An absent journal has none.
+///
+/// # Errors
+/// [`JournalError`], naming the line.
+pub fn read(path: &Path) -> Result<Vec<Record>, JournalError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(path, &text).map(|(records, _)| records),
+        Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(source) => Err(JournalError::Io { path: path.to_owned(), source }),
+    }
+}
+
+impl Journal {
+    /// Opens the journal for appending, making it where it is absent, and cuts a half-written last line.
+    ///
+    /// # Errors
+    /// [`JournalError`], naming the line.
+    pub fn open(path: &Path) -> Result<(Self, Vec<Record>), JournalError> {
+        let io_error = |source| JournalError::Io { path: path.to_owned(), source };
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(io_error)?;
+        let text = io::read_to_string(&mut file).map_err(io_error)?;
+        let (records, whole) = parse(path, &text)?;
+        file.set_len(whole as u64).map_err(io_error)?;
+        file.seek(SeekFrom::End(0)).map_err(io_error)?;
+        let mut journal = Self { path: path.to_owned(), file };
+        if whole == 0 {
+            let program = format!("mergesweep {}", env!("CARGO_PKG_VERSION"));
+            journal.append_line(&Header { journal: "mergesweep".to_owned(), format: FORMAT, program })?;
+        }
+        Ok((journal, records))
+    }
+
+    /// Appends one record and syncs it to disk.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] when the disk refuses.
+    pub fn append(&mut self, trial: &TrialId, what: What) -> Result<Record, JournalError> {
+        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let record = Record { time, trial: trial.clone(), what };
+        self.append_line(&record)?;
+        Ok(record)
+    }
+
+    fn append_line(&mut self, line: &impl Serialize) -> Result<(), JournalError> {
+        let io_error = |source| JournalError::Io { path: self.path.clone(), source };
+        let mut bytes = serde_json::to_vec(line).map_err(|error| io_error(error.into()))?;
+        bytes.push(b'\n');
+        // One write call, so that a kill leaves at most one partial line, at the end.
+        self.file.write_all(&bytes).map_err(io_error)?;
+        self.file.sync_data().map_err(io_error)
+    }
+}
+
+/// Records of a text, and how many of its bytes are whole lines.
+fn parse(path: &Path, text: &str) -> Result<(Vec<Record>, usize), JournalError> {
+    let whole = text.rfind('\n').map_or(0, |newline| newline + 1);
+    let mut lines = text[..whole].lines().enumerate();
+    let Some((_, first)) = lines.next() else { return Ok((Vec::new(), 0)) };
+    match serde_json::from_str::<Header>(first) {
+        Ok(header) if header.journal == "mergesweep" && header.format <= FORMAT => {}
+        Ok(header) if header.journal == "mergesweep" => {
+            return Err(JournalError::Newer { path: path.to_owned(), found: header.format });
+        }
+        _ => return Err(JournalError::NotAJournal { path: path.to_owned() }),
+    }
+    let records = lines
+        .map(|(index, line)| {
+            serde_json::from_str(line).map_err(|source| JournalError::Record {
+                path: path.to_owned(),
+                line: index + 1,
+                source,
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((records, whole))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn journal_with_two_records() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        let (mut journal, records) = Journal::open(&path).unwrap();
+        assert_eq!(records, []);
+        let trial = TrialId("t1".to_owned());
+        journal.append(&trial, What::MergeStarted).unwrap();
+        journal.append(&trial, What::Failed { stage: Stage::Merge, reason: "a\nb".to_owned() }).unwrap();
+        (folder, path)
+    }
+
+    #[test]
+    fn records_survive_reopening() {
+        let (_folder, path) = journal_with_two_records();
+        let (_, records) = Journal::open(&path).unwrap();
+        assert_eq!(records.len(), 2);
+        assert_eq!(records[1].what, What::Failed { stage: Stage::Merge, reason: "a\nb".to_owned() });
+    }
+
+    #[test]
+    fn a_cut_journal_resumes_from_the_last_whole_record() {
+        let (_folder, path) = journal_with_two_records();
+        let whole = std::fs::read(&path).unwrap();
+        let ends: Vec<usize> = (0..whole.len()).filter(|index| whole[*index] == b'\n').map(|index| index + 1).collect();
+        for cut in 0..=whole.len() {
+            std::fs::write(&path, &whole[..cut]).unwrap();
+            let (mut journal, records) = Journal::open(&path).unwrap();
+            let expected = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
+            assert_eq!(records.len(), expected, "cut at byte {cut}");
+            journal.append(&TrialId("t2".to_owned()), What::ModelDeleted).unwrap();
+            assert_eq!(read(&path).unwrap().len(), expected + 1, "cut at byte {cut}");
+        }
+    }
+
+    #[test]
+    fn a_newer_journal_and_a_foreign_file_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.jsonl");
+        std::fs::write(&path, "{\"journal\":\"mergesweep\",\"format\":999,\"program\":\"x\"}\n").unwrap();
+        assert!(matches!(Journal::open(&path), Err(JournalError::Newer { found: 999, .. })));
+        std::fs::write(&path, "a,b,c\n").unwrap();
+        assert!(matches!(Journal::open(&path), Err(JournalError::NotAJournal { .. })));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "a,b,c\n");
+    }
+}

@@ -1,0 +1,162 @@
+//! Where a sweep lies on disk, who holds it, and how files appear there: whole or not at all.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::plan::Trial;
+
+/// The folder of one sweep: `RESULTS/<sweep>/`.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Held while a run owns the folder; the lock goes with the process, however it ends.
+#[derive(Debug)]
+pub struct Lock {
+    _file: File,
+}
+
+/// A folder that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The file system refused.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// Another run holds it.
+    #[error("{}: another run holds this sweep (wait for it, or stop it; `mergesweep status` only reads)", .path.display())]
+    Held {
+        /// The lock file.
+        path: PathBuf,
+    },
+}
+
+/// Wraps an I/O error with the path it is about.
+pub fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+    let path = path.to_owned();
+    move |source| StoreError::Io { path, source }
+}
+
+impl Store {
+    /// The store of a sweep under a results folder. Touches nothing.
+    pub fn new(results: &Path, sweep: &str) -> Self {
+        Self { root: results.join(sweep) }
+    }
+
+    /// `RESULTS/<sweep>/`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `journal.jsonl`.
+    pub fn journal(&self) -> PathBuf {
+        self.root.join("journal.jsonl")
+    }
+
+    /// Folder of a trial: `trials/<slug>-<id8>/`.
+    pub fn trial(&self, trial: &Trial) -> PathBuf {
+        self.root.join("trials").join(trial.folder_name())
+    }
+
+    /// Where the merged model of a trial lies while it is kept. Present only when the journal says so.
+    pub fn model(&self, trial: &Trial) -> PathBuf {
+        self.trial(trial).join("model")
+    }
+
+    /// The prepared working directory of the harness, shared by all trials.
+    pub fn harness_home(&self) -> PathBuf {
+        self.root.join("harness")
+    }
+
+    /// Makes the folder and takes its lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] when another run has it.
+    pub fn lock(&self) -> Result<Lock, StoreError> {
+        fs::create_dir_all(&self.root).map_err(at(&self.root))?;
+        let path = self.root.join("lock");
+        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+        match file.try_lock() {
+            Ok(()) => Ok(Lock { _file: file }),
+            Err(fs::TryLockError::WouldBlock) => Err(StoreError::Held { path }),
+            Err(fs::TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+        }
+    }
+
+    /// Whether a run holds the folder now.
+    pub fn is_held(&self) -> bool {
+        let Ok(file) = File::open(self.root.join("lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
+    }
+
+    /// The first unused attempt folder of a trial, made on the spot: `evaluations/<n>/`.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn new_attempt(&self, trial: &Trial) -> Result<PathBuf, StoreError> {
+        let parent = self.trial(trial).join("evaluations");
+        fs::create_dir_all(&parent).map_err(at(&parent))?;
+        (1..)
+            .map(|number| parent.join(number.to_string()))
+            .find_map(|path| match fs::create_dir(&path) {
+                Ok(()) => Some(Ok(path)),
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
+                Err(source) => Some(Err(StoreError::Io { path, source })),
+            })
+            .unwrap_or_else(|| Err(StoreError::Io { path: parent, source: io::ErrorKind::AlreadyExists.into() }))
+    }
+}
+
+/// Writes a whole file by rename from a temporary sibling, readable as umask allows.
+///
+/// # Errors
+/// [`StoreError::Io`]; the old file, if any, is then untouched.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let parent = path.parent().unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(at(parent))?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    let written = File::create(&partial)
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
+        .and_then(|()| fs::rename(&partial, path));
+    written.map_err(|source| {
+        // The partial file is worth nothing; that removing it fails too adds nothing to the error.
+        let _ = fs::remove_file(&partial);
+        StoreError::Io { path: path.to_owned(), source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_holder_is_refused_and_the_lock_goes_with_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::new(folder.path(), "s");
+        assert!(!store.is_held());
+        let lock = store.lock().unwrap();
+        assert!(store.is_held());
+        assert!(matches!(store.lock(), Err(StoreError::Held { .. })));
+        drop(lock);
+        assert!(!store.is_held());
+        store.lock().unwrap();
+    }
+
+    #[test]
+    fn a_file_appears_whole_and_replaces_the_old_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b.txt");
+        write_atomically(&path, b"one").unwrap();
+        write_atomically(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,181 @@
+//! The table as polars frames, long and wide, and their files.
+//!
+//! CSV goes through the csv crate with full precision and empty cells for nulls: naive printing of frame cells shortens
+//! floats and writes the word "null".
+
+use std::path::{Path, PathBuf};
+
+use polars::prelude::{AnyValue, Column as Series, DataFrame, NamedFrom, PolarsError};
+use polars_io::parquet::write::ParquetWriter;
+
+use super::{ResultsTable, Row};
+use crate::config::Scalar;
+use crate::eval::Score;
+use crate::eval::results::HarnessFacts;
+
+/// A table that cannot be laid out or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FrameError {
+    /// polars refused.
+    #[error("laying out the table: {0}")]
+    Polars(#[from] PolarsError),
+    /// The file cannot be written.
+    #[error("{}: {source}", .path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: csv::Error,
+    },
+    /// The file cannot be made.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+/// One row per score: trial, kind, method, seed, axis values, task, metric, filter, n, value, stderr, versions.
+///
+/// # Errors
+/// [`FrameError::Polars`] when polars refuses the columns (two axes of one name cannot happen: the spec is checked).
+pub fn long(table: &ResultsTable) -> Result<DataFrame, FrameError> {
+    let lines: Vec<(&Row, &Score, &HarnessFacts)> =
+        table.rows.iter().flat_map(|row| row.scores.iter().map(move |(score, facts)| (row, score, facts))).collect();
+    let text = |name: &str, of: &dyn Fn(&(&Row, &Score, &HarnessFacts)) -> Option<String>| {
+        Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<String>>>())
+    };
+    let number = |name: &str, of: &dyn Fn(&(&Row, &Score, &HarnessFacts)) -> Option<f64>| {
+        Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<f64>>>())
+    };
+    let count = |name: &str, of: &dyn Fn(&(&Row, &Score, &HarnessFacts)) -> Option<u64>| {
+        Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<u64>>>())
+    };
+    let mut columns = vec![
+        text("trial", &|(row, ..)| Some(row.trial.clone())),
+        text("trial_id", &|(row, ..)| Some(row.id.to_string())),
+        text("kind", &|(row, ..)| Some(row.kind.to_owned())),
+        text("method", &|(row, ..)| row.method.map(str::to_owned)),
+    ];
+    let axes = table.axes();
+    if !axes.contains(&"seed") {
+        columns.push(count("seed", &|(row, ..)| row.seed));
+    }
+    columns.extend(axes.iter().map(|axis| axis_column(axis, lines.iter().map(|(row, ..)| row.axis(axis)))));
+    columns.extend([
+        text("task", &|(_, score, _)| Some(score.task.clone())),
+        text("metric", &|(_, score, _)| Some(score.metric.clone())),
+        text("filter", &|(_, score, _)| Some(score.filter.clone())),
+        count("n", &|(_, score, _)| score.n),
+        count("n_total", &|(_, score, _)| score.n_total),
+        number("value", &|(_, score, _)| score.value),
+        number("stderr", &|(_, score, _)| score.stderr),
+        Series::new(
+            "higher_is_better".into(),
+            lines.iter().map(|(_, score, _)| score.higher_is_better).collect::<Vec<Option<bool>>>(),
+        ),
+        count("num_fewshot", &|(_, score, _)| score.num_fewshot),
+        text("task_version", &|(_, score, _)| score.task_version.clone()),
+        text("task_hash", &|(_, score, _)| score.task_hash.clone()),
+        text("lm_eval_version", &|(.., facts)| facts.lm_eval_version.clone()),
+        text("transformers_version", &|(.., facts)| facts.transformers_version.clone()),
+        text("torch_version", &|(.., facts)| facts.torch_version.clone()),
+    ]);
+    Ok(DataFrame::new(lines.len(), columns)?)
+}
+
+/// One row per trial, one column per task metric in the order of the spec.
+///
+/// # Errors
+/// [`FrameError::Polars`] as for [`long`].
+pub fn wide(table: &ResultsTable) -> Result<DataFrame, FrameError> {
+    let rows = &table.rows;
+    let mut columns = vec![
+        Series::new("trial".into(), rows.iter().map(|row| row.trial.as_str()).collect::<Vec<_>>()),
+        Series::new("kind".into(), rows.iter().map(|row| row.kind).collect::<Vec<_>>()),
+        Series::new("method".into(), rows.iter().map(|row| row.method).collect::<Vec<_>>()),
+    ];
+    columns.extend(table.axes().iter().map(|axis| axis_column(axis, rows.iter().map(|row| row.axis(axis)))));
+    columns.extend(table.columns.iter().map(|column| {
+        let values = rows.iter().map(|row| row.score(column).and_then(|score| score.value));
+        Series::new(column.name.as_str().into(), values.collect::<Vec<Option<f64>>>())
+    }));
+    Ok(DataFrame::new(rows.len(), columns)?)
+}
+
+/// An axis is a column of numbers where all its values are, of texts otherwise.
+fn axis_column<'a>(name: &str, values: impl Iterator<Item = Option<&'a Scalar>>) -> Series {
+    let values: Vec<Option<&Scalar>> = values.collect();
+    let whole = |value: &Scalar| match value {
+        Scalar::Int(value) => Some(*value),
+        _ => None,
+    };
+    let number = |value: &Scalar| match value {
+        Scalar::Int(_) | Scalar::Float(_) => value.as_float(),
+        _ => None,
+    };
+    if values.iter().flatten().all(|value| whole(value).is_some()) {
+        Series::new(name.into(), values.iter().map(|value| value.and_then(whole)).collect::<Vec<Option<i64>>>())
+    } else if values.iter().flatten().all(|value| number(value).is_some()) {
+        Series::new(name.into(), values.iter().map(|value| value.and_then(number)).collect::<Vec<Option<f64>>>())
+    } else {
+        let texts = values.iter().map(|value| value.map(ToString::to_string));
+        Series::new(name.into(), texts.collect::<Vec<Option<String>>>())
+    }
+}
+
+/// Writes a frame as CSV: full precision, empty cells for nulls.
+///
+/// # Errors
+/// [`FrameError::Csv`].
+pub fn write_csv(frame: &DataFrame, path: &Path) -> Result<(), FrameError> {
+    let text = to_csv(frame).map_err(|source| FrameError::Csv { path: path.to_owned(), source })?;
+    write_whole(path, &text)
+}
+
+/// The frame as CSV text.
+///
+/// # Errors
+/// The csv crate's, which writing to memory does not meet.
+pub fn to_csv(frame: &DataFrame) -> Result<Vec<u8>, csv::Error> {
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(frame.get_column_names().iter().map(|name| name.as_str()))?;
+    for row in 0..frame.height() {
+        writer.write_record(frame.columns().iter().map(|column| cell(&column.get(row).unwrap_or(AnyValue::Null))))?;
+    }
+    writer.into_inner().map_err(|error| error.into_error().into())
+}
+
+/// Writes a frame as Parquet.
+///
+/// # Errors
+/// [`FrameError`].
+pub fn write_parquet(frame: &mut DataFrame, path: &Path) -> Result<(), FrameError> {
+    let mut bytes = Vec::new();
+    ParquetWriter::new(&mut bytes).finish(frame)?;
+    write_whole(path, &bytes)
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FrameError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".partial");
+    let partial = path.with_file_name(name);
+    std::fs::write(&partial, bytes)
+        .and_then(|()| std::fs::rename(&partial, path))
+        .map_err(|source| FrameError::Io { path: path.to_owned(), source })
+}
+
+fn cell(value: &AnyValue<'_>) -> String {
+    match value {
+        AnyValue::Null => String::new(),
+        AnyValue::Boolean(value) => value.to_string(),
+        AnyValue::Float64(value) => value.to_string(),
+        AnyValue::Int64(value) => value.to_string(),
+        AnyValue::UInt64(value) => value.to_string(),
+        AnyValue::String(text) => (*text).to_owned(),
+        AnyValue::StringOwned(text) => text.to_string(),
+        other => other.to_string(),
+    }
+}
