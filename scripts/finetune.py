@@ -134,7 +134,9 @@ class Trainee:
     def _load_peft(self, args):
         from peft import LoraConfig, PeftModel, get_peft_model
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
         self.tokenizer = AutoTokenizer.from_pretrained(args.base)
         base = AutoModelForCausalLM.from_pretrained(args.base, dtype=self.torch.bfloat16 if self.autocast(args) else self.torch.float32)
         base.config.use_cache = False
@@ -267,7 +269,7 @@ def train(args):
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        history.append(round(float(loss) / count, 4))
+        history.append(round(loss.item() / count, 4))
         recent = history[-10:]
         print(f"step {step}/{args.steps}  loss {history[-1]:.4f}  mean of last {len(recent)} {sum(recent) / len(recent):.4f}  "
               f"{seconds + time.time() - started:.0f} s", flush=True)
@@ -382,7 +384,7 @@ def main():
     parser.add_argument("--rank", type=int, default=4)
     parser.add_argument("--alpha", type=int, default=8)
     parser.add_argument("--precision", choices=["auto", "fp32", "bf16"], default="auto",
-                        help="auto: float32 on CPU, bfloat16 autocast on a GPU")
+                        help="auto: float32 on CPU (bfloat16 is some ten times slower on CPUs without instructions for it), bfloat16 autocast on a GPU")
     parser.add_argument("--eval", action="store_true", help="held-out bits per byte before and after")
     parser.add_argument("--eval-documents", type=int, default=32)
     parser.add_argument("--state", type=Path, help="where an interrupted run is kept (default: .models/ft-NAME of --out)")

@@ -12,8 +12,9 @@ always gives the same split):
   split goes by problem (the number in `source_task_id`), never by row. All rows
   of the 100 problems with the smallest salted hash are held out.
 - code: problems for which some row defines a function with the name of a
-  HumanEval entry point (also in camelCase) are left out altogether, and so are
-  rows whose task text equals that of a held-out row under another number.
+  HumanEval entry point (also in camelCase), or shares 13 words in a row with a
+  HumanEval prompt or solution, are left out altogether. So are rows under
+  another number with the task text or the program of a held-out row.
 
 Needs only the standard library. scripts/check_split.py tests the result.
 """
@@ -73,6 +74,17 @@ def task_text(row):
     return " ".join(text.lower().split())
 
 
+def normal(text):
+    """Words only, lower case: equal texts stay equal under reformatting."""
+    return " ".join(re.findall(r"\w+", text.lower()))
+
+
+def runs(text, n=13):
+    """All runs of n consecutive words."""
+    words = normal(text).split()
+    return {" ".join(words[i : i + n]) for i in range(len(words) - n + 1)}
+
+
 def split_math(rows):
     order = sorted(range(len(rows)), key=lambda i: key("math", rows[i]["question"]))
     held_out = order[:HELD_OUT_MATH_ROWS]
@@ -81,26 +93,32 @@ def split_math(rows):
 
 def split_code(rows, humaneval):
     entry_points = {plain(r["entry_point"]): r["entry_point"] for r in humaneval}
+    humaneval_runs = set().union(*(runs(r["prompt"]) | runs(r["canonical_solution"]) for r in humaneval))
     left_out = {}
-    named = set()
+    near = set()  # problems too near to HumanEval
     for i, row in enumerate(rows):
+        if (runs(row["instruction"]) | runs(row["output"])) & humaneval_runs:
+            near.add(problem(row))
+            left_out[i] = "shares 13 words in a row with a HumanEval problem"
         hits = sorted(entry_points[plain(n)] for n in defined_names(row) if plain(n) in entry_points)
         if hits:
-            named.add(problem(row))
+            near.add(problem(row))
             left_out[i] = f"defines a function with the HumanEval name {hits[0]}"
     for i, row in enumerate(rows):
-        if problem(row) in named:
-            left_out.setdefault(i, f"same problem ({problem(row)}) as a row with a HumanEval name")
+        if problem(row) in near:
+            left_out.setdefault(i, f"same problem ({problem(row)}) as a row that is left out")
 
-    problems = sorted({problem(r) for r in rows} - named, key=lambda n: key("code", str(n)))
+    problems = sorted({problem(r) for r in rows} - near, key=lambda n: key("code", str(n)))
     held_problems = set(problems[:HELD_OUT_CODE_PROBLEMS])
-    # Mixed by hash, so that the first N documents hold all four languages.
-    held_out = sorted((i for i, r in enumerate(rows) if problem(r) in held_problems),
-                      key=lambda i: key("code row", rows[i]["source_task_id"]))
+    held_out = [i for i, r in enumerate(rows) if problem(r) in held_problems]
     held_texts = {task_text(rows[i]) for i in held_out}
+    held_programs = {normal(rows[i]["output"]) for i in held_out}
     for i, row in enumerate(rows):
-        if i not in left_out and problem(row) not in held_problems and task_text(row) in held_texts:
-            left_out[i] = "same task text as a held-out problem"
+        if i not in left_out and problem(row) not in held_problems:
+            if task_text(row) in held_texts:
+                left_out[i] = "same task text as a held-out problem"
+            elif normal(row["output"]) in held_programs:
+                left_out[i] = "same program as a held-out problem"
     train = sorted(set(range(len(rows))) - set(held_out) - set(left_out))
     return {
         "held_out_problems": sorted(held_problems),

@@ -1,3 +1,176 @@
-//! cli
-/// main
-pub fn main()->std::process::ExitCode{std::process::ExitCode::SUCCESS}
+//! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
+//! the environment or decides on exit codes.
+
+mod merge;
+mod plan;
+mod report;
+mod run;
+mod status;
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand};
+
+use crate::document::Problems;
+use crate::exit_code::{self, Exit};
+use crate::model::locate::{Hub, Locator};
+use crate::plan::{Plan, expand};
+use crate::run::store::Store;
+use crate::spec::{self, Sweep};
+
+/// Expands a sweep of model merges, merges natively, evaluates with lm-evaluation-harness and prints the table
+#[derive(Debug, Parser)]
+#[command(version, after_help = exit_code::HELP, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Plan(plan::PlanArgs),
+    Run(run::RunArgs),
+    Report(report::ReportArgs),
+    Status(status::StatusArgs),
+    Merge(merge::MergeArgs),
+}
+
+/// Which sweep, and where its results are. Shared by every command that takes a spec.
+#[derive(Debug, Args)]
+struct SweepArgs {
+    /// The sweep spec, TOML or YAML
+    spec: PathBuf,
+    /// Folder that holds the results of all sweeps, each in a folder of its own name
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+    /// Python interpreter with the harness [default: the spec's, else $MERGESWEEP_PYTHON, else the active virtual
+    /// environment's, else python3]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
+    /// Documents per task, over the spec's limits
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    limit: Option<u64>,
+}
+
+/// Why a command failed, sorted by exit code.
+enum Failure {
+    /// Wrong input: exit code 2.
+    Usage(anyhow::Error),
+    /// Anything else: exit code 1.
+    Internal(anyhow::Error),
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        if error.is::<Problems>() { Self::Usage(error) } else { Self::Internal(error) }
+    }
+}
+
+/// Makes an error one of wrong input.
+fn usage(error: impl Into<anyhow::Error>) -> Failure {
+    Failure::Usage(error.into())
+}
+
+/// Parses the command line, runs the command and gives its exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let done = match cli.command {
+        Command::Plan(args) => plan::run(&args),
+        Command::Run(args) => run::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Merge(args) => merge::run(&args),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(Failure::Internal(error)) if is_broken_pipe(&error) => Exit::Ok.into(),
+        Err(Failure::Usage(error)) => {
+            complain(&error);
+            Exit::Usage.into()
+        }
+        Err(Failure::Internal(error)) => {
+            complain(&error);
+            Exit::Internal.into()
+        }
+    }
+}
+
+/// Whoever reads our output may stop reading (`mergesweep plan … | head`): that is no failure.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let cause = error.downcast_ref::<io::Error>();
+    cause.is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+}
+
+fn complain(error: &anyhow::Error) {
+    let text = format!("{error:#}");
+    // Problems of a document come as finished lines.
+    let text = if text.starts_with("error:") { text } else { format!("error: {text}") };
+    warn(&text);
+}
+
+/// A line on standard error.
+fn warn(text: &str) {
+    // Nothing can be done about a closed standard error.
+    let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// Text on standard output.
+fn print(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        out.write_all(b"\n")?;
+    }
+    out.flush()
+}
+
+/// Width to lay tables out for: the terminal's, or none where the output goes elsewhere.
+fn output_width() -> Option<usize> {
+    let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;
+    (size.ws_col > 0).then_some(usize::from(size.ws_col))
+}
+
+impl SweepArgs {
+    /// Reads and expands the spec, with the command line's overrides.
+    fn load(&self) -> Result<(Sweep, Plan), Failure> {
+        let mut sweep = spec::load(&self.spec)?;
+        if let Some(limit) = self.limit {
+            sweep.evaluate.limit = Some(limit);
+            sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);
+        }
+        let plan = expand(&sweep)?;
+        Ok((sweep, plan))
+    }
+
+    fn store(&self, sweep: &Sweep) -> Store {
+        Store::new(&self.results, &sweep.name)
+    }
+
+    /// The interpreter to use for a sweep.
+    fn python(&self, sweep: &Sweep) -> PathBuf {
+        let given = self.python.clone().or_else(|| sweep.evaluate.python.clone());
+        given.unwrap_or_else(|| default_python(&|name| std::env::var(name).ok()))
+    }
+
+    fn locator(&self, sweep: &Sweep) -> Result<Locator, Failure> {
+        locator(&sweep.root, self.python(sweep))
+    }
+}
+
+/// A locator for models named relative to `root`.
+fn locator(root: &Path, python: PathBuf) -> Result<Locator, Failure> {
+    let root = std::path::absolute(root).with_context(|| format!("finding `{}`", root.display()))?;
+    Ok(Locator { root, hub: Hub::from_environment(&|name| std::env::var(name).ok(), python) })
+}
+
+/// The interpreter where neither the command line nor the spec names one.
+fn default_python(variable: &dyn Fn(&str) -> Option<String>) -> PathBuf {
+    variable("MERGESWEEP_PYTHON")
+        .map(PathBuf::from)
+        .or_else(|| variable("VIRTUAL_ENV").map(|folder| Path::new(&folder).join("bin/python")))
+        .unwrap_or_else(|| PathBuf::from("python3"))
+}

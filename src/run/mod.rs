@@ -1,1 +1,249 @@
-//! run
+//! Running a plan: every trial merged, evaluated and recorded, and nothing done twice.
+//!
+//! `run` always resumes: the journal is replayed, what is fresh is kept, what was in flight is done again. A trial that
+//! fails is recorded and the sweep goes on; an error from [`run`] is what makes the whole sweep meaningless.
+
+pub mod decide;
+pub mod event;
+pub mod fingerprint;
+pub mod journal;
+pub mod select;
+pub mod state;
+pub mod store;
+mod trial;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::eval::preflight::{self, PreflightProblems};
+use crate::eval::task_files;
+use crate::eval::{Settings, command};
+use crate::merge::MergeOptions;
+use crate::model::locate::{LocateError, Locator};
+use crate::model::{self, ModelRef};
+use crate::plan::{Plan, Subject, Trial};
+use crate::process::Cancel;
+use decide::HarnessIdentity;
+use event::RunEvent;
+use journal::{Journal, JournalError, Stage};
+use state::SweepState;
+use store::{Store, StoreError};
+
+/// Listens to a run.
+pub type Listener = Arc<dyn Fn(RunEvent) + Send + Sync>;
+
+/// Everything a run needs to know.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// The whole plan.
+    pub plan: Plan,
+    /// Trials to work on, by position in the plan.
+    pub selected: Vec<usize>,
+    /// Trials to do again from scratch, by position in the plan.
+    pub redo: Vec<usize>,
+    /// How models are evaluated.
+    pub settings: Settings,
+    /// Whether merged models stay once they are scored.
+    pub keep_models: bool,
+    /// Where everything goes.
+    pub store: Store,
+    /// Where models are.
+    pub locator: Locator,
+    /// Threads for one evaluation on a CPU.
+    pub n_threads: usize,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Summary {
+    /// Trials with all their scores.
+    pub n_done: usize,
+    /// Of these, trials for which nothing had to be done.
+    pub n_reused: usize,
+    /// Trials that failed: name, stage, reason.
+    pub failed: Vec<(String, Stage, String)>,
+    /// Whether the run was stopped before its end.
+    pub interrupted: bool,
+}
+
+/// What makes a whole run meaningless.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The folder of the sweep.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A model cannot be found.
+    #[error(transparent)]
+    Locate(#[from] LocateError),
+    /// Something the evaluations need is not there.
+    #[error(transparent)]
+    Preflight(#[from] PreflightProblems),
+    /// The plan cannot be written down.
+    #[error("writing the plan: {0}")]
+    Plan(#[from] serde_json::Error),
+}
+
+/// What is known of the models and the harness before the first trial.
+#[derive(Debug)]
+struct Facts {
+    harness: HarnessIdentity,
+    /// Content of every model of the selected trials, by reference.
+    models: BTreeMap<ModelRef, String>,
+    known_tasks: command::KnownTasks,
+}
+
+/// Runs the selected trials of a plan.
+///
+/// # Errors
+/// [`RunError`] before anything is merged, or when the journal cannot be written. Failures of single trials are part of
+/// the [`Summary`].
+pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
+    let _lock = request.store.lock()?;
+    let (mut journal, records) = Journal::open(&request.store.journal())?;
+    let mut state = SweepState::replay(&records);
+    let plan = serde_json::to_vec_pretty(&request.plan)?;
+    store::write_atomically(&request.store.root().join("plan.json"), &plan)?;
+
+    let mut facts = look_around(request)?;
+    let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, *index));
+    if !idle {
+        listener(RunEvent::Preflight);
+        facts.known_tasks = preflight::check(&request.settings, &request.store.harness_home())?.tasks;
+    }
+    listener(RunEvent::Started { n_trials: request.selected.len() });
+
+    let mut summary = Summary::default();
+    for index in &request.selected {
+        if cancel.is_cancelled() {
+            summary.interrupted = true;
+            break;
+        }
+        let trial = &request.plan.trials[*index];
+        let mut work = trial::Work {
+            request,
+            facts: &facts,
+            trial,
+            redo: request.redo.contains(index),
+            journal: &mut journal,
+            state: &mut state,
+            listener,
+            cancel,
+        };
+        match work.run().await? {
+            trial::Outcome::Reused => {
+                summary.n_reused += 1;
+                summary.n_done += 1;
+            }
+            trial::Outcome::Done => summary.n_done += 1,
+            trial::Outcome::Failed(stage, reason) => summary.failed.push((trial.name.clone(), stage, reason)),
+            trial::Outcome::Interrupted => {
+                summary.interrupted = true;
+                break;
+            }
+        }
+    }
+    Ok(summary)
+}
+
+/// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read.
+fn look_around(request: &Request) -> Result<Facts, RunError> {
+    let mut models = BTreeMap::new();
+    for index in &request.selected {
+        for model in models_of(&request.plan.trials[*index]) {
+            if !models.contains_key(model) {
+                let located = request.locator.locate(model)?;
+                models.insert(model.clone(), model::identity(&located)?);
+            }
+        }
+    }
+    let harness = HarnessIdentity {
+        version: preflight::harness_version(&request.settings.python)?,
+        task_files: request.settings.include_path.as_deref().map(task_files::digest).transpose()?,
+    };
+    Ok(Facts { harness, models, known_tasks: command::KnownTasks::new() })
+}
+
+/// The models a trial reads.
+pub fn models_of(trial: &Trial) -> Vec<&ModelRef> {
+    match &trial.subject {
+        Subject::Checkpoint(model) => vec![model],
+        Subject::Merge { config, .. } => config.models(),
+    }
+}
+
+fn is_work_left(request: &Request, facts: &Facts, state: &SweepState, index: usize) -> bool {
+    let trial = &request.plan.trials[index];
+    let decision = explain(request, facts, state, index);
+    decision.merge.is_some() || !decision.tasks.is_empty() || state.of(&trial.id).failure.is_some()
+}
+
+/// What is left to do for a trial, in words.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Explanation {
+    /// Why its merge must be made.
+    pub merge: Option<String>,
+    /// Why tasks must be evaluated, by task.
+    pub tasks: Vec<(String, String)>,
+}
+
+fn explain(request: &Request, facts: &Facts, state: &SweepState, index: usize) -> Explanation {
+    let trial = &request.plan.trials[index];
+    let state = state.of(&trial.id);
+    let redo = request.redo.contains(&index);
+    let inputs = facts.inputs_of(trial);
+    let merge = decide::merge(&trial.subject, &state, &inputs, redo);
+    if let Some(reason) = merge.as_ref().and_then(|merge| merge.stale.as_ref()) {
+        return Explanation {
+            merge: Some(reason.to_string()),
+            tasks: request
+                .settings
+                .tasks
+                .iter()
+                .map(|task| (task.name.clone(), "decided once the merge is made".to_owned()))
+                .collect(),
+        };
+    }
+    let model = match (&trial.subject, &state.merged) {
+        (Subject::Checkpoint(model), _) => facts.models.get(model).cloned().unwrap_or_default(),
+        (Subject::Merge { .. }, Some(merged)) => merged.identity.clone(),
+        (Subject::Merge { .. }, None) => String::new(),
+    };
+    let tasks = decide::tasks(&request.settings, &facts.harness, &model, &state, redo);
+    Explanation {
+        merge: None,
+        tasks: tasks.into_iter().map(|task| (task.request.name, task.reason.to_string())).collect(),
+    }
+}
+
+/// Why each selected trial would be worked on now. Runs nothing and writes nothing.
+///
+/// # Errors
+/// [`RunError`] when the journal, a model or the harness cannot be read.
+pub fn why(request: &Request) -> Result<Vec<Explanation>, RunError> {
+    let state = SweepState::replay(&journal::read(&request.store.journal())?);
+    let facts = look_around(request)?;
+    Ok(request.selected.iter().map(|index| explain(request, &facts, &state, *index)).collect())
+}
+
+impl Facts {
+    fn inputs_of(&self, trial: &Trial) -> BTreeMap<String, String> {
+        models_of(trial)
+            .into_iter()
+            .map(|model| (model.to_string(), self.models.get(model).cloned().unwrap_or_default()))
+            .collect()
+    }
+}
+
+/// Options of every merge of a sweep: one file per checkpoint would do, but 5 GB shards load with less memory.
+fn merge_options(seed: u64) -> MergeOptions {
+    MergeOptions { seed, ..MergeOptions::default() }
+}
+
+/// The path of a trial's folder as events and records show it.
+fn relative(store: &Store, trial: &Trial, path: &std::path::Path) -> PathBuf {
+    path.strip_prefix(store.trial(trial)).unwrap_or(path).to_owned()
+}

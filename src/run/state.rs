@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use super::fingerprint::Key;
 use super::journal::{Evaluation, Record, Stage, TaskEvaluation, What};
+use crate::eval::Score;
+use crate::eval::results::HarnessFacts;
 use crate::merge::Merge;
 use crate::plan::TrialId;
 
@@ -14,8 +16,8 @@ pub struct TrialState {
     pub merged: Option<Merged>,
     /// Whether its output is on disk.
     pub model_present: bool,
-    /// The last accepted evaluation of every task.
-    pub tasks: BTreeMap<String, TaskEvaluation>,
+    /// The last accepted evaluation of every task, with what the harness said of itself.
+    pub tasks: BTreeMap<String, (TaskEvaluation, HarnessFacts)>,
     /// The stage in flight when the journal ends: interrupted, if no run holds the lock.
     pub in_flight: Option<Stage>,
     /// The last failure, unless something succeeded after it.
@@ -59,6 +61,14 @@ impl SweepState {
 }
 
 impl TrialState {
+    /// Every accepted score, task by task.
+    pub fn scores(&self) -> Vec<(Score, HarnessFacts)> {
+        let of_task = |(done, facts): &(TaskEvaluation, HarnessFacts)| {
+            done.scores.iter().map(|score| (score.clone(), facts.clone())).collect::<Vec<_>>()
+        };
+        self.tasks.values().flat_map(of_task).collect()
+    }
+
     fn apply(&mut self, what: &What) {
         match what {
             What::MergeStarted => {
@@ -74,9 +84,9 @@ impl TrialState {
                 self.settle();
             }
             What::EvaluationStarted { .. } => self.in_flight = Some(Stage::Evaluate),
-            What::Evaluated(Evaluation { tasks, seconds, .. }) => {
+            What::Evaluated(Evaluation { tasks, seconds, harness, .. }) => {
                 self.seconds += seconds;
-                self.tasks.extend(tasks.iter().map(|task| (task.task.clone(), task.clone())));
+                self.tasks.extend(tasks.iter().map(|task| (task.task.clone(), (task.clone(), harness.clone()))));
                 self.settle();
             }
             What::ModelDeleted => self.model_present = false,

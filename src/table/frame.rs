@@ -179,3 +179,22 @@ fn cell(value: &AnyValue<'_>) -> String {
         other => other.to_string(),
     }
 }
+
+/// The frame as JSON: one object a row.
+pub fn to_json(frame: &DataFrame) -> serde_json::Value {
+    let object = |row: usize| {
+        let cells = frame.columns().iter().map(|column| {
+            let value = match column.get(row).unwrap_or(AnyValue::Null) {
+                AnyValue::Null => serde_json::Value::Null,
+                AnyValue::Boolean(value) => value.into(),
+                AnyValue::Float64(value) => value.into(),
+                AnyValue::Int64(value) => value.into(),
+                AnyValue::UInt64(value) => value.into(),
+                other => cell(&other).into(),
+            };
+            (column.name().to_string(), value)
+        });
+        serde_json::Value::Object(cells.collect())
+    };
+    (0..frame.height()).map(object).collect()
+}

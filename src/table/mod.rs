@@ -66,7 +66,7 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
             Row { id: trial.id.clone(), trial: trial.name.clone(), kind, method, seed, axes: trial.axes.clone(), scores }
         })
         .collect();
-    let all: Vec<&Score> = rows.iter().flat_map(|row| row.scores.iter().map(|(score, _)| score)).collect();
+    let all: Vec<Score> = rows.iter().flat_map(|row| row.scores.iter().map(|(score, _)| score.clone())).collect();
     let columns = task::columns(requests, &all);
     ResultsTable { sweep: plan.sweep.clone(), columns, rows }
 }
@@ -87,9 +87,7 @@ impl ResultsTable {
 impl Row {
     /// The score that stands in a column.
     pub fn score(&self, column: &Column) -> Option<&Score> {
-        self.scores.iter().map(|(score, _)| score).find(|score| {
-            score.task == column.task && score.metric == column.metric && score.filter == column.filter
-        })
+        self.scores.iter().map(|(score, _)| score).find(|score| column.shows(score))
     }
 
     /// The value of an axis.

@@ -1,0 +1,96 @@
+//! `mergesweep report`: the table of what is recorded.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+
+use super::{Failure, SweepArgs, output_width, print, usage, warn};
+use crate::exit_code::{self, Exit};
+use crate::plan::Plan;
+use crate::run::journal;
+use crate::run::state::SweepState;
+use crate::run::store::Store;
+use crate::spec::Sweep;
+use crate::table::{self, ResultsTable, frame, reference, render};
+
+/// Print the table of a sweep from what is recorded, and write it as CSV and Parquet
+///
+/// Runs nothing. On a terminal the table is Markdown that fits its width; wide tables are dealt out over several. Files go
+/// to RESULTS/<sweep>/: table.csv and .parquet (one row per trial), scores.csv and .parquet (one row per score, with
+/// standard errors, sample counts and versions).
+///
+/// Examples:
+///   mergesweep report sweeps/quickstart.toml
+///   mergesweep report sweeps/quickstart.toml --format csv --long > scores.csv
+///   mergesweep report sweeps/study.toml --reference results/reference/study.csv
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = exit_code::HELP)]
+pub(super) struct ReportArgs {
+    #[command(flatten)]
+    sweep: SweepArgs,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Markdown)]
+    format: Format,
+    /// Print one row per score instead of one row per trial (csv and json)
+    #[arg(long)]
+    long: bool,
+    /// Set the run beside a stored table: a CSV with row names in its first column
+    #[arg(long, value_name = "CSV")]
+    reference: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// Rounded, for people
+    Markdown,
+    /// Full precision, empty cells for missing values
+    Csv,
+    /// Full precision, one object a row
+    Json,
+}
+
+pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
+    let (sweep, plan) = args.sweep.load()?;
+    let store = args.sweep.store(&sweep);
+    let table = collect(&plan, &sweep, &store)?;
+    if store.root().exists() {
+        write_files(&table, &store)?;
+    } else {
+        warn(&format!("note: nothing is recorded in {} yet", store.root().display()));
+    }
+    let frame = || if args.long { frame::long(&table) } else { frame::wide(&table) };
+    match args.format {
+        Format::Markdown => {
+            let (cells, remarks) = match &args.reference {
+                Some(path) => reference::compare(&table, &reference::read(path).map_err(usage)?),
+                None => (render::wide(&table), Vec::new()),
+            };
+            print(&render::markdown(&cells, output_width()))?;
+            if !remarks.is_empty() {
+                print(&format!("\n{}", remarks.join("\n")))?;
+            }
+        }
+        Format::Csv => print(&String::from_utf8(frame::to_csv(&frame()?)?)?)?,
+        Format::Json => print(&serde_json::to_string_pretty(&frame::to_json(&frame()?))?)?,
+    }
+    Ok(Exit::Ok)
+}
+
+/// The table of a plan from its journal.
+pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<ResultsTable, Failure> {
+    let state = SweepState::replay(&journal::read(&store.journal())?);
+    Ok(table::collect(plan, &sweep.evaluate.tasks, |trial| state.of(trial).scores()))
+}
+
+/// Writes the table's files: derived, so deleting them loses nothing.
+pub(super) fn write_files(table: &ResultsTable, store: &Store) -> Result<(), Failure> {
+    for (name, mut frame) in [("scores", frame::long(table)?), ("table", frame::wide(table)?)] {
+        let path = store.root().join(name);
+        frame::write_csv(&frame, &path.with_extension("csv"))?;
+        frame::write_parquet(&mut frame, &path.with_extension("parquet"))?;
+    }
+    let path = store.root().join("table.md");
+    std::fs::write(&path, render::markdown(&render::wide(table), None)).with_context(|| path.display().to_string())?;
+    Ok(())
+}

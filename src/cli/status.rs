@@ -1,0 +1,99 @@
+//! `mergesweep status`: where every trial stands, and why.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Failure, SweepArgs, output_width, print, usage};
+use crate::exit_code::{self, Exit};
+use crate::plan::{Subject, Trial};
+use crate::run::journal::{self, Stage};
+use crate::run::select::select;
+use crate::run::state::{SweepState, TrialState};
+use crate::run::store::Store;
+use crate::table::render::{self, Cells};
+
+/// Show where every trial of a sweep stands; reads the journal and changes nothing
+///
+/// States: planned, merging, merged, evaluating, scored, interrupted, failed. What would be done next, and why, is said by
+/// `mergesweep run SPEC --dry-run`.
+///
+/// Examples:
+///   mergesweep status sweeps/quickstart.toml
+///   mergesweep status sweeps/quickstart.toml --only 'SLERP*' --json
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = exit_code::HELP)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    sweep: SweepArgs,
+    /// Show only trials of this name, id or glob (repeatable)
+    #[arg(long, value_name = "PATTERN")]
+    only: Vec<String>,
+    /// Print as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
+    let (sweep, plan) = args.sweep.load()?;
+    let store = args.sweep.store(&sweep);
+    let selected = select(&plan, &args.only).map_err(usage)?;
+    let state = SweepState::replay(&journal::read(&store.journal())?);
+    let is_running = store.is_held();
+    let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
+    let rows: Vec<(&Trial, TrialState)> =
+        selected.iter().map(|index| (&plan.trials[*index], state.of(&plan.trials[*index].id))).collect();
+    if args.json {
+        let trials: Vec<_> = rows
+            .iter()
+            .map(|(trial, state)| {
+                json!({
+                    "trial": trial.name,
+                    "id": trial.id,
+                    "state": word(trial, state, &tasks, is_running),
+                    "scored": tasks.iter().filter(|task| state.tasks.contains_key(**task)).collect::<Vec<_>>(),
+                    "tasks": tasks,
+                    "model": model(trial, state, &store),
+                    "failure": state.failure.as_ref().map(|(stage, reason)| json!({ "stage": stage, "reason": reason })),
+                    "seconds": state.seconds,
+                })
+            })
+            .collect();
+        print(&serde_json::to_string_pretty(&json!({ "sweep": plan.sweep, "running": is_running, "trials": trials }))?)?;
+    } else {
+        let cells = Cells {
+            head: ["trial", "state", "tasks scored", "time", "remark"].map(str::to_owned).to_vec(),
+            rows: rows.iter().map(|(trial, state)| line(trial, state, &tasks, is_running)).collect(),
+        };
+        print(&render::markdown(&cells, output_width()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn line(trial: &Trial, state: &TrialState, tasks: &[&str], is_running: bool) -> Vec<String> {
+    let scored = tasks.iter().filter(|task| state.tasks.contains_key(**task)).count();
+    let remark = state.failure.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default();
+    vec![
+        trial.name.clone(),
+        word(trial, state, tasks, is_running).to_owned(),
+        format!("{scored}/{}", tasks.len()),
+        format!("{:.0} s", state.seconds),
+        remark,
+    ]
+}
+
+/// The state in one word. What is in flight while no run holds the sweep was interrupted.
+fn word(trial: &Trial, state: &TrialState, tasks: &[&str], is_running: bool) -> &'static str {
+    match (&state.failure, state.in_flight) {
+        (Some(_), _) => "failed",
+        (None, Some(_)) if !is_running => "interrupted",
+        (None, Some(Stage::Merge)) => "merging",
+        (None, Some(Stage::Evaluate)) => "evaluating",
+        (None, None) if tasks.iter().all(|task| state.tasks.contains_key(*task)) => "scored",
+        (None, None) if state.merged.is_some() && matches!(trial.subject, Subject::Merge { .. }) => "merged",
+        (None, None) => "planned",
+    }
+}
+
+fn model(trial: &Trial, state: &TrialState, store: &Store) -> Option<String> {
+    state.model_present.then(|| store.model(trial).display().to_string())
+}

@@ -1,0 +1,145 @@
+//! The table for people: Markdown that fits a width, values rounded. The only place where numbers are rounded.
+
+use super::{ResultsTable, Row};
+use crate::eval::Score;
+use crate::eval::task::Column;
+
+/// Cells of a Markdown table: a header line and rows of the same length. The first column names the row.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Cells {
+    /// Column heads.
+    pub head: Vec<String>,
+    /// Rows.
+    pub rows: Vec<Vec<String>>,
+}
+
+/// A value as the table shows it: four decimals, an en dash where there is none.
+pub fn value(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
+}
+
+/// The table as cells: one row per trial, one column per task metric; `± standard error` where the harness gives one.
+pub fn wide(table: &ResultsTable) -> Cells {
+    let mut head = vec!["trial".to_owned()];
+    head.extend(table.columns.iter().map(|column| heading(column, table)));
+    let rows = table
+        .rows
+        .iter()
+        .map(|row| {
+            let mut cells = vec![row.trial.clone()];
+            cells.extend(table.columns.iter().map(|column| cell(row, column)));
+            cells
+        })
+        .collect();
+    Cells { head, rows }
+}
+
+/// The column's name, how many documents it rests on where a limit left some out, and which way is better where it is
+/// down.
+fn heading(column: &Column, table: &ResultsTable) -> String {
+    let scores: Vec<&Score> = table.rows.iter().filter_map(|row| row.score(column)).collect();
+    let mut notes = Vec::new();
+    let sizes: Vec<u64> = scores.iter().filter(|score| score.is_limited()).filter_map(|score| score.n).collect();
+    if let (Some(least), Some(most)) = (sizes.iter().min(), sizes.iter().max()) {
+        notes.push(if least == most { format!("n={least}") } else { format!("n={least}–{most}") });
+    }
+    if scores.iter().any(|score| score.higher_is_better == Some(false)) {
+        notes.push("↓".to_owned());
+    }
+    if notes.is_empty() { column.name.clone() } else { format!("{} ({})", column.name, notes.join(", ")) }
+}
+
+fn cell(row: &Row, column: &Column) -> String {
+    let Some(score) = row.score(column) else { return "–".to_owned() };
+    match score.stderr {
+        Some(stderr) => format!("{} ± {stderr:.4}", value(score.value)),
+        None => value(score.value),
+    }
+}
+
+/// Lays cells out as Markdown. Where the whole is wider than `width` characters, the columns are dealt out over several
+/// tables that each repeat the first column.
+pub fn markdown(cells: &Cells, width: Option<usize>) -> String {
+    let n_columns = cells.head.len();
+    let widths: Vec<usize> = (0..n_columns)
+        .map(|column| {
+            let in_rows = cells.rows.iter().filter_map(|row| row.get(column)).map(|cell| columns_of(cell)).max();
+            columns_of(&cells.head[column]).max(in_rows.unwrap_or(0)).max(3)
+        })
+        .collect();
+    let Some(first) = widths.first() else { return String::new() };
+    let mut blocks: Vec<Vec<usize>> = vec![vec![0]];
+    let mut used = first + 4;
+    for (column, needed) in widths.iter().enumerate().skip(1) {
+        let is_full = width.is_some_and(|width| used + needed + 3 > width);
+        if let Some(block) = blocks.last_mut() {
+            // A column that fits nowhere still gets a table of its own.
+            if is_full && block.len() > 1 {
+                blocks.push(vec![0, column]);
+                used = first + 4 + needed + 3;
+            } else {
+                block.push(column);
+                used += needed + 3;
+            }
+        }
+    }
+    let tables: Vec<String> = blocks.iter().map(|block| block_of(cells, block, &widths)).collect();
+    tables.join("\n")
+}
+
+fn block_of(cells: &Cells, block: &[usize], widths: &[usize]) -> String {
+    let line = |texts: &dyn Fn(usize) -> String| {
+        let padded = block.iter().map(|column| {
+            let text = texts(*column);
+            let fill = " ".repeat(widths[*column].saturating_sub(columns_of(&text)));
+            if *column == 0 { format!("{text}{fill}") } else { format!("{fill}{text}") }
+        });
+        format!("| {} |\n", padded.collect::<Vec<_>>().join(" | "))
+    };
+    let mut text = line(&|column| escaped(&cells.head[column]));
+    text.push_str(&line(&|column| {
+        let dashes = "-".repeat(widths[column] - 1);
+        if column == 0 { format!("{dashes}-") } else { format!("{dashes}:") }
+    }));
+    for row in &cells.rows {
+        text.push_str(&line(&|column| row.get(column).map_or_else(String::new, |cell| escaped(cell))));
+    }
+    text
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|").replace('\n', " ")
+}
+
+/// Terminal columns of a text: one per character is right for the scripts that trial names are written in.
+fn columns_of(text: &str) -> usize {
+    escaped(text).chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cells() -> Cells {
+        let row = |texts: [&str; 4]| texts.map(str::to_owned).to_vec();
+        Cells { head: row(["trial", "a", "b", "c"]), rows: vec![row(["x|y", "0.1000", "0.2000", "0.3000"])] }
+    }
+
+    #[test]
+    fn a_table_that_fits_is_one_table() {
+        let expected = "\
+| trial |      a |      b |      c |
+| ----- | -----: | -----: | -----: |
+| x\\|y  | 0.1000 | 0.2000 | 0.3000 |
+";
+        assert_eq!(markdown(&cells(), None), expected);
+    }
+
+    #[test]
+    fn a_table_too_wide_is_dealt_out_and_repeats_its_first_column() {
+        let text = markdown(&cells(), Some(30));
+        assert!(text.lines().all(|line| line.chars().count() <= 30), "{text}");
+        assert_eq!(text.matches("x\\|y").count(), 2);
+        assert!(markdown(&cells(), Some(1)).contains("0.3000"));
+    }
+}
