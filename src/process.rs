@@ -1,1 +1,518 @@
-//! process
+//! Other programs: the only place that starts one.
+//!
+//! [`run`] is for long work: own process group, output to log files, standard error also line by line to a callback,
+//! time-out and cancellation, and no orphan when its future is dropped. [`capture`] is for questions: it blocks, and
+//! gives back what the program wrote. What a program's output means is for the caller to say.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+use tokio::io::AsyncReadExt;
+use tokio::sync::watch;
+
+/// How long a program may take to end after SIGTERM, before SIGKILL.
+pub const GRACE: Duration = Duration::from_secs(10);
+
+/// How many lines of standard error are kept for a report.
+pub const TAIL_LINES: usize = 60;
+
+/// A line longer than this is cut into several: a program that never ends a line must not fill memory.
+const LONGEST_LINE: usize = 64 * 1024;
+
+/// How often [`capture`] looks whether its program has ended.
+const POLL: Duration = Duration::from_millis(20);
+
+/// What is started: program, arguments, folder and environment on top of the caller's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Invocation {
+    /// The program: a path, or a name looked up in `PATH`.
+    pub program: PathBuf,
+    /// Its arguments.
+    pub args: Vec<String>,
+    /// Working directory, where it is not the caller's.
+    pub folder: Option<PathBuf>,
+    /// Variables set on top of the caller's.
+    pub environment: Vec<(String, String)>,
+    /// Variables of the caller that the program must not see.
+    pub without: Vec<String>,
+}
+
+/// Where the output of [`run`] goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logs {
+    /// Standard output.
+    pub stdout: PathBuf,
+    /// Standard error.
+    pub stderr: PathBuf,
+}
+
+/// How a program ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By a signal that did not come from here.
+    Signal(i32),
+    /// Stopped after this time.
+    TimedOut(Duration),
+    /// Stopped because the user wished so.
+    Cancelled,
+}
+
+/// A program that [`run`] has seen to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finished {
+    /// How it ended.
+    pub exit: Exit,
+    /// Last lines of standard error, oldest first. A line redrawn with a carriage return counts once.
+    pub tail: Vec<String>,
+    /// Wall time.
+    pub duration: Duration,
+}
+
+/// What [`capture`] gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Captured {
+    /// How it ended.
+    pub exit: Exit,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// A program that could not be started or followed.
+#[derive(Debug, thiserror::Error)]
+pub enum ProcessError {
+    /// Not started.
+    #[error("cannot start `{}`: {source}", .program.display())]
+    Start {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its log cannot be written.
+    #[error("cannot write the log `{}`: {source}", .path.display())]
+    Log {
+        /// The log.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its end or its output cannot be waited for.
+    #[error("lost track of `{}`: {source}", .program.display())]
+    Wait {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// The side that asks for an end.
+#[derive(Debug)]
+pub struct Canceller(watch::Sender<bool>);
+
+/// The side that listens for it. Clones hear the same wish.
+#[derive(Debug, Clone)]
+pub struct Cancel(watch::Receiver<bool>);
+
+/// A fresh pair of both sides.
+pub fn cancellation() -> (Canceller, Cancel) {
+    let (sender, receiver) = watch::channel(false);
+    (Canceller(sender), Cancel(receiver))
+}
+
+impl Canceller {
+    /// Asks every listener to end. Cannot be taken back.
+    pub fn cancel(&self) {
+        self.0.send_replace(true);
+    }
+}
+
+impl Cancel {
+    /// A listener that never hears anything.
+    pub fn never() -> Self {
+        cancellation().1
+    }
+
+    /// Whether an end was asked for.
+    pub fn is_cancelled(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until an end is asked for; for ever where nobody is left to ask.
+    pub async fn cancelled(&self) {
+        let mut receiver = self.0.clone();
+        if receiver.wait_for(|asked| *asked).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+impl Exit {
+    /// Whether the program ended by itself with code 0.
+    pub fn is_success(self) -> bool {
+        self == Self::Code(0)
+    }
+
+    fn of(status: ExitStatus) -> Self {
+        match (status.code(), status.signal()) {
+            (Some(code), _) => Self::Code(code),
+            (None, signal) => Self::Signal(signal.unwrap_or_default()),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "killed by {name} (signal {signal})"),
+                None => write!(f, "killed by signal {signal}"),
+            },
+            Self::TimedOut(limit) => write!(f, "stopped after the time limit of {} s", limit.as_secs_f64()),
+            Self::Cancelled => f.write_str("cancelled"),
+        }
+    }
+}
+
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        _ => return None,
+    })
+}
+
+impl Invocation {
+    /// A program with arguments, in the caller's folder and environment.
+    pub fn new(program: impl Into<PathBuf>, args: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self {
+            program: program.into(),
+            args: args.into_iter().map(Into::into).collect(),
+            folder: None,
+            environment: Vec::new(),
+            without: Vec::new(),
+        }
+    }
+
+    fn command(&self) -> std::process::Command {
+        let mut command = std::process::Command::new(&self.program);
+        command.args(&self.args).stdin(Stdio::null()).process_group(0);
+        self.folder.iter().for_each(|folder| {
+            command.current_dir(folder);
+        });
+        for name in &self.without {
+            command.env_remove(name);
+        }
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    fn start_error(&self) -> impl FnOnce(io::Error) -> ProcessError + use<> {
+        let program = self.program.clone();
+        move |source| ProcessError::Start { program, source }
+    }
+
+    fn wait_error(&self) -> impl FnOnce(io::Error) -> ProcessError + use<> {
+        let program = self.program.clone();
+        move |source| ProcessError::Wait { program, source }
+    }
+}
+
+/// A process group, killed when this is dropped: a time-out inside a task, a future that is given up or a leader that
+/// ends before its children leaves no orphan.
+struct Group(Option<Pid>);
+
+impl Group {
+    fn led_by(id: Option<u32>) -> Self {
+        Self(id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+    }
+
+    fn signal(&self, signal: Signal) {
+        // The group may be gone already, which is what is wanted.
+        let _ = self.0.map(|group| kill_process_group(group, signal));
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+    }
+}
+
+/// Runs a program to its end: output to the logs, every line of standard error (split at `\r` and `\n`) to `on_line`.
+///
+/// On a time-out or cancellation the whole group gets SIGTERM, and SIGKILL after `grace`. Whatever the leader leaves
+/// behind in its group is killed too.
+///
+/// # Errors
+/// [`ProcessError`] when the program cannot be started or its log cannot be written. A program that fails is no error
+/// here: see [`Finished::exit`].
+pub async fn run(
+    invocation: &Invocation,
+    logs: &Logs,
+    timeout: Option<Duration>,
+    grace: Duration,
+    cancel: &Cancel,
+    on_line: &mut (dyn FnMut(&str) + Send),
+) -> Result<Finished, ProcessError> {
+    let start = Instant::now();
+    let stdout = create_log(&logs.stdout)?;
+    let mut log = create_log(&logs.stderr)?;
+    let mut command = invocation.command();
+    command.stdout(stdout).stderr(Stdio::piped());
+    let mut command = tokio::process::Command::from(command);
+    let mut child = command.kill_on_drop(true).spawn().map_err(invocation.start_error())?;
+    let group = Group::led_by(child.id());
+
+    let mut stderr = child.stderr.take();
+    let mut lines = Lines::default();
+    let mut tail = Tail::default();
+    let mut take = |bytes: &[u8]| {
+        lines.push(bytes, &mut |line, redrawn| {
+            tail.push(line, redrawn);
+            on_line(line);
+        });
+        log.write_all(bytes).map_err(|source| ProcessError::Log { path: logs.stderr.clone(), source })
+    };
+
+    let mut buffer = vec![0; 16 * 1024];
+    let mut stopped = None;
+    let mut next_step = timeout.map(|timeout| start + timeout);
+    let status = loop {
+        tokio::select! {
+            n_bytes = read_some(&mut stderr, &mut buffer), if stderr.is_some() => match n_bytes {
+                Ok(0) | Err(_) => stderr = None,
+                Ok(n_bytes) => take(&buffer[..n_bytes])?,
+            },
+            status = child.wait() => break status.map_err(invocation.wait_error())?,
+            () = cancel.cancelled(), if stopped.is_none() => {
+                stopped = Some(Exit::Cancelled);
+                group.signal(Signal::TERM);
+                next_step = Some(Instant::now() + grace);
+            }
+            () = sleep_until(next_step) => {
+                if stopped.is_none() {
+                    stopped = timeout.map(Exit::TimedOut);
+                    group.signal(Signal::TERM);
+                    next_step = Some(Instant::now() + grace);
+                } else {
+                    group.signal(Signal::KILL);
+                    next_step = None;
+                }
+            }
+        }
+    };
+    // Children that outlive the leader would keep the pipe open (and a GPU busy); after this, the pipe ends.
+    drop(group);
+    let drained = async {
+        while let Ok(n_bytes @ 1..) = read_some(&mut stderr, &mut buffer).await {
+            take(&buffer[..n_bytes])?;
+        }
+        Ok(())
+    };
+    if let Ok(result) = tokio::time::timeout(Duration::from_secs(2), drained).await {
+        result?;
+    }
+    lines.finish(&mut |line, redrawn| {
+        tail.push(line, redrawn);
+        on_line(line);
+    });
+    Ok(Finished { exit: stopped.unwrap_or_else(|| Exit::of(status)), tail: tail.lines.into(), duration: start.elapsed() })
+}
+
+fn create_log(path: &Path) -> Result<File, ProcessError> {
+    File::create(path).map_err(|source| ProcessError::Log { path: path.to_owned(), source })
+}
+
+async fn read_some(stderr: &mut Option<tokio::process::ChildStderr>, buffer: &mut [u8]) -> io::Result<usize> {
+    match stderr {
+        Some(stderr) => stderr.read(buffer).await,
+        None => Ok(0),
+    }
+}
+
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Runs a program to its end and gives back what it wrote; lines of standard error also go to `on_line` as they come.
+///
+/// # Errors
+/// [`ProcessError`] when the program cannot be started. A program that fails is no error: see [`Captured::exit`].
+pub fn capture(
+    invocation: &Invocation,
+    timeout: Option<Duration>,
+    cancel: &Cancel,
+    on_line: &mut dyn FnMut(&str),
+) -> Result<Captured, ProcessError> {
+    let start = Instant::now();
+    // Files instead of pipes: nothing can block on a full pipe, and no thread is needed to empty one.
+    let stdout = tempfile::tempfile().map_err(invocation.start_error())?;
+    let stderr = tempfile::tempfile().map_err(invocation.start_error())?;
+    let for_child = |file: &File| file.try_clone().map_err(invocation.start_error());
+    let mut command = invocation.command();
+    command.stdout(for_child(&stdout)?).stderr(for_child(&stderr)?);
+    let mut child = command.spawn().map_err(invocation.start_error())?;
+    let group = Group::led_by(Some(child.id()));
+
+    let mut text = Vec::new();
+    let mut lines = Lines::default();
+    let mut follow = |on_line: &mut dyn FnMut(&str)| {
+        let n_seen = text.len();
+        read_from(&stderr, n_seen, &mut text).map(|()| lines.push(&text[n_seen..], &mut |line, _| on_line(line)))
+    };
+    let exit = loop {
+        if let Some(status) = child.try_wait().map_err(invocation.wait_error())? {
+            break Exit::of(status);
+        }
+        let stopped = match timeout {
+            _ if cancel.is_cancelled() => Some(Exit::Cancelled),
+            Some(timeout) if start.elapsed() >= timeout => Some(Exit::TimedOut(timeout)),
+            _ => None,
+        };
+        if let Some(stopped) = stopped {
+            group.signal(Signal::KILL);
+            child.wait().map_err(invocation.wait_error())?;
+            break stopped;
+        }
+        follow(on_line).map_err(invocation.wait_error())?;
+        std::thread::sleep(POLL);
+    };
+    drop(group);
+    follow(on_line).map_err(invocation.wait_error())?;
+    lines.finish(&mut |line, _| on_line(line));
+    let mut out = Vec::new();
+    read_from(&stdout, 0, &mut out).map_err(invocation.wait_error())?;
+    Ok(Captured { exit, stdout: lossy(&out), stderr: lossy(&text) })
+}
+
+/// Appends what stands in a file from `offset` on. Positioned reads, since the child that writes the file shares its
+/// offset.
+fn read_from(file: &File, offset: usize, into: &mut Vec<u8>) -> io::Result<()> {
+    let mut position = offset as u64;
+    let mut buffer = vec![0; 16 * 1024];
+    loop {
+        match file.read_at(&mut buffer, position)? {
+            0 => return Ok(()),
+            n_bytes => {
+                into.extend_from_slice(&buffer[..n_bytes]);
+                position += n_bytes as u64;
+            }
+        }
+    }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Bytes cut into lines at `\r` and `\n`.
+#[derive(Default)]
+struct Lines {
+    partial: Vec<u8>,
+}
+
+impl Lines {
+    /// `on_line` gets each whole line and whether it ended in `\r`, which means that the next one is drawn over it.
+    fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(&str, bool)) {
+        for &byte in bytes {
+            if byte == b'\r' || byte == b'\n' {
+                on_line(&String::from_utf8_lossy(&self.partial), byte == b'\r');
+                self.partial.clear();
+            } else {
+                self.partial.push(byte);
+                if self.partial.len() >= LONGEST_LINE {
+                    self.finish(on_line);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, on_line: &mut dyn FnMut(&str, bool)) {
+        if !self.partial.is_empty() {
+            on_line(&String::from_utf8_lossy(&self.partial), false);
+            self.partial.clear();
+        }
+    }
+}
+
+/// The last lines, as a terminal would show them.
+#[derive(Default)]
+struct Tail {
+    lines: VecDeque<String>,
+    last_is_redrawn: bool,
+}
+
+impl Tail {
+    fn push(&mut self, line: &str, redrawn: bool) {
+        // An empty line draws over nothing: it ends a progress bar, or is the second half of `\r\n`.
+        if !line.trim().is_empty() {
+            if self.last_is_redrawn || self.lines.len() == TAIL_LINES {
+                if self.last_is_redrawn { self.lines.pop_back() } else { self.lines.pop_front() };
+            }
+            self.lines.push_back(line.to_owned());
+        }
+        self.last_is_redrawn = redrawn && !self.lines.is_empty();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(chunks: &[&str]) -> (Vec<String>, Vec<String>) {
+        let (mut lines, mut tail, mut seen) = (Lines::default(), Tail::default(), Vec::new());
+        let mut take = |line: &str, redrawn| {
+            tail.push(line, redrawn);
+            seen.push(line.to_owned());
+        };
+        chunks.iter().for_each(|chunk| lines.push(chunk.as_bytes(), &mut take));
+        lines.finish(&mut take);
+        (seen, tail.lines.into())
+    }
+
+    #[test]
+    fn lines_end_at_carriage_returns_and_newlines_wherever_the_chunks_do() {
+        let (seen, tail) = lines(&["a\n", "\r 0", "%\r 50%\r 100%\nError: x"]);
+        assert_eq!(seen, ["a", "", " 0%", " 50%", " 100%", "Error: x"]);
+        assert_eq!(tail, ["a", " 100%", "Error: x"]);
+    }
+
+    #[test]
+    fn the_tail_is_bounded() {
+        let text: String = (0..1000).map(|n| format!("line {n}\n")).collect();
+        let (_, tail) = lines(&[&text]);
+        assert_eq!((tail.len(), tail[0].as_str(), tail[TAIL_LINES - 1].as_str()), (TAIL_LINES, "line 940", "line 999"));
+    }
+
+    #[test]
+    fn exits_are_told_in_words() {
+        assert_eq!(Exit::Code(2).to_string(), "exit code 2");
+        assert_eq!(Exit::Signal(9).to_string(), "killed by SIGKILL (signal 9)");
+        assert_eq!(Exit::TimedOut(Duration::from_millis(1500)).to_string(), "stopped after the time limit of 1.5 s");
+    }
+}
