@@ -338,7 +338,11 @@ pub async fn run(
         tail.push(line, redrawn);
         on_line(line);
     });
-    Ok(Finished { exit: stopped.unwrap_or_else(|| Exit::of(status)), tail: tail.lines.into(), duration: start.elapsed() })
+    Ok(Finished {
+        exit: stopped.unwrap_or_else(|| Exit::of(status)),
+        tail: tail.lines.into(),
+        duration: start.elapsed(),
+    })
 }
 
 fn create_log(path: &Path) -> Result<File, ProcessError> {
@@ -472,7 +476,11 @@ impl Tail {
         // An empty line draws over nothing: it ends a progress bar, or is the second half of `\r\n`.
         if !line.trim().is_empty() {
             if self.last_is_redrawn || self.lines.len() == TAIL_LINES {
-                if self.last_is_redrawn { self.lines.pop_back() } else { self.lines.pop_front() };
+                if self.last_is_redrawn {
+                    self.lines.pop_back()
+                } else {
+                    self.lines.pop_front()
+                };
             }
             self.lines.push_back(line.to_owned());
         }

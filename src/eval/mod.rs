@@ -9,6 +9,7 @@ pub mod harness;
 pub mod preflight;
 pub mod results;
 pub mod task;
+pub mod task_files;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

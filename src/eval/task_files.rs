@@ -1,0 +1,1 @@
+//! Task definitions of an include path, read without starting Python: which tasks there are, and which of them run code.
