@@ -146,8 +146,8 @@ impl SweepArgs {
         Ok((sweep, plan))
     }
 
-    fn store(&self, sweep: &Sweep) -> Store {
-        Store::new(&self.results, &sweep.name)
+    fn store(&self, sweep: &Sweep) -> Result<Store, Failure> {
+        Ok(Store::new(&self.results, &sweep.name)?)
     }
 
     /// The interpreter to use for a sweep.

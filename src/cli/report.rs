@@ -52,7 +52,7 @@ enum Format {
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
-    let store = args.sweep.store(&sweep);
+    let store = args.sweep.store(&sweep)?;
     let table = collect(&plan, &sweep, &store)?;
     if store.root().exists() {
         write_files(&table, &store)?;

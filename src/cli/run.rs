@@ -59,7 +59,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     sweep.evaluate.python = Some(args.sweep.python(&sweep));
     let redo = if args.redo.is_empty() { Vec::new() } else { select(&plan, &args.redo).map_err(usage)? };
     let selected = select(&plan, &args.only).map_err(usage)?;
-    let store = args.sweep.store(&sweep);
+    let store = args.sweep.store(&sweep)?;
     let cores = available_parallelism().map_or(1, std::num::NonZero::get);
     let request = Request {
         selected,
@@ -68,7 +68,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         keep_models: sweep.limits.keep_models,
         store: store.clone(),
         locator: args.sweep.locator(&sweep)?,
-        n_threads: args.threads.map_or(cores, usize::from),
+        n_threads: Some(args.threads.map_or(cores, usize::from)),
         plan,
     };
     if args.dry_run {

@@ -35,7 +35,7 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
-    let store = args.sweep.store(&sweep);
+    let store = args.sweep.store(&sweep)?;
     let selected = select(&plan, &args.only).map_err(usage)?;
     let state = SweepState::replay(&journal::read(&store.journal())?);
     let is_running = store.is_held();

@@ -51,7 +51,7 @@ pub struct Request {
     /// Where models are.
     pub locator: Locator,
     /// Threads for one evaluation on a CPU.
-    pub n_threads: usize,
+    pub n_threads: Option<usize>,
 }
 
 /// How a run ended.

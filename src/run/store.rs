@@ -45,8 +45,13 @@ pub fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
 
 impl Store {
     /// The store of a sweep under a results folder. Touches nothing.
-    pub fn new(results: &Path, sweep: &str) -> Self {
-        Self { root: results.join(sweep) }
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] when the current directory is gone.
+    pub fn new(results: &Path, sweep: &str) -> Result<Self, StoreError> {
+        // Absolute, because the harness runs in a directory of its own.
+        let root = std::path::absolute(results.join(sweep)).map_err(at(results))?;
+        Ok(Self { root })
     }
 
     /// `RESULTS/<sweep>/`.
@@ -72,6 +77,11 @@ impl Store {
     /// The prepared working directory of the harness, shared by all trials.
     pub fn harness_home(&self) -> PathBuf {
         self.root.join("harness")
+    }
+
+    /// Where the harness keeps built prompts, shared by all trials: they depend on tasks, not on models.
+    pub fn harness_cache(&self) -> PathBuf {
+        self.root.join("harness").join("cache")
     }
 
     /// Makes the folder and takes its lock.
@@ -140,7 +150,7 @@ mod tests {
     #[test]
     fn a_second_holder_is_refused_and_the_lock_goes_with_the_first() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::new(folder.path(), "s");
+        let store = Store::new(folder.path(), "s").unwrap();
         assert!(!store.is_held());
         let lock = store.lock().unwrap();
         assert!(store.is_held());

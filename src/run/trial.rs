@@ -13,7 +13,8 @@ use super::store;
 use super::{Facts, Listener, Request, RunError, merge_options, relative};
 use crate::config::{MergeConfig, write};
 use crate::eval::failure::Cause;
-use crate::eval::{command, harness};
+use crate::eval::harness::{self, HarnessEvent};
+use crate::eval::command;
 use crate::merge::{self, Merge, MergeError};
 use crate::plan::{Subject, Trial};
 use crate::process::Cancel;
@@ -49,8 +50,14 @@ enum Stop {
     Fatal(RunError),
 }
 
-impl<E: Into<RunError>> From<E> for Stop {
-    fn from(error: E) -> Self {
+impl From<RunError> for Stop {
+    fn from(error: RunError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+impl From<store::StoreError> for Stop {
+    fn from(error: store::StoreError) -> Self {
         Self::Fatal(error.into())
     }
 }
@@ -171,35 +178,29 @@ impl Work<'_> {
                 stage: Stage::Evaluate,
                 why: format!("{}; {}", tasks.join(", "), why.unwrap_or_default()),
             });
-            let job = harness::Job {
+            let job = harness::Request {
                 settings: &self.request.settings,
                 call: &call,
                 known,
                 model,
-                folder: &folder,
+                attempt: &folder,
                 home: &self.request.store.harness_home(),
-                n_threads: Some(self.request.n_threads),
+                cache: &self.request.store.harness_cache(),
+                n_threads: self.request.n_threads,
             };
             let (listener, name) = (self.listener.clone(), self.name());
-            let mut on_progress = move |progress: harness::Progress| {
-                listener(RunEvent::StageProgress {
-                    trial: name.clone(),
-                    done: progress.done,
-                    total: progress.total,
-                    doing: progress.doing,
-                });
-            };
-            let evaluated = match harness::evaluate(&job, &mut on_progress, self.cancel.clone()).await {
+            let mut on_event = move |event: HarnessEvent| listener(progress(&name, event));
+            let evaluated = match harness::evaluate(&job, &mut on_event, self.cancel).await {
                 Ok(evaluated) => evaluated,
                 Err(failure) if matches!(failure.cause, Cause::Cancelled) => return Err(Stop::Interrupted),
                 Err(failure) => {
-                    return Err(Stop::Failed {
-                        stage: Stage::Evaluate,
-                        reason: failure.to_string(),
-                        log: failure.log,
-                    });
+                    let reason = failure.to_string();
+                    return Err(Stop::Failed { stage: Stage::Evaluate, reason, log: failure.log });
                 }
             };
+            for note in &evaluated.notes {
+                self.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));
+            }
             let seconds = begun.elapsed().as_secs_f64();
             let evaluation = Evaluation {
                 tasks: task_evaluations(stale, &tasks, &evaluated.scores),
@@ -260,6 +261,15 @@ impl Work<'_> {
     fn say(&self, event: RunEvent) {
         (self.listener)(event);
     }
+}
+
+/// What the harness is doing, as progress of the evaluate stage.
+fn progress(trial: &str, event: HarnessEvent) -> RunEvent {
+    let (done, total, doing) = match event {
+        HarnessEvent::Stage(stage) => (0, 0, stage.to_string()),
+        HarnessEvent::Progress { stage, done, total, .. } => (done, total, stage.to_string()),
+    };
+    RunEvent::StageProgress { trial: trial.to_owned(), done, total, doing: format!("{trial}: {doing}") }
 }
 
 fn failed(stage: Stage, error: &dyn std::error::Error) -> Stop {
