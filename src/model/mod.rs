@@ -1,9 +1,16 @@
 //! Names of models: what a spec or a config calls a model, and where its files are.
 //!
-//! [`ModelRef`] is the text of a reference, taken apart; [`locate`] finds its folders on disk (a local path, the hub
-//! cache, or a download by the configured interpreter). Reading tensors is `merge::checkpoint`'s business.
+//! [`ModelRef`] is the text of a reference, taken apart; [`locate`] finds its folders on disk (a local path, the [`hub`]
+//! cache, or a download by the configured interpreter); [`identity`] names their content. Reading tensors is
+//! `merge::checkpoint`'s business.
 
+pub mod hub;
+pub mod identity;
 pub mod locate;
+
+pub use hub::Hub;
+pub use identity::identity;
+pub use locate::{LocateError, Located, Locator};
 
 use std::fmt;
 use std::str::FromStr;
