@@ -122,7 +122,7 @@ pub async fn evaluate(
     if let Some(cause) = cause_of(finished.exit, &finished.tail) {
         return Err(EvalFailure::after(finished, cause, &logs.stderr));
     }
-    let results = match results::read(&output, &call.tasks, &|task| limit_of(settings, task)) {
+    let results = match results::read(&output, &call.tasks, &|task| limit_of(settings, task), request.known) {
         Ok(results) => results,
         Err(error) => return Err(EvalFailure::after(finished, error.into(), &logs.stderr)),
     };

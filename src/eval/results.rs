@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::command::KnownTasks;
 use super::{Score, TaskRequest};
 
 /// What a results file says beside its scores.
@@ -146,6 +147,7 @@ pub fn read(
     folder: &Path,
     tasks: &[TaskRequest],
     limit: &dyn Fn(&TaskRequest) -> Option<u64>,
+    known: &KnownTasks,
 ) -> Result<Results, ResultsError> {
     let (path, samples) = find(folder)?;
     let text = fs::read(&path).map_err(|source| ResultsError::Read { path: path.clone(), source })?;
@@ -158,7 +160,8 @@ pub fn read(
     let scores: Vec<Score> =
         by_task.iter().flat_map(|(task, entry)| scores_of(&document, task, entry.as_object())).collect();
     for task in tasks {
-        check(&document, task, limit(task), &scores)?;
+        let members = known.get(&task.name).map(|members| members.iter().map(|member| member.name.as_str()).collect());
+        check(&document, task, limit(task), members, &scores)?;
     }
     Ok(Results { path, facts: facts(&document), scores, samples })
 }
@@ -253,13 +256,22 @@ fn text_of(value: &Value) -> Option<String> {
     }
 }
 
-/// Checks that a requested task is there in full. A group stands for its tasks.
-fn check(document: &Value, task: &TaskRequest, limit: Option<u64>, scores: &[Score]) -> Result<(), ResultsError> {
-    let members = document.get("group_subtasks").and_then(|groups| groups.get(&task.name)).and_then(Value::as_array);
+/// Checks that a requested task is there in full. A group or a tag stands for its tasks: the file lists those of a group,
+/// those of a tag are known from before.
+fn check(
+    document: &Value,
+    task: &TaskRequest,
+    limit: Option<u64>,
+    known: Option<Vec<&str>>,
+    scores: &[Score],
+) -> Result<(), ResultsError> {
+    let group = document.get("group_subtasks").and_then(|groups| groups.get(&task.name)).and_then(Value::as_array);
+    let group = group.map(|members| members.iter().filter_map(Value::as_str).collect::<Vec<_>>());
+    let members = group.or(known).filter(|members| !matches!(members[..], [only] if only == task.name));
     if let Some(members) = members {
-        for member in members.iter().filter_map(Value::as_str) {
+        for member in members {
             let member = TaskRequest { name: member.to_owned(), columns: Vec::new(), ..task.clone() };
-            check(document, &member, limit, scores)?;
+            check(document, &member, limit, None, scores)?;
         }
     } else {
         let entry = document.get("results").and_then(|by_task| by_task.get(&task.name));

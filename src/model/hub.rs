@@ -138,8 +138,12 @@ impl HubError {
     /// What to do, where something can be done.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
-            Self::Offline { .. } => "unset `HF_HUB_OFFLINE` (or leave out the offline option) to download it".to_owned(),
-            Self::Gated { .. } => "accept the terms on the model's page and set `HF_TOKEN`, or run `hf auth login`".to_owned(),
+            Self::Offline { .. } => {
+                "unset `HF_HUB_OFFLINE` (or leave out the offline option) to download it".to_owned()
+            }
+            Self::Gated { .. } => {
+                "accept the terms on the model's page and set `HF_TOKEN`, or run `hf auth login`".to_owned()
+            }
             Self::NoRepository => "check the spelling; for a private repository set `HF_TOKEN`".to_owned(),
             Self::Unreachable { .. } => "check the network and `HF_ENDPOINT`, or name a local folder".to_owned(),
             Self::NoLibrary { .. } => "pip install huggingface_hub, or name the interpreter that has it".to_owned(),
@@ -154,7 +158,11 @@ impl HubError {
 impl fmt::Debug for Hub {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { cache, offline, python, .. } = self;
-        f.debug_struct("Hub").field("cache", cache).field("offline", offline).field("python", python).finish_non_exhaustive()
+        f.debug_struct("Hub")
+            .field("cache", cache)
+            .field("offline", offline)
+            .field("python", python)
+            .finish_non_exhaustive()
     }
 }
 
@@ -174,7 +182,9 @@ impl Hub {
     /// variable.
     pub fn from_environment(variable: &dyn Fn(&str) -> Option<String>, python: PathBuf) -> Self {
         let set = |name: &str| variable(name).filter(|value| !value.is_empty());
-        let on = |name: &str| set(name).is_some_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"));
+        let on = |name: &str| {
+            set(name).is_some_and(|value| matches!(value.to_ascii_uppercase().as_str(), "1" | "ON" | "YES" | "TRUE"))
+        };
         let tilde = |path: String| match (path.strip_prefix("~/"), set("HOME")) {
             (Some(rest), Some(home)) => Path::new(&home).join(rest),
             _ => PathBuf::from(path),
@@ -183,7 +193,9 @@ impl Hub {
         let home = || set("HF_HOME").map(tilde).or_else(|| Some(caches()?.join("huggingface")));
         let cache = set("HF_HUB_CACHE").or_else(|| set("HUGGINGFACE_HUB_CACHE")).map(tilde);
         Self {
-            cache: cache.or_else(|| Some(home()?.join("hub"))).unwrap_or_else(|| PathBuf::from(".cache/huggingface/hub")),
+            cache: cache
+                .or_else(|| Some(home()?.join("hub")))
+                .unwrap_or_else(|| PathBuf::from(".cache/huggingface/hub")),
             offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"),
             python,
             environment: BTreeMap::new(),
@@ -246,9 +258,9 @@ impl Hub {
             }
             "gated" => Err(HubError::Gated { message }),
             "repository" => Err(HubError::NoRepository),
-            "revision" => Err(HubError::NoRevision {
-                revision: location.revision.clone().unwrap_or_else(|| "main".to_owned()),
-            }),
+            "revision" => {
+                Err(HubError::NoRevision { revision: location.revision.clone().unwrap_or_else(|| "main".to_owned()) })
+            }
             "network" => Err(HubError::Unreachable { message }),
             "disk" => Err(HubError::DiskFull { cache: self.cache.clone() }),
             "library" => Err(HubError::NoLibrary { python: self.python.clone() }),
@@ -304,7 +316,8 @@ mod tests {
     use super::*;
 
     fn cache(variables: &[(&str, &str)]) -> (String, bool) {
-        let variable = |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let variable =
+            |name: &str| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
         let hub = Hub::from_environment(&variable, PathBuf::from("python"));
         (hub.cache.display().to_string(), hub.offline)
     }
