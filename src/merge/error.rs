@@ -1,0 +1,60 @@
+//! Why a merge failed.
+
+use crate::config::Tokenizer;
+
+use super::adapter::AdapterError;
+use super::checkpoint::CheckpointError;
+use super::recipe::RecipeError;
+use super::sidecar::SidecarError;
+use super::staging::OutputError;
+
+/// Any error of the caller's.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a merge failed. Whatever it was, nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    /// A model whose folder cannot be found.
+    #[error("model `{model}` cannot be found")]
+    Locate {
+        /// The model.
+        model: String,
+        /// Why.
+        source: BoxError,
+    },
+    /// A model that is not sound.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// An adapter that cannot be applied.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// Models and config that do not fit together.
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+    /// Files beside the weights that are missing.
+    #[error(transparent)]
+    Sidecar(#[from] SidecarError),
+    /// An output that cannot be written.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A setting of a later version.
+    #[error(
+        "`tokenizer` and `tokenizer_source` are not supported yet, found {}: only models of one vocabulary are merged, and \
+         the base model's tokenizer is copied",
+        describe(.tokenizer)
+    )]
+    Tokenizer {
+        /// The setting.
+        tokenizer: Tokenizer,
+    },
+    /// Stopped by the caller.
+    #[error("cancelled")]
+    Cancelled,
+}
+
+fn describe(tokenizer: &Tokenizer) -> String {
+    match tokenizer {
+        Tokenizer::Source(source) => format!("`{source}`"),
+        Tokenizer::Detailed(_) => "a mapping".to_owned(),
+    }
+}

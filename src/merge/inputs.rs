@@ -1,0 +1,156 @@
+//! The inputs of one output tensor, read block by block and walked piece by piece.
+//!
+//! A *piece* ([`PIECE`] elements) is the unit of parallel work, of writing and of the digest; a *block* ([`BLOCK`]
+//! elements) is what lies in scratch buffers at a time. Partial results come back in piece order and are combined in that
+//! order, so no result depends on the number of threads.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::real::Real;
+use crate::config::Dtype;
+
+/// Elements of a piece.
+pub const PIECE: usize = 1 << 18;
+
+/// Elements of a block: a few of them fit the second-level cache together.
+pub const BLOCK: usize = 1 << 14;
+
+/// One input tensor.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// Its bytes: mapped from the file, or owned where an adapter was applied.
+    pub bytes: Cow<'a, [u8]>,
+    /// What the bytes are.
+    pub stored: Dtype,
+}
+
+/// The inputs of one output tensor, all of one shape.
+#[derive(Debug)]
+pub struct Inputs<'a> {
+    /// In the order of the recipe.
+    pub inputs: Vec<Input<'a>>,
+    /// The shape they share.
+    pub shape: Vec<usize>,
+    /// What they are cast to on reading.
+    pub working: Dtype,
+}
+
+/// How a tensor divides into rows along its last axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rows {
+    /// Number of rows.
+    pub count: usize,
+    /// Elements of a row.
+    pub len: usize,
+}
+
+impl Inputs<'_> {
+    /// Elements of each input.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Whether there is no element.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of pieces.
+    pub fn n_pieces(&self) -> usize {
+        self.len().div_ceil(PIECE)
+    }
+
+    /// Elements of a piece.
+    pub fn piece(&self, index: usize) -> Range<usize> {
+        index * PIECE..self.len().min((index + 1) * PIECE)
+    }
+
+    /// Vectors along the last axis; a vector or a single number is one row.
+    pub fn rows(&self) -> Rows {
+        let len = self.shape.last().copied().unwrap_or(1);
+        Rows { count: self.len().checked_div(len).unwrap_or_default(), len }
+    }
+
+    /// Reads elements of one input, cast to the working dtype.
+    pub fn read<R: Real>(&self, input: usize, range: Range<usize>, out: &mut Vec<R>) {
+        let Input { bytes, stored } = &self.inputs[input];
+        out.resize(range.len(), R::default());
+        R::decode(&bytes[range.start * stored.size()..range.end * stored.size()], *stored, out);
+        if *stored != self.working {
+            R::round_to(out, self.working);
+        }
+    }
+
+    /// Walks a range block by block: `step` gets the first element's index and a buffer for every input.
+    pub fn walk<R: Real>(&self, range: Range<usize>, mut step: impl FnMut(usize, &mut [Vec<R>])) {
+        R::with_blocks(self.inputs.len(), |blocks| {
+            for start in range.clone().step_by(BLOCK) {
+                let end = range.end.min(start + BLOCK);
+                for (input, block) in blocks.iter_mut().enumerate() {
+                    self.read(input, start..end, block);
+                }
+                step(start, blocks);
+            }
+        });
+    }
+
+    /// Folds every piece in parallel; the results are in piece order.
+    pub fn fold<R: Real, T: Send>(
+        &self,
+        init: impl Fn() -> T + Sync,
+        step: impl Fn(&mut T, usize, &mut [Vec<R>]) + Sync,
+    ) -> Vec<T> {
+        let piece = |index| {
+            let mut state = init();
+            self.walk(self.piece(index), |start, blocks| step(&mut state, start, blocks));
+            state
+        };
+        match self.n_pieces() {
+            // Most tensors of a model by number are short vectors: no hand-over to other threads for them.
+            1 => vec![piece(0)],
+            n => (0..n).into_par_iter().map(piece).collect(),
+        }
+    }
+
+    /// Folds groups of whole rows in parallel; `step` gets the row's number and a buffer for every input. The groups
+    /// depend on the shape alone, and the results are in their order.
+    pub fn fold_rows<R: Real, T: Send>(
+        &self,
+        init: impl Fn() -> T + Sync,
+        step: impl Fn(&mut T, usize, &mut [Vec<R>]) + Sync,
+    ) -> Vec<T> {
+        let rows = self.rows();
+        let group = PIECE.div_ceil(rows.len.max(1));
+        (0..rows.count.div_ceil(group))
+            .into_par_iter()
+            .map(|index| {
+                let mut state = init();
+                R::with_blocks(self.inputs.len(), |blocks| {
+                    for row in index * group..rows.count.min((index + 1) * group) {
+                        for (input, block) in blocks.iter_mut().enumerate() {
+                            self.read(input, row * rows.len..(row + 1) * rows.len, block);
+                        }
+                        step(&mut state, row, blocks);
+                    }
+                });
+                state
+            })
+            .collect()
+    }
+}
+
+/// Sums `term` over a block in a fixed order that the compiler can vectorise: eight running sums, then their sum.
+pub fn block_sum(len: usize, term: impl Fn(usize) -> f64) -> f64 {
+    const LANES: usize = 8;
+    let mut sums = [0.0; LANES];
+    let whole = len - len % LANES;
+    for start in (0..whole).step_by(LANES) {
+        for (lane, sum) in sums.iter_mut().enumerate() {
+            *sum += term(start + lane);
+        }
+    }
+    (whole..len).fold(sums.iter().sum(), |sum, index| sum + term(index))
+}
