@@ -4,10 +4,13 @@
 //! back into YAML that mergekit reads the same way. The table of methods is [`method`], the value of a parameter for a
 //! tensor is decided in [`parameter`]. This module opens no model and knows no tensor bytes.
 
+mod check;
 pub mod dtype;
 pub mod method;
 pub mod parameter;
 pub mod parse;
+mod tokenizer;
+mod value;
 pub mod write;
 
 pub use dtype::Dtype;
@@ -69,7 +72,7 @@ pub struct SourceModel {
 pub enum Tokenizer {
     /// `tokenizer_source: base | union | MODEL`, or the same word under `tokenizer.source`.
     Source(String),
-    /// A `tokenizer` mapping with per-token settings or padding, kept as its canonical text.
+    /// A `tokenizer` mapping with per-token settings or padding, kept as its canonical text (compact JSON).
     Detailed(String),
 }
 

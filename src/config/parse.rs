@@ -1,1 +1,474 @@
-//! A document in mergekit's dialect into a `MergeConfig`.
+//! A document in mergekit's dialect into a [`MergeConfig`]: one reading of the dialect, whoever wrote it.
+//!
+//! What mergekit refuses is refused here, with all mistakes at once. What mergekit ignores without a word (unknown keys
+//! and parameter names) is an error where the text was written for this program and a warning where it was written for
+//! mergekit; a [`Reading`] knows which is which, and what models are called.
+
+use std::path::Path;
+
+use super::check;
+use super::method::{METHODS, NOT_YET};
+use super::value::parameters;
+use super::{Dtype, MergeConfig, Method, Parameters, Slice, SourceModel, Tokenizer, tokenizer};
+use crate::document::read::{Field, Table, is_private, listed, nearest, unknown_key};
+use crate::document::{Format, Node, Problems, Span, Value, parse as document, pyyaml};
+use crate::model::{ModelRef, ModelRefError};
+
+/// How a document's texts are understood.
+pub trait Reading {
+    /// The model that a text names.
+    ///
+    /// # Errors
+    /// Why it names none.
+    fn model(&self, text: &str, span: &Span) -> Result<ModelRef, ModelNameError>;
+
+    /// Whether an unknown key or parameter at that place is an error rather than a warning.
+    fn refuses_unknown(&self, span: &Span) -> bool;
+}
+
+/// A file written for mergekit: model texts are references, and what mergekit ignores is only warned of.
+#[derive(Debug, Clone, Copy)]
+pub struct Mergekit;
+
+impl Reading for Mergekit {
+    fn model(&self, text: &str, _: &Span) -> Result<ModelRef, ModelNameError> {
+        Ok(text.parse()?)
+    }
+
+    fn refuses_unknown(&self, _: &Span) -> bool {
+        false
+    }
+}
+
+/// A text that names no model.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ModelNameError {
+    /// Not a reference.
+    #[error(transparent)]
+    Malformed(#[from] ModelRefError),
+    /// Not one of the short names that are declared.
+    #[error("unknown model `{name}`")]
+    Unknown {
+        /// The text.
+        name: String,
+        /// The closest short name.
+        nearest: Option<String>,
+        /// Every short name.
+        known: Vec<String>,
+    },
+}
+
+impl ModelNameError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Malformed(_) => None,
+            Self::Unknown { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
+            Self::Unknown { known, .. } if known.is_empty() => Some("declare it under `models`".to_owned()),
+            Self::Unknown { known, .. } => {
+                Some(format!("declared models: {}; a path starts with `./`", listed(known.iter().map(String::as_str))))
+            }
+        }
+    }
+}
+
+/// A config with what is odd about its text.
+#[derive(Debug, Clone)]
+pub struct Parsed {
+    /// The config.
+    pub config: MergeConfig,
+    /// What mergekit would pass over in silence, or read otherwise.
+    pub warnings: Problems,
+}
+
+/// Reads a mergekit file.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn file(path: &Path) -> Result<Parsed, Problems> {
+    parse(&document::file(path)?, &Mergekit)
+}
+
+/// Reads a document in mergekit's dialect.
+///
+/// # Errors
+/// Every mistake in it.
+pub fn parse(document: &Node, reading: &dyn Reading) -> Result<Parsed, Problems> {
+    let mut parser = Parser { reading, problems: Problems::default(), warnings: Problems::default() };
+    let config = parser.document(document);
+    other_readings(document, false, &mut parser.warnings);
+    match config {
+        Some(config) if parser.problems.is_empty() => Ok(Parsed { config, warnings: parser.warnings }),
+        _ => {
+            parser.problems.sort();
+            Err(parser.problems)
+        }
+    }
+}
+
+pub(super) struct Parser<'r> {
+    pub reading: &'r dyn Reading,
+    pub problems: Problems,
+    pub warnings: Problems,
+}
+
+/// The three spellings of the sources.
+enum Form<'a> {
+    Models(Field<'a>),
+    Slices(Field<'a>),
+}
+
+impl Parser<'_> {
+    fn document(&mut self, document: &Node) -> Option<MergeConfig> {
+        let mut top = Field::new(document, "").table("a mergekit config (a mapping)", &mut self.problems)?;
+        let method = top.required("merge_method", "the name of a merge method", &mut self.problems);
+        let method = method.and_then(|field| self.method(&field));
+        let base_model = top.optional("base_model").and_then(|field| self.model(&field));
+        let form = self.form(&mut top);
+        let module = match &form {
+            Some((_, Some(module))) => self.parameters(module.clone(), method),
+            _ => Parameters::new(),
+        };
+        let top_parameters = top.optional("parameters");
+        let parameters = top_parameters.map(|field| self.parameters(field, method)).unwrap_or_default();
+        let dtype = top.optional("dtype").and_then(|field| self.dtype(&field));
+        let out_dtype = top.optional("out_dtype").and_then(|field| self.dtype(&field));
+        let tokenizer = self.tokenizer(&mut top);
+        let chat_template = top.optional("chat_template").and_then(|field| field.text(&mut self.problems)).map(str::to_owned);
+        let known = top.known().to_vec();
+        let strays: Vec<_> = top.left_over().filter(|entry| !is_private(&entry.key)).collect();
+        for entry in strays {
+            self.stray(&entry.key_span, |sink| unknown_key(entry, "", &known, sink));
+        }
+        let (form, _) = form?;
+        let method = method?;
+        let n_mistakes = self.problems.0.len();
+        let slices = match &form {
+            Form::Models(field) => vec![self.models_form(field, base_model.as_ref(), method)],
+            Form::Slices(field) => self.slices_form(field, method),
+        };
+        let config = MergeConfig {
+            method,
+            base_model,
+            slices,
+            module_parameters: module,
+            parameters,
+            dtype,
+            out_dtype,
+            tokenizer,
+            chat_template,
+        };
+        // Inputs are only counted where all of them could be read.
+        if self.problems.0.len() == n_mistakes {
+            let (Form::Models(field) | Form::Slices(field)) = &form;
+            check::inputs(&config, field, &mut self.problems);
+        }
+        Some(config)
+    }
+
+    /// Reports something that mergekit passes over in silence.
+    pub(super) fn stray(&mut self, span: &Span, report: impl FnOnce(&mut Problems)) {
+        let refuse = self.reading.refuses_unknown(span);
+        report(if refuse { &mut self.problems } else { &mut self.warnings });
+    }
+
+    /// Reports the keys of a table that were not asked for.
+    pub(super) fn finish(&mut self, table: Table<'_>) {
+        let (path, known) = (table.path().to_owned(), table.known().to_vec());
+        let strays: Vec<_> = table.left_over().collect();
+        for entry in strays {
+            self.stray(&entry.key_span, |sink| unknown_key(entry, &path, &known, sink));
+        }
+    }
+
+    fn method(&mut self, field: &Field<'_>) -> Option<Method> {
+        let name = field.text(&mut self.problems)?;
+        let method = Method::from_name(name);
+        if method.is_none() {
+            let known = METHODS.iter().map(|row| row.name);
+            let (message, hint) = if NOT_YET.contains(&name) {
+                let known = format!("methods that are: {}", listed(known));
+                (format!("mergekit's method `{name}` is not supported yet"), known)
+            } else {
+                let hint = match nearest(name, known.clone().chain(NOT_YET.iter().copied())) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("methods: {}", listed(known)),
+                };
+                (format!("unknown merge method `{name}`"), hint)
+            };
+            field.problem(message, Some(hint), &mut self.problems);
+        }
+        method
+    }
+
+    /// The sources in whichever of the three forms, and the field of the module's parameters.
+    fn form<'a>(&mut self, top: &mut Table<'a>) -> Option<(Form<'a>, Option<Field<'a>>)> {
+        let models = top.optional("models");
+        let slices = top.optional("slices");
+        let modules = top.optional("modules");
+        match (models, slices, modules) {
+            (Some(models), None, None) => Some((Form::Models(models), None)),
+            (None, Some(slices), None) => Some((Form::Slices(slices), None)),
+            (None, None, Some(modules)) => self.modules_form(&modules),
+            (None, None, None) => {
+                top.problem("missing sources, expected one of `models`, `slices`, `modules`", None, &mut self.problems);
+                None
+            }
+            (models, slices, modules) => {
+                let found = [models, slices, modules];
+                let names = found.iter().flatten().map(|field| field.path.as_str());
+                let message = format!("expected one of `models`, `slices`, `modules`, found {}", listed(names));
+                // The last of them is the one to delete, as often as not.
+                if let Some(last) = found.iter().flatten().next_back() {
+                    last.problem(message, Some("keep one of them".to_owned()), &mut self.problems);
+                }
+                None
+            }
+        }
+    }
+
+    fn modules_form<'a>(&mut self, field: &Field<'a>) -> Option<(Form<'a>, Option<Field<'a>>)> {
+        let modules = field.entries("a mapping of modules", &mut self.problems)?;
+        let [(entry, module)] = modules.as_slice() else {
+            let names = listed(modules.iter().map(|(entry, _)| entry.key.as_str()));
+            let found = if modules.is_empty() { "none".to_owned() } else { names };
+            let message = format!("expected the one module `default`, found {found}");
+            field.problem(message, Some("models of several modules are not supported".to_owned()), &mut self.problems);
+            return None;
+        };
+        if entry.key != "default" {
+            let message = format!("unknown module `{}`, expected `default`", entry.key);
+            self.problems.push(entry.key_span.clone(), module.path.clone(), message, None);
+        }
+        let mut table = module.table("a module (a mapping)", &mut self.problems)?;
+        let (models, slices) = (table.optional("models"), table.optional("slices"));
+        let parameters = table.optional("parameters");
+        let form = match (models, slices) {
+            (Some(models), None) => Some(Form::Models(models)),
+            (None, Some(slices)) => Some(Form::Slices(slices)),
+            (None, None) => {
+                table.problem("missing sources, expected one of `models`, `slices`", None, &mut self.problems);
+                None
+            }
+            (Some(_), Some(slices)) => {
+                slices.problem("expected one of `models`, `slices`, found both", None, &mut self.problems);
+                None
+            }
+        };
+        self.finish(table);
+        form.map(|form| (form, parameters))
+    }
+
+    /// All layers of every model. The base joins in as the last source where it is not listed.
+    fn models_form(&mut self, field: &Field<'_>, base: Option<&ModelRef>, method: Method) -> Slice {
+        let entries = field.list("a list of models", &mut self.problems).unwrap_or_default();
+        let mut sources = self.sources(&entries, method, false);
+        if let Some(base) = base.filter(|base| sources.iter().all(|source| source.model != **base)) {
+            sources.push(SourceModel { model: base.clone(), layer_range: None, parameters: Parameters::new() });
+        }
+        Slice { sources, base_model: None, parameters: Parameters::new() }
+    }
+
+    fn slices_form(&mut self, field: &Field<'_>, method: Method) -> Vec<Slice> {
+        let entries = field.list("a list of slices", &mut self.problems).unwrap_or_default();
+        if entries.is_empty() && matches!(field.node.value, Value::List(_)) {
+            field.problem("expected at least one slice, found none", None, &mut self.problems);
+        }
+        entries.iter().filter_map(|entry| self.slice(entry, method)).collect()
+    }
+
+    fn slice(&mut self, field: &Field<'_>, method: Method) -> Option<Slice> {
+        let mut table = field.table("a slice (a mapping with `sources`)", &mut self.problems)?;
+        let sources = table.required("sources", "a list of sources", &mut self.problems);
+        let base_model = table.optional("base_model").and_then(|field| self.model(&field));
+        let parameters = table.optional("parameters");
+        // mergekit accepts the key and reads it nowhere.
+        if let Some(dead) = table.optional("residual_weight") {
+            dead.problem("`residual_weight` has no effect: no merge method reads it", None, &mut self.warnings);
+        }
+        self.finish(table);
+        let parameters = parameters.map(|field| self.parameters(field, Some(method))).unwrap_or_default();
+        let sources_field = sources?;
+        let entries = sources_field.list("a list of sources", &mut self.problems)?;
+        let sources = self.sources(&entries, method, true);
+        let depth = |source: &SourceModel| source.layer_range.map(|(start, end)| end - start);
+        if let Some(odd) = sources.iter().position(|source| depth(source) != sources.first().and_then(depth))
+            && sources.len() == entries.len()
+        {
+            let layers = |source: &SourceModel| depth(source).unwrap_or_default();
+            let message = format!(
+                "sources of a slice must have the same number of layers: {} of `{}`, {} of `{}`",
+                layers(&sources[0]),
+                sources[0].model,
+                layers(&sources[odd]),
+                sources[odd].model
+            );
+            entries[odd].problem(message, None, &mut self.problems);
+        }
+        Some(Slice { sources, base_model, parameters })
+    }
+
+    fn sources(&mut self, entries: &[Field<'_>], method: Method, ranges: bool) -> Vec<SourceModel> {
+        let mut sources: Vec<SourceModel> = Vec::new();
+        for entry in entries {
+            let Some(source) = self.source(entry, method, ranges) else { continue };
+            if sources.iter().any(|earlier| earlier.model == source.model) {
+                let message = format!("model `{}` is listed twice", source.model);
+                entry.problem(message, Some("each model may stand once in a slice".to_owned()), &mut self.problems);
+            }
+            sources.push(source);
+        }
+        sources
+    }
+
+    fn source(&mut self, field: &Field<'_>, method: Method, ranges: bool) -> Option<SourceModel> {
+        let mut table = field.table("a source (a mapping with `model`)", &mut self.problems)?;
+        let model = table.required("model", "a model reference", &mut self.problems);
+        let model = model.and_then(|field| self.model(&field));
+        let layer_range = if ranges {
+            let range = table.required("layer_range", "a list of two layer numbers", &mut self.problems);
+            Some(range.and_then(|field| self.layer_range(&field)))
+        } else {
+            None
+        };
+        let parameters = table.optional("parameters");
+        if !ranges && let Some(entry) = table.entry("layer_range") {
+            // In `models` form mergekit takes every layer, whatever stands here.
+            let hint = Some("layer ranges belong into the `slices` form".to_owned());
+            let path = crate::document::read::below(table.path(), "layer_range");
+            let known = table.optional("layer_range").is_some();
+            self.stray(&entry.key_span, |sink| {
+                if known {
+                    sink.push(entry.key_span.clone(), path, "`layer_range` has no effect under `models`", hint);
+                }
+            });
+        }
+        self.finish(table);
+        let parameters = parameters.map(|field| self.parameters(field, Some(method))).unwrap_or_default();
+        let layer_range = match layer_range {
+            None => None,
+            Some(range) => Some(range?),
+        };
+        Some(SourceModel { model: model?, layer_range, parameters })
+    }
+
+    fn layer_range(&mut self, field: &Field<'_>) -> Option<(usize, usize)> {
+        let items = field.list("a list of two layer numbers", &mut self.problems)?;
+        let [start, end] = items.as_slice() else {
+            let message = format!("expected two layer numbers (first, one after the last), found {}", items.len());
+            field.problem(message, None, &mut self.problems);
+            return None;
+        };
+        let (start, end) = (start.whole(0, &mut self.problems)?, end.whole(0, &mut self.problems)?);
+        if start > end {
+            let message = format!("layer range ends before it starts: [{start}, {end}]");
+            field.problem(message, Some("the end is one after the last layer".to_owned()), &mut self.problems);
+            return None;
+        }
+        Some((start as usize, end as usize))
+    }
+
+    /// A model, as text or as mergekit's mapping of its parts.
+    pub(super) fn model(&mut self, field: &Field<'_>) -> Option<ModelRef> {
+        if !matches!(field.node.value, Value::Map(_)) {
+            let text = field.text(&mut self.problems)?;
+            return self.named(text, field);
+        }
+        let mut table = field.table("a model reference", &mut self.problems)?;
+        let model = table.required("model", "a path or hub id", &mut self.problems);
+        let lora = table.optional("lora");
+        if let Some(architecture) = table.optional("override_architecture") {
+            architecture.problem("`override_architecture` is not supported", None, &mut self.problems);
+        }
+        self.finish(table);
+        let base = self.location(&model?)?;
+        let text = match lora {
+            Some(lora) => format!("{base}+{}", self.location(&lora)?),
+            None => base,
+        };
+        self.named(&text, field)
+    }
+
+    fn named(&mut self, text: &str, field: &Field<'_>) -> Option<ModelRef> {
+        match self.reading.model(text, &field.node.span) {
+            Ok(model) => Some(model),
+            Err(error) => {
+                field.problem(error.to_string(), error.hint(), &mut self.problems);
+                None
+            }
+        }
+    }
+
+    /// `PATH[@REVISION]`, as text or as a mapping.
+    fn location(&mut self, field: &Field<'_>) -> Option<String> {
+        if !matches!(field.node.value, Value::Map(_)) {
+            return field.text(&mut self.problems).map(str::to_owned);
+        }
+        let mut table = field.table("a path", &mut self.problems)?;
+        let path = table.required("path", "a path or hub id", &mut self.problems);
+        let revision = table.optional("revision");
+        self.finish(table);
+        let path = path?.text(&mut self.problems)?;
+        match revision {
+            Some(revision) => Some(format!("{path}@{}", revision.text(&mut self.problems)?)),
+            None => Some(path.to_owned()),
+        }
+    }
+
+    fn dtype(&mut self, field: &Field<'_>) -> Option<Dtype> {
+        let text = field.text(&mut self.problems)?;
+        let dtype = text.parse().ok();
+        if dtype.is_none() {
+            const NAMES: [&str; 4] = ["bfloat16", "float16", "float32", "float64"];
+            let meant = match text {
+                "bf16" => Some("bfloat16"),
+                "fp16" | "f16" | "half" => Some("float16"),
+                "fp32" | "f32" | "float" => Some("float32"),
+                "fp64" | "f64" | "double" => Some("float64"),
+                _ => nearest(text, NAMES),
+            };
+            let hint = meant.map(|meant| format!("did you mean `{meant}`?"));
+            let message = format!("unknown dtype `{text}`, expected one of {}", listed(NAMES));
+            field.problem(message, hint, &mut self.problems);
+        }
+        dtype
+    }
+
+    fn tokenizer(&mut self, top: &mut Table<'_>) -> Option<Tokenizer> {
+        match (top.optional("tokenizer_source"), top.optional("tokenizer")) {
+            (Some(_), Some(detailed)) => {
+                let message = "expected one of `tokenizer_source`, `tokenizer`, found both";
+                detailed.problem(message, Some("keep one of them".to_owned()), &mut self.problems);
+                None
+            }
+            (Some(source), None) => tokenizer::source(self, &source).map(Tokenizer::Source),
+            (None, Some(detailed)) => tokenizer::detailed(self, &detailed),
+            (None, None) => None,
+        }
+    }
+
+    fn parameters(&mut self, field: Field<'_>, method: Option<Method>) -> Parameters {
+        parameters(self, &field, method)
+    }
+}
+
+/// Warns of plain scalars that PyYAML, and so mergekit, reads as something else.
+fn other_readings(node: &Node, in_list: bool, warnings: &mut Problems) {
+    match &node.value {
+        Value::Map(entries) => entries.iter().for_each(|entry| other_readings(&entry.value, false, warnings)),
+        Value::List(items) => items.iter().for_each(|item| other_readings(item, true, warnings)),
+        Value::Scalar(_) if node.span.source.format == Format::Yaml => {
+            let text = node.span.text().trim_end();
+            let Some(reading) = pyyaml::other_reading(text) else { return };
+            // mergekit takes a text that spells a number for that number, except inside a gradient, where one text
+            // turns interpolation off.
+            if reading == "a text" && !in_list {
+                return;
+            }
+            let hint = Some("write it in a form that both read alike, for example with a point: `1.0e-3`".to_owned());
+            let message = format!("mergekit reads `{text}` as {reading}");
+            warnings.push(node.span.clone(), "", message, hint);
+        }
+        _ => {}
+    }
+}

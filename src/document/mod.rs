@@ -5,12 +5,17 @@
 //! into types. Specs and mergekit configs come through here alike.
 
 pub mod parse;
+pub mod path;
 pub mod problem;
+pub mod pyyaml;
 pub mod read;
+mod toml;
+mod yaml;
 
+pub use path::{DocumentPath, Step};
 pub use problem::{Problem, Problems};
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::Scalar;
@@ -22,6 +27,27 @@ pub struct Source {
     pub path: PathBuf,
     /// The whole text.
     pub text: String,
+    /// The language it is written in.
+    pub format: Format,
+}
+
+/// Languages of documents.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// TOML 1.0.
+    Toml,
+    /// YAML 1.2, core schema; JSON is a part of it.
+    Yaml,
+}
+
+impl Format {
+    /// The language a file of that name is taken to be in: TOML by its ending, YAML otherwise (as mergekit does).
+    pub fn of(path: &Path) -> Self {
+        match path.extension() {
+            Some(ending) if ending.eq_ignore_ascii_case("toml") => Self::Toml,
+            _ => Self::Yaml,
+        }
+    }
 }
 
 /// A stretch of a source: byte offsets, end exclusive. A document may hold nodes of several sources (an axis value from
@@ -80,6 +106,41 @@ impl Value {
             Self::Scalar(Scalar::Text(_)) => "a text",
             Self::List(_) => "a list",
             Self::Map(_) => "a table",
+        }
+    }
+}
+
+impl Span {
+    /// The text it covers, empty where it covers nothing sensible.
+    pub fn text(&self) -> &str {
+        self.source.text.get(self.start..self.end).unwrap_or_default()
+    }
+
+    /// Whether both are the same stretch of the same source.
+    pub fn same_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source) && self.start == other.start && self.end == other.end
+    }
+}
+
+impl Node {
+    /// The value of a key, where this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Self> {
+        self.entries().iter().find(|entry| entry.key == key).map(|entry| &entry.value)
+    }
+
+    /// The entries, where this is a mapping; nothing otherwise.
+    pub fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// The text, where this is one.
+    pub fn as_text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(Scalar::Text(text)) => Some(text),
+            _ => None,
         }
     }
 }

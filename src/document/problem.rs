@@ -21,6 +21,33 @@ pub struct Problem {
 #[derive(Debug, Clone, Default)]
 pub struct Problems(pub Vec<Problem>);
 
+impl Problems {
+    /// Adds a mistake.
+    pub fn push(&mut self, span: Span, key_path: impl Into<String>, message: impl Into<String>, hint: Option<String>) {
+        self.0.push(Problem { span, key_path: key_path.into(), message: message.into(), hint });
+    }
+
+    /// Whether nothing was found.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes over the mistakes of another pass, without those that were already found: the trials of one merge share
+    /// its document, and so its mistakes.
+    pub fn extend(&mut self, others: Self) {
+        for problem in others.0 {
+            if !self.0.iter().any(|seen| seen.span.same_as(&problem.span) && seen.message == problem.message) {
+                self.0.push(problem);
+            }
+        }
+    }
+
+    /// Puts the mistakes in the order of the files they stand in.
+    pub fn sort(&mut self) {
+        self.0.sort_by(|a, b| (&a.span.source.path, a.span.start).cmp(&(&b.span.source.path, b.span.start)));
+    }
+}
+
 impl fmt::Display for Problem {
     /// `file:line:column: key path: message`, then `hint: …` on a line of its own.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -51,7 +78,7 @@ impl std::error::Error for Problems {}
 impl Span {
     /// Line and column of the first byte, both from 1; the column counts characters.
     pub fn line_column(&self) -> (usize, usize) {
-        let before = &self.source.text[..self.start.min(self.source.text.len())];
+        let before = self.source.text.get(..self.start).unwrap_or(&self.source.text);
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
         (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
     }

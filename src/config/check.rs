@@ -1,0 +1,99 @@
+//! What can be said about the inputs of a merge before any model is opened: their number, the base among them, and
+//! parameters that are required and stand nowhere.
+
+use super::method::{Inputs, Scope};
+use super::{MergeConfig, ModelRef, Slice, SourceModel};
+use crate::document::read::Field;
+use crate::document::{Problems, Value};
+
+/// Reports every slice whose inputs the method cannot take. `sources` is the field of `models` or `slices`.
+pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, problems: &mut Problems) {
+    let models_form = config.slices.iter().all(|slice| slice.sources.iter().all(|source| source.layer_range.is_none()));
+    for (index, slice) in config.slices.iter().enumerate() {
+        let place = if models_form { sources.clone() } else { slice_field(sources, index) };
+        if slice.sources.is_empty() {
+            place.problem("expected at least one source, found none", None, problems);
+            continue;
+        }
+        let base = config.base_of(slice);
+        let mistake = arity(config, slice, base, models_form);
+        match mistake {
+            Some((message, hint)) => place.problem(message, hint, problems),
+            None => required(config, slice, base, &place, problems),
+        }
+    }
+}
+
+fn slice_field<'a>(sources: &Field<'a>, index: usize) -> Field<'a> {
+    match &sources.node.value {
+        Value::List(items) if index < items.len() => {
+            Field::new(&items[index], format!("{}[{index}]", sources.path))
+        }
+        _ => sources.clone(),
+    }
+}
+
+fn arity(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, models_form: bool) -> Option<(String, Option<String>)> {
+    let method = config.method;
+    let n_sources = slice.sources.len();
+    let has_base = base.is_some_and(|base| slice.sources.iter().any(|source| source.model == *base));
+    let n_others = n_sources - usize::from(has_base);
+    let needs_base = matches!(method.spec().inputs, Inputs::BaseAndAny | Inputs::BaseAndOne);
+    if needs_base {
+        let Some(base) = base else {
+            return Some((format!("`{method}` needs a `base_model`, found none"), None));
+        };
+        if !has_base {
+            let hint = "list the base model among the sources of every slice".to_owned();
+            return Some((format!("base model `{base}` is not a source of this slice, `{method}` needs it there"), Some(hint)));
+        }
+    }
+    match method.spec().inputs {
+        Inputs::Any | Inputs::BaseAndAny => None,
+        Inputs::BaseAndOne if n_sources != 2 => {
+            let message = format!("`{method}` takes exactly 2 models, the base among them, found {n_sources}");
+            let hint = (models_form && n_sources == 3)
+                .then(|| "a `base_model` that is not one of the two listed models counts as a third".to_owned());
+            Some((message, hint))
+        }
+        Inputs::TwoAndOptionalBase if n_others != 2 => {
+            Some((format!("`{method}` takes exactly 2 models besides the base, found {n_others}"), None))
+        }
+        Inputs::One if n_sources != 1 => {
+            let hint = (has_base && n_sources == 2).then(|| {
+                if models_form { "leave `base_model` out: it counts as a second model" } else { "keep one source" }.to_owned()
+            });
+            Some((format!("`{method}` takes exactly 1 model, found {n_sources}"), hint))
+        }
+        _ => None,
+    }
+}
+
+/// Reports required parameters that stand at no level at all.
+fn required(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, place: &Field<'_>, problems: &mut Problems) {
+    // A slice without layers is asked for nothing unless it is the first or the last.
+    let empty = slice.sources.iter().all(|source| source.layer_range.is_some_and(|(start, end)| start == end));
+    if empty {
+        return;
+    }
+    let method = config.method;
+    for row in method.spec().parameters.iter().filter(|row| row.default.is_none() && !row.optional) {
+        let outside = [&slice.parameters, &config.module_parameters, &config.parameters];
+        if outside.iter().any(|parameters| parameters.contains_key(row.name)) {
+            continue;
+        }
+        if row.scope == Scope::Shared {
+            let dead = slice.sources.iter().any(|source| source.parameters.contains_key(row.name));
+            let hint = dead.then(|| format!("`{}` on a source is never read: put it under `parameters` at top level", row.name));
+            place.problem(format!("`{method}` needs the parameter `{}`, found none", row.name), hint, problems);
+            continue;
+        }
+        let asked = |source: &&SourceModel| row.scope == Scope::EveryInput || Some(&source.model) != base;
+        for source in slice.sources.iter().filter(asked).filter(|source| !source.parameters.contains_key(row.name)) {
+            let message = format!("`{method}` needs the parameter `{}` for `{}`, found none", row.name, source.model);
+            let hint = (row.scope == Scope::EveryInput && Some(&source.model) == base)
+                .then(|| format!("to `{method}` the base model is an input like any other"));
+            place.problem(message, hint, problems);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! `tokenizer_source` and `tokenizer`: whose vocabulary the output has, and what single tokens become.
+
+use serde_json::{Map, Value as Json};
+
+use super::parse::Parser;
+use super::{Scalar, Tokenizer};
+use crate::document::Value;
+use crate::document::read::Field;
+use crate::model::ModelRef;
+
+/// `base`, `union`, or a model's reference.
+pub(super) fn source(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<String> {
+    match field.node.as_text() {
+        Some(word @ ("base" | "union")) => Some(word.to_owned()),
+        _ => parser.model(field).map(|model| model.to_string()),
+    }
+}
+
+/// The `tokenizer` mapping.
+pub(super) fn detailed(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Tokenizer> {
+    let mut table = field.table("tokenizer settings (a mapping)", &mut parser.problems)?;
+    let word = match table.optional("source") {
+        Some(field) => source(parser, &field)?,
+        None => "union".to_owned(),
+    };
+    let pad = table.optional("pad_to_multiple_of");
+    let tokens = table.optional("tokens");
+    parser.finish(table);
+    let mut settings = Map::new();
+    settings.insert("source".to_owned(), Json::String(word.clone()));
+    if let Some(field) = tokens {
+        let mut rows = Map::new();
+        for (entry, field) in field.entries("a mapping of tokens", &mut parser.problems)? {
+            rows.insert(entry.key.clone(), token(parser, &field)?);
+        }
+        if !rows.is_empty() {
+            rows.sort_keys();
+            settings.insert("tokens".to_owned(), Json::Object(rows));
+        }
+    }
+    if let Some(field) = pad {
+        settings.insert("pad_to_multiple_of".to_owned(), Json::from(field.whole(1, &mut parser.problems)?));
+    }
+    // A mapping that says no more than the word is the word.
+    Some(if settings.len() == 1 { Tokenizer::Source(word) } else { Tokenizer::Detailed(Json::Object(settings).to_string()) })
+}
+
+fn token(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
+    let mut table = field.table("token settings (a mapping)", &mut parser.problems)?;
+    let origin = table.optional("source");
+    let force = table.optional("force");
+    parser.finish(table);
+    let mut settings = Map::new();
+    if let Some(field) = origin {
+        settings.insert("source".to_owned(), token_source(parser, &field)?);
+    }
+    if let Some(field) = force {
+        settings.insert("force".to_owned(), Json::Bool(field.switch(&mut parser.problems)?));
+    }
+    Some(Json::Object(settings))
+}
+
+fn token_source(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
+    if !matches!(field.node.value, Value::Map(_)) || field.node.get("kind").is_none() {
+        return parser.model(field).map(|model| Json::String(model.to_string()));
+    }
+    let mut table = field.table("a model or a mapping with `kind`", &mut parser.problems)?;
+    let kind = table.required("kind", "`zero` or `model_token`", &mut parser.problems)?;
+    let model_token = kind.one_of(&[("zero", false), ("model_token", true)], &mut parser.problems)?;
+    let mut settings = Map::new();
+    settings.insert("kind".to_owned(), Json::from(if model_token { "model_token" } else { "zero" }));
+    if model_token {
+        let model = table.required("model", "a model reference", &mut parser.problems)?;
+        settings.insert("model".to_owned(), Json::String(parser.model(&model)?.to_string()));
+        match (table.optional("token"), table.optional("token_id")) {
+            (Some(token), None) => {
+                settings.insert("token".to_owned(), Json::from(token.text(&mut parser.problems)?));
+            }
+            (None, Some(id)) => {
+                settings.insert("token_id".to_owned(), Json::from(id.whole(0, &mut parser.problems)?));
+            }
+            _ => {
+                table.problem("expected one of `token`, `token_id`", None, &mut parser.problems);
+                return None;
+            }
+        }
+    }
+    parser.finish(table);
+    Some(Json::Object(settings))
+}
+
+/// The canonical settings with every model called by another name.
+pub(super) fn renamed(text: &str, naming: &dyn Fn(&ModelRef) -> String) -> Json {
+    // The text was written by `detailed`; anything else is passed on as it is.
+    let Ok(mut settings) = serde_json::from_str::<Json>(text) else { return Json::String(text.to_owned()) };
+    if let Some(word) = settings.get_mut("source") {
+        rename(word, naming);
+    }
+    if let Some(Json::Object(tokens)) = settings.get_mut("tokens") {
+        for settings in tokens.values_mut() {
+            match settings.get_mut("source") {
+                Some(Json::Object(row)) => row.get_mut("model").into_iter().for_each(|model| rename(model, naming)),
+                Some(model) => rename(model, naming),
+                None => {}
+            }
+        }
+    }
+    settings
+}
+
+fn rename(value: &mut Json, naming: &dyn Fn(&ModelRef) -> String) {
+    if let Json::String(text) = value {
+        *text = named(text, naming);
+    }
+}
+
+/// A tokenizer word with its model, if it is one, called by another name.
+pub(super) fn named(word: &str, naming: &dyn Fn(&ModelRef) -> String) -> String {
+    match word {
+        "base" | "union" => word.to_owned(),
+        _ => word.parse().map_or_else(|_| word.to_owned(), |model| naming(&model)),
+    }
+}
+
+/// A scalar as JSON. Numbers that JSON has no words for become texts.
+pub(super) fn json_scalar(scalar: &Scalar) -> Json {
+    match scalar {
+        Scalar::Bool(value) => Json::Bool(*value),
+        Scalar::Int(value) => Json::from(*value),
+        Scalar::Float(value) => {
+            serde_json::Number::from_f64(*value).map_or_else(|| Json::String(value.to_string()), Json::Number)
+        }
+        Scalar::Text(text) => Json::String(text.clone()),
+    }
+}

@@ -1,0 +1,102 @@
+//! `parameters` mappings: scalars, gradients and conditionals, checked against the method that will read them.
+
+use super::method::{Kind, METHODS, Method, ParameterSpec};
+use super::parse::Parser;
+use super::{Parameters, Scalar, Setting, parameter::Case};
+use crate::document::Value;
+use crate::document::read::{Field, listed, nearest};
+
+const SETTING: &str = "a value, a gradient (list of values) or `{filter, value}` entries";
+
+/// Reads one `parameters` mapping.
+pub(super) fn parameters(parser: &mut Parser<'_>, field: &Field<'_>, method: Option<Method>) -> Parameters {
+    let entries = field.entries("parameters (a mapping)", &mut parser.problems).unwrap_or_default();
+    let mut parameters = Parameters::new();
+    for (entry, field) in entries {
+        let row = method.and_then(|method| method.parameter(&entry.key));
+        if let Some(method) = method.filter(|_| row.is_none()) {
+            let (message, hint) = unread(&entry.key, method);
+            parser.stray(&entry.key_span, |sink| sink.push(entry.key_span.clone(), field.path.clone(), message, Some(hint)));
+        }
+        if let Some(setting) = setting(parser, &field, row) {
+            parameters.insert(entry.key.clone(), setting);
+        }
+    }
+    parameters
+}
+
+/// Message and hint about a parameter that a method does not read.
+pub(crate) fn unread(name: &str, method: Method) -> (String, String) {
+    let own: Vec<&str> = method.spec().parameters.iter().map(|row| row.name).collect();
+    let elsewhere = METHODS.iter().any(|row| row.method.parameter(name).is_some());
+    let message = if elsewhere {
+        format!("`{method}` does not read `{name}`")
+    } else {
+        format!("unknown parameter `{name}` for `{method}`")
+    };
+    let hint = match nearest(name, own.iter().copied()).filter(|_| !elsewhere) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if own.is_empty() => format!("`{method}` takes no parameters"),
+        None => format!("`{method}` takes {}", listed(own)),
+    };
+    (message, hint)
+}
+
+fn setting(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>) -> Option<Setting> {
+    match &field.node.value {
+        Value::Map(_) => case(parser, field, row).map(|case| Setting::Conditional(vec![case])),
+        Value::List(items) if items.iter().any(|item| matches!(item.value, Value::Map(_))) => {
+            let fields = field.list(SETTING, &mut parser.problems)?;
+            let cases: Vec<_> = fields.iter().map(|field| case(parser, field, row)).collect();
+            cases.into_iter().collect::<Option<_>>().map(Setting::Conditional)
+        }
+        _ => plain(parser, field, row),
+    }
+}
+
+/// A scalar or a gradient.
+fn plain(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>) -> Option<Setting> {
+    match &field.node.value {
+        Value::List(_) => {
+            let items = field.list(SETTING, &mut parser.problems)?;
+            let values: Vec<_> = items.iter().map(|item| scalar(parser, item, row)).collect();
+            values.into_iter().collect::<Option<_>>().map(Setting::Gradient)
+        }
+        _ => scalar(parser, field, row).map(Setting::Scalar),
+    }
+}
+
+fn case(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>) -> Option<Case> {
+    let mut table = field.table("`{filter, value}`", &mut parser.problems)?;
+    let filter = table.optional("filter");
+    let value = table.required("value", "a value or a gradient", &mut parser.problems);
+    parser.finish(table);
+    let filter = match filter {
+        Some(filter) => Some(filter.text(&mut parser.problems)?.to_owned()),
+        None => None,
+    };
+    Some(Case { filter, value: plain(parser, &value?, row)? })
+}
+
+fn scalar(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>) -> Option<Scalar> {
+    let expected = match row.map(|row| row.kind) {
+        Some(Kind::Float) => "a number",
+        Some(Kind::Bool) => "`true` or `false`",
+        None => SETTING,
+    };
+    let Value::Scalar(scalar) = &field.node.value else {
+        field.expected(expected, &mut parser.problems);
+        return None;
+    };
+    let fits = match row.map(|row| row.kind) {
+        Some(Kind::Float) => scalar.as_float().is_some_and(f64::is_finite),
+        Some(Kind::Bool) => scalar.as_bool().is_some(),
+        None => !matches!(scalar, Scalar::Float(value) if !value.is_finite()),
+    };
+    if !fits {
+        let finite = if matches!(scalar, Scalar::Float(_)) { "a finite number" } else { expected };
+        field.expected(finite, &mut parser.problems);
+        return None;
+    }
+    Some(scalar.clone())
+}
