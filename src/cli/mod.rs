@@ -16,7 +16,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::document::Problems;
 use crate::exit_code::{self, Exit};
-use crate::model::locate::{Hub, Locator};
+use crate::model::hub::Hub;
+use crate::model::locate::Locator;
 use crate::plan::{Plan, expand};
 use crate::run::store::Store;
 use crate::spec::{self, Sweep};
@@ -164,7 +165,8 @@ impl SweepArgs {
 /// A locator for models named relative to `root`.
 fn locator(root: &Path, python: PathBuf) -> Result<Locator, Failure> {
     let root = std::path::absolute(root).with_context(|| format!("finding `{}`", root.display()))?;
-    Ok(Locator { root, hub: Hub::from_environment(&|name| std::env::var(name).ok(), python) })
+    let variable = |name: &str| std::env::var(name).ok();
+    Ok(Locator { root, home: variable("HOME").map(PathBuf::from), hub: Hub::from_environment(&variable, python) })
 }
 
 /// The interpreter where neither the command line nor the spec names one.

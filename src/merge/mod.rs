@@ -241,3 +241,7 @@ fn note_of_extra((model, tensors): (&str, Vec<&str>)) -> String {
     }
     format!("`{model}`: {} tensors are not part of its architecture and were left out: {}", tensors.len(), names.join(", "))
 }
+
+/// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
+/// made by an older engine are known to be stale.
+pub const ENGINE: u32 = 1;

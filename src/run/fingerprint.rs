@@ -5,6 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +125,43 @@ fn put_some(key: &mut Key, name: &str, value: Option<impl fmt::Display>) {
     if let Some(value) = value {
         key.put(name, value);
     }
+}
+
+/// A folder that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", .path.display())]
+pub struct FolderError {
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The cause.
+    pub source: io::Error,
+}
+
+/// Digest of the names and bytes of every file in a folder, Python's caches aside.
+///
+/// # Errors
+/// [`FolderError`], naming what cannot be read.
+pub fn folder_digest(folder: &Path) -> Result<String, FolderError> {
+    let mut hasher = blake3::Hasher::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(next) = folders.pop() {
+        let failed = |source| FolderError { path: next.clone(), source };
+        let mut entries = fs::read_dir(&next).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            let path = entry.path();
+            if path.is_dir() {
+                if entry.file_name() != "__pycache__" {
+                    folders.push(path);
+                }
+                continue;
+            }
+            let bytes = fs::read(&path).map_err(|source| FolderError { path: path.clone(), source })?;
+            let name = path.strip_prefix(folder).unwrap_or(&path);
+            hasher.update(format!("{}\0{}\0", name.display(), bytes.len()).as_bytes()).update(&bytes);
+        }
+    }
+    Ok(hasher.finalize().to_hex()[..16].to_owned())
 }
 
 /// Short digest of some bytes, for keys.

@@ -16,12 +16,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::eval::preflight::{self, PreflightProblems};
-use crate::eval::task_files;
+use crate::eval::preflight::{self, Folders};
 use crate::eval::{Settings, command};
-use crate::merge::MergeOptions;
+use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::locate::{LocateError, Locator};
-use crate::model::{self, ModelRef};
+use crate::model::ModelRef;
+use crate::model::identity::{IdentityError, identity};
 use crate::plan::{Plan, Subject, Trial};
 use crate::process::Cancel;
 use decide::HarnessIdentity;
@@ -79,9 +79,24 @@ pub enum RunError {
     /// A model cannot be found.
     #[error(transparent)]
     Locate(#[from] LocateError),
+    /// A model's files cannot be read.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Task definitions cannot be read.
+    #[error(transparent)]
+    Folder(#[from] fingerprint::FolderError),
+    /// The interpreter cannot be asked for the harness.
+    #[error(transparent)]
+    Interpreter(#[from] preflight::Problem),
+    /// The interpreter has no harness.
+    #[error("`{}` has no lm_eval (install it there with `pip install 'lm_eval[hf]'`, or name another interpreter)", .python.display())]
+    NoHarness {
+        /// The interpreter.
+        python: PathBuf,
+    },
     /// Something the evaluations need is not there.
     #[error(transparent)]
-    Preflight(#[from] PreflightProblems),
+    Preflight(#[from] preflight::Problems),
     /// The plan cannot be written down.
     #[error("writing the plan: {0}")]
     Plan(#[from] serde_json::Error),
@@ -91,8 +106,8 @@ pub enum RunError {
 #[derive(Debug)]
 struct Facts {
     harness: HarnessIdentity,
-    /// Content of every model of the selected trials, by reference.
-    models: BTreeMap<ModelRef, String>,
+    /// Content of every model of the selected trials, by reference: named parts.
+    models: BTreeMap<ModelRef, BTreeMap<String, String>>,
     known_tasks: command::KnownTasks,
 }
 
@@ -112,7 +127,11 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, *index));
     if !idle {
         listener(RunEvent::Preflight);
-        facts.known_tasks = preflight::check(&request.settings, &request.store.harness_home())?.tasks;
+        let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
+        let folders = Folders { home: &home, cache: &cache };
+        let preflight = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel))?;
+        preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
+        facts.known_tasks = preflight.known;
     }
     listener(RunEvent::Started { n_trials: request.selected.len() });
 
@@ -156,14 +175,14 @@ fn look_around(request: &Request) -> Result<Facts, RunError> {
         for model in models_of(&request.plan.trials[*index]) {
             if !models.contains_key(model) {
                 let located = request.locator.locate(model)?;
-                models.insert(model.clone(), model::identity(&located)?);
+                models.insert(model.clone(), identity(&located)?);
             }
         }
     }
-    let harness = HarnessIdentity {
-        version: preflight::harness_version(&request.settings.python)?,
-        task_files: request.settings.include_path.as_deref().map(task_files::digest).transpose()?,
-    };
+    let python = &request.settings.python;
+    let version = preflight::harness_version(python)?.ok_or_else(|| RunError::NoHarness { python: python.clone() })?;
+    let task_files = request.settings.include_path.as_deref().map(fingerprint::folder_digest).transpose()?;
+    let harness = HarnessIdentity { version, task_files };
     Ok(Facts { harness, models, known_tasks: command::KnownTasks::new() })
 }
 
@@ -208,7 +227,7 @@ fn explain(request: &Request, facts: &Facts, state: &SweepState, index: usize) -
         };
     }
     let model = match (&trial.subject, &state.merged) {
-        (Subject::Checkpoint(model), _) => facts.models.get(model).cloned().unwrap_or_default(),
+        (Subject::Checkpoint(model), _) => facts.content_of(model),
         (Subject::Merge { .. }, Some(merged)) => merged.identity.clone(),
         (Subject::Merge { .. }, None) => String::new(),
     };
@@ -230,17 +249,25 @@ pub fn why(request: &Request) -> Result<Vec<Explanation>, RunError> {
 }
 
 impl Facts {
+    /// Named parts of every model a trial reads: `code weights`.
     fn inputs_of(&self, trial: &Trial) -> BTreeMap<String, String> {
-        models_of(trial)
-            .into_iter()
-            .map(|model| (model.to_string(), self.models.get(model).cloned().unwrap_or_default()))
-            .collect()
+        let parts = |model: &ModelRef| self.models.get(model).cloned().unwrap_or_default();
+        let named = |model: &ModelRef| {
+            parts(model).into_iter().map(|(part, value)| (format!("{model} {part}"), value)).collect::<Vec<_>>()
+        };
+        models_of(trial).into_iter().flat_map(named).collect()
+    }
+
+    /// The content of a model that is evaluated as it is, as one text.
+    fn content_of(&self, model: &ModelRef) -> String {
+        let parts = self.models.get(model).into_iter().flatten();
+        parts.map(|(part, value)| format!("{part} {value}")).collect::<Vec<_>>().join("; ")
     }
 }
 
-/// Options of every merge of a sweep: one file per checkpoint would do, but 5 GB shards load with less memory.
+/// Options of every merge of a sweep: its output is evaluated, so it must have a tokenizer.
 fn merge_options(seed: u64) -> MergeOptions {
-    MergeOptions { seed, ..MergeOptions::default() }
+    MergeOptions { seed, tokenizer: TokenizerFiles::Required, ..MergeOptions::default() }
 }
 
 /// The path of a trial's folder as events and records show it.

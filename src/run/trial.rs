@@ -119,7 +119,7 @@ impl Work<'_> {
     fn stale_tasks(&self, merge_is_stale: bool) -> Vec<StaleTask> {
         let state = self.now();
         let identity = match &self.trial.subject {
-            Subject::Checkpoint(model) => self.facts.models.get(model).cloned(),
+            Subject::Checkpoint(model) => Some(self.facts.content_of(model)),
             Subject::Merge { .. } if merge_is_stale => None,
             Subject::Merge { .. } => state.merged.as_ref().map(|merged| merged.identity.clone()),
         };
@@ -143,7 +143,7 @@ impl Work<'_> {
                 listener(RunEvent::StageProgress { trial: name.clone(), done, total, doing });
                 !cancel.is_cancelled()
             };
-            let locate = |model: &crate::model::ModelRef| locator.locate(model);
+            let locate = |model: &crate::model::ModelRef| locator.locate(model).map_err(Into::into);
             merge::merge(&config, &locate, &out, &text, &merge_options(seed), &progress)
         });
         let merge = match merging.await {
@@ -267,7 +267,7 @@ impl Work<'_> {
 fn progress(trial: &str, event: HarnessEvent) -> RunEvent {
     let (done, total, doing) = match event {
         HarnessEvent::Stage(stage) => (0, 0, stage.to_string()),
-        HarnessEvent::Progress { stage, done, total, .. } => (done, total, stage.to_string()),
+        HarnessEvent::Progress { stage, n_done, n_total, .. } => (n_done, n_total, stage.to_string()),
     };
     RunEvent::StageProgress { trial: trial.to_owned(), done, total, doing: format!("{trial}: {doing}") }
 }
