@@ -26,14 +26,17 @@ pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, problems: &mut P
 
 fn slice_field<'a>(sources: &Field<'a>, index: usize) -> Field<'a> {
     match &sources.node.value {
-        Value::List(items) if index < items.len() => {
-            Field::new(&items[index], format!("{}[{index}]", sources.path))
-        }
+        Value::List(items) if index < items.len() => Field::new(&items[index], format!("{}[{index}]", sources.path)),
         _ => sources.clone(),
     }
 }
 
-fn arity(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, models_form: bool) -> Option<(String, Option<String>)> {
+fn arity(
+    config: &MergeConfig,
+    slice: &Slice,
+    base: Option<&ModelRef>,
+    models_form: bool,
+) -> Option<(String, Option<String>)> {
     let method = config.method;
     let n_sources = slice.sources.len();
     let has_base = base.is_some_and(|base| slice.sources.iter().any(|source| source.model == *base));
@@ -45,7 +48,10 @@ fn arity(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, models_fo
         };
         if !has_base {
             let hint = "list the base model among the sources of every slice".to_owned();
-            return Some((format!("base model `{base}` is not a source of this slice, `{method}` needs it there"), Some(hint)));
+            return Some((
+                format!("base model `{base}` is not a source of this slice, `{method}` needs it there"),
+                Some(hint),
+            ));
         }
     }
     match method.spec().inputs {
@@ -61,7 +67,8 @@ fn arity(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, models_fo
         }
         Inputs::One if n_sources != 1 => {
             let hint = (has_base && n_sources == 2).then(|| {
-                if models_form { "leave `base_model` out: it counts as a second model" } else { "keep one source" }.to_owned()
+                if models_form { "leave `base_model` out: it counts as a second model" } else { "keep one source" }
+                    .to_owned()
             });
             Some((format!("`{method}` takes exactly 1 model, found {n_sources}"), hint))
         }
@@ -84,7 +91,8 @@ fn required(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, place:
         }
         if row.scope == Scope::Shared {
             let dead = slice.sources.iter().any(|source| source.parameters.contains_key(row.name));
-            let hint = dead.then(|| format!("`{}` on a source is never read: put it under `parameters` at top level", row.name));
+            let hint = dead
+                .then(|| format!("`{}` on a source is never read: put it under `parameters` at top level", row.name));
             place.problem(format!("`{method}` needs the parameter `{}`, found none", row.name), hint, problems);
             continue;
         }

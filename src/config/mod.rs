@@ -80,9 +80,10 @@ impl MergeConfig {
     /// Every model the merge reads, each once, in order of first mention (slices first, then the global base).
     pub fn models(&self) -> Vec<&ModelRef> {
         let mut models: Vec<&ModelRef> = Vec::new();
-        let sources = self.slices.iter().flat_map(|slice| {
-            slice.sources.iter().map(|source| &source.model).chain(slice.base_model.as_ref())
-        });
+        let sources = self
+            .slices
+            .iter()
+            .flat_map(|slice| slice.sources.iter().map(|source| &source.model).chain(slice.base_model.as_ref()));
         for model in sources.chain(self.base_model.as_ref()) {
             if !models.contains(&model) {
                 models.push(model);

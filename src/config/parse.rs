@@ -97,6 +97,7 @@ pub fn parse(document: &Node, reading: &dyn Reading) -> Result<Parsed, Problems>
     let mut parser = Parser { reading, problems: Problems::default(), warnings: Problems::default() };
     let config = parser.document(document);
     other_readings(document, false, &mut parser.warnings);
+    parser.warnings.sort();
     match config {
         Some(config) if parser.problems.is_empty() => Ok(Parsed { config, warnings: parser.warnings }),
         _ => {
@@ -134,7 +135,8 @@ impl Parser<'_> {
         let dtype = top.optional("dtype").and_then(|field| self.dtype(&field));
         let out_dtype = top.optional("out_dtype").and_then(|field| self.dtype(&field));
         let tokenizer = self.tokenizer(&mut top);
-        let chat_template = top.optional("chat_template").and_then(|field| field.text(&mut self.problems)).map(str::to_owned);
+        let chat_template =
+            top.optional("chat_template").and_then(|field| field.text(&mut self.problems)).map(str::to_owned);
         let known = top.known().to_vec();
         let strays: Vec<_> = top.left_over().filter(|entry| !is_private(&entry.key)).collect();
         for entry in strays {

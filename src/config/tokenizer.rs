@@ -42,7 +42,11 @@ pub(super) fn detailed(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Tok
         settings.insert("pad_to_multiple_of".to_owned(), Json::from(field.whole(1, &mut parser.problems)?));
     }
     // A mapping that says no more than the word is the word.
-    Some(if settings.len() == 1 { Tokenizer::Source(word) } else { Tokenizer::Detailed(Json::Object(settings).to_string()) })
+    Some(if settings.len() == 1 {
+        Tokenizer::Source(word)
+    } else {
+        Tokenizer::Detailed(Json::Object(settings).to_string())
+    })
 }
 
 fn token(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {

@@ -16,7 +16,9 @@ pub(super) fn parameters(parser: &mut Parser<'_>, field: &Field<'_>, method: Opt
         let row = method.and_then(|method| method.parameter(&entry.key));
         if let Some(method) = method.filter(|_| row.is_none()) {
             let (message, hint) = unread(&entry.key, method);
-            parser.stray(&entry.key_span, |sink| sink.push(entry.key_span.clone(), field.path.clone(), message, Some(hint)));
+            parser.stray(&entry.key_span, |sink| {
+                sink.push(entry.key_span.clone(), field.path.clone(), message, Some(hint))
+            });
         }
         if let Some(setting) = setting(parser, &field, row) {
             parameters.insert(entry.key.clone(), setting);

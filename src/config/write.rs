@@ -178,7 +178,8 @@ fn flow(value: &Json) -> String {
         Json::String(text) => quoted(text),
         Json::Array(items) => format!("[{}]", items.iter().map(flow).collect::<Vec<_>>().join(", ")),
         Json::Object(map) => {
-            let entries: Vec<_> = map.iter().map(|(key, value)| format!("{}: {}", key_text(key), flow(value))).collect();
+            let entries: Vec<_> =
+                map.iter().map(|(key, value)| format!("{}: {}", key_text(key), flow(value))).collect();
             format!("{{{}}}", entries.join(", "))
         }
     }
@@ -248,7 +249,9 @@ fn plain_numbers(value: &mut Json) {
     match value {
         Json::Number(number) => {
             // Floats beyond 2^53 are no exact whole numbers: they keep their own form.
-            if let Some(float) = number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15) {
+            if let Some(float) =
+                number.as_f64().filter(|float| number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15)
+            {
                 *value = Json::from(float as i64);
             }
         }

@@ -104,7 +104,8 @@ impl Node {
         for (depth, step) in path.0.iter().enumerate() {
             let upto = |n: usize| DocumentPath(path.0[..n].to_vec());
             let found = here.value.kind();
-            let wrong = |expected| PutError::NotThatKind { path: upto(depth + 1), parent: upto(depth), found, expected };
+            let wrong =
+                |expected| PutError::NotThatKind { path: upto(depth + 1), parent: upto(depth), found, expected };
             here = match step {
                 Step::Key(key) => {
                     if matches!(here.value, Value::Null) {

@@ -123,7 +123,25 @@ mod tests {
 
     #[test]
     fn ordinary_scalars_are_read_alike() {
-        for text in ["0", "7", "-3", "0.5", ".5", "1.0e-7", "1e", "true", "null", "0x1f", "a:b", "yEs", "y", "00", "1.2.3", "Qwen/Qwen2.5-7B", "3B"] {
+        for text in [
+            "0",
+            "7",
+            "-3",
+            "0.5",
+            ".5",
+            "1.0e-7",
+            "1e",
+            "true",
+            "null",
+            "0x1f",
+            "a:b",
+            "yEs",
+            "y",
+            "00",
+            "1.2.3",
+            "Qwen/Qwen2.5-7B",
+            "3B",
+        ] {
             assert_eq!(other_reading(text), None, "{text}");
         }
     }

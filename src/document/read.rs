@@ -124,7 +124,9 @@ impl<'a> Field<'a> {
         let value = match self.node.value {
             Value::Scalar(Scalar::Int(value)) => u64::try_from(value).ok(),
             // 3.0 says 3: YAML and TOML writers of other programs produce it.
-            Value::Scalar(Scalar::Float(value)) if value.fract() == 0.0 && (0.0..1e15).contains(&value) => Some(value as u64),
+            Value::Scalar(Scalar::Float(value)) if value.fract() == 0.0 && (0.0..1e15).contains(&value) => {
+                Some(value as u64)
+            }
             _ => None,
         };
         let value = value.filter(|value| *value >= least);
@@ -174,9 +176,9 @@ impl<'a> Field<'a> {
     /// The entries of a mapping whose keys are free, each with its value.
     pub fn entries(&self, expected: &str, problems: &mut Problems) -> Option<Vec<(&'a Entry, Self)>> {
         match &self.node.value {
-            Value::Map(entries) => {
-                Some(entries.iter().map(|entry| (entry, Self::new(&entry.value, below(&self.path, &entry.key)))).collect())
-            }
+            Value::Map(entries) => Some(
+                entries.iter().map(|entry| (entry, Self::new(&entry.value, below(&self.path, &entry.key)))).collect(),
+            ),
             _ => {
                 self.expected(expected, problems);
                 None

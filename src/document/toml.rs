@@ -78,4 +78,3 @@ impl Reader<'_> {
         Node { value: Value::Scalar(scalar), span }
     }
 }
-

@@ -84,17 +84,14 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn new(source: &'a Arc<Source>) -> Self {
         let text = &source.text;
-        let offsets = if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(offset, _)| offset).collect() };
+        let offsets =
+            if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(offset, _)| offset).collect() };
         Self { source, offsets, open: Vec::new(), anchors: HashMap::new(), root: None, problems: Problems::default() }
     }
 
     fn offset(&self, character: usize) -> usize {
         let end = self.source.text.len();
-        if self.offsets.is_empty() {
-            character.min(end)
-        } else {
-            self.offsets.get(character).copied().unwrap_or(end)
-        }
+        if self.offsets.is_empty() { character.min(end) } else { self.offsets.get(character).copied().unwrap_or(end) }
     }
 
     fn span(&self, span: saphyr_parser::Span) -> Span {
@@ -105,7 +102,10 @@ impl<'a> Reader<'a> {
     fn syntax_error(&mut self, error: &ScanError) {
         let start = self.offset(error.marker().index());
         let span = Span { source: self.source.clone(), start, end: start };
-        let hint = self.source.text[..start].rsplit('\n').next().is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
+        let hint = self.source.text[..start]
+            .rsplit('\n')
+            .next()
+            .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
         let hint = hint.then(|| "indent with spaces: YAML allows no tabs there".to_owned());
         self.problems.push(span, "", error.info(), hint);
     }
@@ -215,7 +215,12 @@ impl<'a> Reader<'a> {
         };
         parent.n_nodes += n_nodes;
         if parent.n_nodes > MAX_NODES {
-            self.problems.push(node.span, "", format!("more than {MAX_NODES} values once aliases are written out"), None);
+            self.problems.push(
+                node.span,
+                "",
+                format!("more than {MAX_NODES} values once aliases are written out"),
+                None,
+            );
             return false;
         }
         match &mut parent.content {
@@ -268,7 +273,11 @@ impl<'a> Reader<'a> {
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: &Span) -> Value {
         let Some(tag) = tag else {
-            return if style == ScalarStyle::Plain { resolve(text) } else { Value::Scalar(Scalar::Text(text.to_owned())) };
+            return if style == ScalarStyle::Plain {
+                resolve(text)
+            } else {
+                Value::Scalar(Scalar::Text(text.to_owned()))
+            };
         };
         let resolved = resolve(text);
         let value = match tag.suffix.as_str() {

@@ -1,3 +1,3 @@
 //! expand
 /// x
-pub fn expand(){}
+pub fn expand() {}

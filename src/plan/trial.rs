@@ -1,3 +1,4 @@
 //! trial
 /// x
-#[derive(Debug,Clone,PartialEq,Eq,PartialOrd,Ord,Hash)] pub struct TrialId(pub String);
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrialId(pub String);

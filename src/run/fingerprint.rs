@@ -73,7 +73,7 @@ impl Key {
 /// What a merge is made from: the config in normal form, the seed where it matters, the engine, the input files.
 pub fn merge_key(config: &MergeConfig, seed: u64, inputs: &BTreeMap<String, String>) -> Key {
     let mut key = Key::default();
-    key.put("config", digest(write::to_yaml(config, &|model| model.to_string()).as_bytes()));
+    key.put("config", digest(write::canonical(config).as_bytes()));
     if config.method.spec().random {
         key.put("seed", seed);
     }

@@ -130,7 +130,7 @@ impl Work<'_> {
     async fn merge(&mut self, config: MergeConfig, seed: u64, key: Key, reason: &StaleReason) -> Result<(), Stop> {
         let begun = Instant::now();
         let out = self.request.store.model(self.trial);
-        let text = write::to_yaml(&config, &|model| model.to_string());
+        let text = write::yaml(&config, &|model| model.to_string());
         store::write_atomically(&self.request.store.trial(self.trial).join("config.yml"), text.as_bytes())?;
         self.record(What::MergeStarted)?;
         self.say(RunEvent::StageStarted { trial: self.name(), stage: Stage::Merge, why: reason.to_string() });

@@ -1,3 +1,3 @@
 //! load
 /// x
-pub fn load(){}
+pub fn load() {}
