@@ -234,10 +234,8 @@ fn bar(line: &str) -> Option<Bar<'_>> {
 
 /// `01:31`, `1:01:31`; `?` is none.
 fn clock(text: &str) -> Option<Duration> {
-    let seconds = text
-        .trim()
-        .split(':')
-        .try_fold(0_u64, |total, part| Some(total.checked_mul(60)?.checked_add(part.parse().ok()?)?));
+    let seconds =
+        text.trim().split(':').try_fold(0_u64, |total, part| total.checked_mul(60)?.checked_add(part.parse().ok()?));
     seconds.map(Duration::from_secs)
 }
 

@@ -1,5 +1,16 @@
-//! One integration binary: linking it once is cheaper than many times.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+//! Integration tests, in one binary: linking it once is cheaper than many times.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
 mod config_parse;
 mod config_write;
+mod eval_command;
+mod eval_failure;
+mod eval_harness;
+mod eval_preflight;
+mod eval_results;
+mod eval_task_files;
+mod layering;
+mod model_hub;
+mod model_locate;
+mod process_run;
+mod support;
