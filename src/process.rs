@@ -473,18 +473,18 @@ struct Tail {
 
 impl Tail {
     fn push(&mut self, line: &str, redrawn: bool) {
-        // An empty line draws over nothing: it ends a progress bar, or is the second half of `\r\n`.
-        if !line.trim().is_empty() {
-            if self.last_is_redrawn || self.lines.len() == TAIL_LINES {
-                if self.last_is_redrawn {
-                    self.lines.pop_back()
-                } else {
-                    self.lines.pop_front()
-                };
-            }
-            self.lines.push_back(line.to_owned());
+        if line.trim().is_empty() {
+            // Nothing is drawn over by nothing; a newline makes what stands there final.
+            self.last_is_redrawn &= redrawn;
+            return;
         }
-        self.last_is_redrawn = redrawn && !self.lines.is_empty();
+        if self.last_is_redrawn {
+            self.lines.pop_back();
+        } else if self.lines.len() == TAIL_LINES {
+            self.lines.pop_front();
+        }
+        self.lines.push_back(line.to_owned());
+        self.last_is_redrawn = redrawn;
     }
 }
 

@@ -215,7 +215,8 @@ pub fn cause_of(exit: Exit, tail: &[String]) -> Option<Cause> {
         Exit::Code(_) => {}
     }
     let line = telling_line(tail);
-    Some(in_tail(tail).or_else(|| in_line(line)).unwrap_or_else(|| Cause::Other { exit, line: shortened(line) }))
+    // What a server logs of itself (out of memory, for example) is no failure of this machine: it comes first.
+    Some(of_server(line).or_else(|| in_tail(tail)).or_else(|| in_line(line)).unwrap_or_else(|| Cause::Other { exit, line: shortened(line) }))
 }
 
 fn any<'a>(tail: &'a [String], part: &str) -> Option<&'a String> {
@@ -244,6 +245,11 @@ fn shortened(line: &str) -> String {
 fn between<'a>(line: &'a str, before: &str, after: &str) -> Option<&'a str> {
     let rest = &line[line.find(before)? + before.len()..];
     Some(rest.split(after).next().unwrap_or(rest).trim())
+}
+
+fn of_server(line: &str) -> Option<Cause> {
+    let answered = line.contains("HTTPError:") || line.contains("ClientResponseError");
+    answered.then(|| Cause::ServerError(shortened(line)))
 }
 
 /// Failures that more lines than one tell.
@@ -275,9 +281,6 @@ fn in_line(line: &str) -> Option<Cause> {
     }
     if line.contains("requests.exceptions.ConnectionError") || line.contains("ClientConnectorError") {
         return Some(Cause::ServerDown(shortened(line)));
-    }
-    if line.contains("HTTPError:") || line.contains("ClientResponseError") {
-        return Some(Cause::ServerError(shortened(line)));
     }
     if line.contains("Tokenizer is required for loglikelihood") {
         return Some(Cause::NoTokenizer);

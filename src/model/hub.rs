@@ -147,8 +147,8 @@ impl HubError {
             Self::NoRepository => "check the spelling; for a private repository set `HF_TOKEN`".to_owned(),
             Self::Unreachable { .. } => "check the network and `HF_ENDPOINT`, or name a local folder".to_owned(),
             Self::NoLibrary { .. } => "pip install huggingface_hub, or name the interpreter that has it".to_owned(),
-            Self::Unusable { incomplete: Incomplete::OnlyPickles } => {
-                "convert the weights to safetensors, or choose a revision that has them".to_owned()
+            Self::Unusable { .. } => {
+                "only safetensors are read: convert the weights, or choose a revision that has them".to_owned()
             }
             _ => return None,
         })

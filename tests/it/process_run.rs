@@ -56,7 +56,9 @@ fn a_deaf_program_is_killed_after_the_grace_time() {
 fn a_program_may_tidy_up_when_it_is_stopped() {
     let script = "trap 'echo tidied >&2; exit 0' TERM; while :; do sleep 0.05; done";
     let (finished, lines, ..) = run_to_end(script, Some(Duration::from_millis(500)), GRACE);
-    assert_eq!((finished.exit, lines), (Exit::TimedOut(Duration::from_millis(500)), vec!["tidied".to_owned()]));
+    // Some shells also say that the `sleep` was terminated.
+    assert_eq!(finished.exit, Exit::TimedOut(Duration::from_millis(500)));
+    assert_eq!(lines.last().map(String::as_str), Some("tidied"));
 }
 
 #[test]
