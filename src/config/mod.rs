@@ -10,7 +10,7 @@ pub mod method;
 pub mod parameter;
 pub mod parse;
 mod tokenizer;
-mod value;
+pub(crate) mod value;
 pub mod write;
 
 pub use dtype::Dtype;

@@ -245,6 +245,13 @@ pub fn canonical(config: &MergeConfig) -> String {
     document.to_string()
 }
 
+/// A setting in the same manner.
+pub fn canonical_setting(setting: &Setting) -> String {
+    let mut value = setting_json(setting);
+    plain_numbers(&mut value);
+    value.to_string()
+}
+
 fn plain_numbers(value: &mut Json) {
     match value {
         Json::Number(number) => {

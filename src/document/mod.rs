@@ -52,7 +52,7 @@ impl Format {
 
 /// A stretch of a source: byte offsets, end exclusive. A document may hold nodes of several sources (an axis value from
 /// a spec put into a mergekit file), so every span knows its own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Span {
     /// The text.
     pub source: Arc<Source>,

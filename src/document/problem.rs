@@ -5,7 +5,7 @@ use std::fmt;
 use super::Span;
 
 /// One mistake.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// Where it stands.
     pub span: Span,
@@ -18,7 +18,7 @@ pub struct Problem {
 }
 
 /// Every mistake found in one pass. As an error it is never empty.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Problems(pub Vec<Problem>);
 
 impl Problems {

@@ -1,3 +1,311 @@
-//! expand
-/// x
-pub fn expand() {}
+//! A sweep into its trials: axis values are put into documents, documents become configs, and all get names.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use super::template::{Template, TemplateError};
+use super::trial::settings_text;
+use super::{Plan, Subject, Trial, TrialId, effective::effective};
+use crate::config::method::METHODS;
+use crate::config::{MergeConfig, Method, Scalar, parse, value};
+use crate::document::read::listed;
+use crate::document::{Node, Problem, Problems, Span, Value};
+use crate::spec::{self, AxisHead, MergeEntry, ModelNames, Setting, Sweep, Target};
+
+/// Reads a spec and expands it, reporting the mistakes of both steps together.
+///
+/// # Errors
+/// Every mistake.
+pub fn open(path: &Path) -> Result<(Sweep, Plan), Problems> {
+    let (sweep, mut problems) = spec::read(path);
+    let Some(sweep) = sweep else { return Err(problems) };
+    match expand(&sweep) {
+        Ok(plan) if problems.is_empty() => Ok((sweep, plan)),
+        Ok(_) => Err(problems),
+        Err(others) => {
+            problems.extend(others);
+            problems.sort();
+            Err(problems)
+        }
+    }
+}
+
+/// Makes every trial of a sweep.
+///
+/// # Errors
+/// Every mistake in the documents, names and axes of its merges.
+pub fn expand(sweep: &Sweep) -> Result<Plan, Problems> {
+    let mut problems = Problems::default();
+    let mut warnings = sweep.warnings.clone();
+    let n_trials = sweep.baselines.len() + sweep.merges.iter().map(|entry| entry.settings.len()).sum::<usize>();
+    if n_trials > sweep.limits.trials {
+        let place = sweep.document.get("limits").and_then(|limits| limits.get("trials")).unwrap_or(&sweep.document);
+        let message = format!("the sweep has {n_trials} trials, expected at most {}", sweep.limits.trials);
+        let hint = Some("thin out with `sample = { n = 100 }`, or raise `limits.trials`".to_owned());
+        problems.push(place.span.clone(), "limits.trials", message, hint);
+        return Err(problems);
+    }
+    let mut rows: Vec<(Trial, &Span)> = Vec::new();
+    for baseline in &sweep.baselines {
+        let subject = Subject::unmerged(&baseline.model);
+        let trial =
+            Trial { id: TrialId::of(&subject), name: baseline.name.clone(), subject, axes: Vec::new(), baseline: true };
+        rows.push((trial, &baseline.name_span));
+    }
+    for entry in &sweep.merges {
+        let trials = trials(sweep, entry, &mut problems, &mut warnings);
+        rows.extend(trials.into_iter().map(|trial| (trial, &entry.name_span)));
+    }
+    unique_names(&rows, sweep, &mut problems);
+    twins(&rows, &mut warnings);
+    for problem in problems.0.iter_mut().chain(&mut warnings.0) {
+        locate(problem, &sweep.document);
+    }
+    if !problems.is_empty() {
+        problems.sort();
+        return Err(problems);
+    }
+    let trials = rows.into_iter().map(|(trial, _)| trial).collect();
+    Ok(Plan { sweep: sweep.name.clone(), trials, warnings })
+}
+
+/// Speaks of a mistake by its place in the spec where it stands there: the rewritten documents have places of their own.
+fn locate(problem: &mut Problem, document: &Node) {
+    if let Some(place) = document.path_of(&problem.span) {
+        problem.key_path = place.to_string();
+    }
+}
+
+/// Every trial of one merge.
+fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: &mut Problems) -> Vec<Trial> {
+    let names = ModelNames { models: &sweep.models, spec: &sweep.document.span.source };
+    let template = template(entry, problems);
+    let mut unread = Unread::default();
+    let mut trials = Vec::new();
+    for setting in &entry.settings {
+        let document = match filled(entry, setting, problems) {
+            Some(document) => document,
+            None => continue,
+        };
+        if unread.notes_any(entry, setting, method(&document)) {
+            continue;
+        }
+        let config = match parse::parse(&document, &names) {
+            Ok(parsed) => {
+                warnings.extend(parsed.warnings);
+                parsed.config
+            }
+            Err(mistakes) => {
+                problems.extend(mistakes);
+                continue;
+            }
+        };
+        let (Some(template), Some(seed)) = (&template, seed(entry, setting)) else { continue };
+        trials.push(trial(entry, setting, template, config, seed));
+    }
+    unread.report(entry, problems);
+    if problems.is_empty() {
+        identical(entry, &trials, problems);
+    }
+    trials
+}
+
+fn trial(entry: &MergeEntry, setting: &Setting, template: &Template, config: MergeConfig, seed: u64) -> Trial {
+    let axes: Vec<(String, Scalar)> =
+        entry.axes.iter().zip(setting).map(|(axis, value)| (axis.name.clone(), value.shown.clone())).collect();
+    let mut values = axes.clone();
+    values.push(("seed".to_owned(), i64::try_from(seed).map_or_else(|_| Scalar::Text(seed.to_string()), Scalar::Int)));
+    values.push(("method".to_owned(), Scalar::Text(config.method.to_string())));
+    let mut name = template.name(&values);
+    if template.is_plain() && !axes.is_empty() {
+        name = format!("{name} ({})", settings_text(&axes));
+    }
+    let subject = Subject::Merge { config: Box::new(config), seed };
+    Trial { id: TrialId::of(&subject), name, subject, axes, baseline: false }
+}
+
+fn template(entry: &MergeEntry, problems: &mut Problems) -> Option<Template> {
+    let mut known: Vec<&str> = entry.axes.iter().map(|axis| axis.name.as_str()).collect();
+    // Not listed among the axes in messages unless they are some.
+    let fixed: Vec<&str> = ["seed", "method"].into_iter().filter(|name| !known.contains(name)).collect();
+    known.extend(fixed);
+    match Template::parse(&entry.name, &known) {
+        Ok(template) => Some(template),
+        Err(error) => {
+            let hint = match &error {
+                TemplateError::Unknown { hint, .. } => Some(hint.clone()),
+                TemplateError::Unpaired => None,
+            };
+            problems.push(entry.name_span.clone(), format!("{}.name", entry.key_path), error.to_string(), hint);
+            None
+        }
+    }
+}
+
+/// The document with the values of one combination in it.
+fn filled(entry: &MergeEntry, setting: &Setting, problems: &mut Problems) -> Option<Node> {
+    let mut document = entry.document.clone();
+    for (axis, value) in entry.axes.iter().zip(setting) {
+        let Target::Places(places) = &axis.target else { continue };
+        for place in places {
+            if let Err(error) = document.put(place, value.value.clone()) {
+                problems.extend(Problems(vec![Problem {
+                    span: axis.span.clone(),
+                    key_path: axis.key_path.clone(),
+                    message: error.to_string(),
+                    hint: None,
+                }]));
+                return None;
+            }
+        }
+    }
+    Some(document)
+}
+
+fn method(document: &Node) -> Option<Method> {
+    Method::from_name(document.get("merge_method")?.as_text()?)
+}
+
+fn seed(entry: &MergeEntry, setting: &Setting) -> Option<u64> {
+    let axis = entry.axes.iter().position(|axis| axis.target == Target::Seed);
+    match axis.map(|axis| &setting[axis].value.value) {
+        None => Some(entry.seed),
+        Some(Value::Scalar(Scalar::Int(seed))) => u64::try_from(*seed).ok(),
+        Some(Value::Scalar(Scalar::Float(seed))) => Some(*seed as u64),
+        Some(_) => None,
+    }
+}
+
+/// Axes that a method does not read, with the methods that do not.
+#[derive(Default)]
+struct Unread(Vec<(usize, Method)>);
+
+impl Unread {
+    /// Notes the axes that the method of a trial does not read; whether there are any.
+    fn notes_any(&mut self, entry: &MergeEntry, setting: &Setting, method: Option<Method>) -> bool {
+        let Some(method) = method else { return false };
+        let mut any = false;
+        for (index, axis) in entry.axes.iter().enumerate().take(setting.len()) {
+            let parameters = axis.target.parameters();
+            let unread = match axis.target {
+                Target::Seed => !method.spec().random,
+                Target::Places(_) => parameters.iter().any(|name| method.parameter(name).is_none()),
+            };
+            if unread {
+                any = true;
+                if !self.0.contains(&(index, method)) {
+                    self.0.push((index, method));
+                }
+            }
+        }
+        any
+    }
+
+    fn report(self, entry: &MergeEntry, problems: &mut Problems) {
+        for (index, method) in self.0 {
+            let axis = &entry.axes[index];
+            let (message, hint) = unread_message(entry, axis, index, method);
+            problems.push(axis.span.clone(), axis.key_path.clone(), message, Some(hint));
+        }
+    }
+}
+
+fn unread_message(entry: &MergeEntry, axis: &AxisHead, index: usize, method: Method) -> (String, String) {
+    if let Some(name) = axis.target.parameters().into_iter().find(|name| method.parameter(name).is_none())
+        && !METHODS.iter().any(|row| row.method.parameter(name).is_some())
+    {
+        return value::unread(name, method);
+    }
+    let mut values: Vec<String> = entry.settings.iter().map(|setting| setting[index].shown.to_string()).collect();
+    values.sort();
+    values.dedup();
+    let effect = match values.len() {
+        1 => String::new(),
+        n => format!(": {n} trials would be identical"),
+    };
+    let message = format!("axis `{}` has no effect on method `{method}`{effect}", axis.name);
+    let hint = if axis.target == Target::Seed {
+        let random = METHODS.iter().filter(|row| row.random).map(|row| row.name);
+        format!("`{method}` draws no random numbers; {} do", listed(random))
+    } else {
+        let (_, takes) = value::unread(&axis.name, method);
+        format!("{takes}; put `{}` under the methods that read it, or exclude the pair", axis.name)
+    };
+    (message, hint)
+}
+
+/// Reports trials of one merge that read the same although their settings differ.
+fn identical(entry: &MergeEntry, trials: &[Trial], problems: &mut Problems) {
+    let mut seen: HashMap<String, &Trial> = HashMap::new();
+    let mut reported: Vec<Vec<&str>> = Vec::new();
+    for trial in trials {
+        let Subject::Merge { config, seed } = &trial.subject else { continue };
+        let Some(first) = seen.insert(effective(config, *seed), trial) else { continue };
+        let differing: Vec<&str> = first
+            .axes
+            .iter()
+            .zip(&trial.axes)
+            .filter(|(a, b)| a.1 != b.1)
+            .map(|((axis, _), _)| axis.as_str())
+            .collect();
+        if reported.contains(&differing) {
+            continue;
+        }
+        let axis = entry.axes.iter().find(|axis| differing.contains(&axis.name.as_str()));
+        let (span, key_path) = match axis {
+            Some(axis) => (axis.span.clone(), axis.key_path.clone()),
+            None => (entry.name_span.clone(), entry.key_path.clone()),
+        };
+        let message = match differing.as_slice() {
+            [] => format!("`{}` stands twice in this merge", trial.name),
+            axes => format!("`{}` and `{}` would be the same merge: {} sets nothing that is read", first.name, trial.name, listed(axes.iter().copied())),
+        };
+        let hint = axis.filter(|axis| !axis.target.parameters().is_empty()).map(|_| {
+            "a source that sets the parameter itself reads no other place; shared parameters are never read on a source. \
+             Name the place with `path`"
+                .to_owned()
+        });
+        problems.push(span, key_path, message, hint);
+        reported.push(differing);
+    }
+}
+
+fn unique_names(rows: &[(Trial, &Span)], sweep: &Sweep, problems: &mut Problems) {
+    let mut seen: HashMap<&str, &Span> = HashMap::new();
+    for (trial, span) in rows {
+        let Some(first) = seen.insert(&trial.name, span) else { continue };
+        if problems.0.iter().any(|problem| problem.span.same_as(span)) {
+            continue;
+        }
+        let entry = sweep.merges.iter().find(|entry| entry.name_span.same_as(span));
+        let missing: Vec<String> = match entry.filter(|_| first.same_as(span)) {
+            Some(entry) => entry.axes.iter().map(|axis| format!("{{{}}}", axis.name)).filter(|name| !entry.name.contains(name)).collect(),
+            None => Vec::new(),
+        };
+        let hint = if missing.is_empty() {
+            let (line, _) = first.line_column();
+            format!("the other one comes from line {line}; names are rows of the table and must differ")
+        } else {
+            format!("add {} to the name", listed(missing.iter().map(String::as_str)))
+        };
+        let message = format!("two trials would be named `{}`", trial.name);
+        let key_path = entry.map_or_else(|| "baseline".to_owned(), |entry| format!("{}.name", entry.key_path));
+        problems.push((*span).clone(), key_path, message, Some(hint));
+    }
+}
+
+/// Warns of rows that are the same subject under two names. They stay: a reader may want both.
+fn twins(rows: &[(Trial, &Span)], warnings: &mut Problems) {
+    let mut seen: HashMap<&TrialId, &Trial> = HashMap::new();
+    for (trial, span) in rows {
+        if let Some(first) = seen.get(&trial.id) {
+            let message = format!("`{}` is the same trial as `{}`: {}", trial.name, first.name, match trial.subject {
+                Subject::Checkpoint(_) => "the same model",
+                Subject::Merge { .. } => "the same merge",
+            });
+            warnings.push((*span).clone(), "", message, None);
+        } else {
+            seen.insert(&trial.id, trial);
+        }
+    }
+}

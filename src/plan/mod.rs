@@ -1,12 +1,17 @@
 //! The sweep expanded: every trial, in order, with its resolved settings. Making and printing a plan runs nothing.
 
+pub mod configs;
+pub mod effective;
 pub mod expand;
+pub mod json;
+pub mod template;
 pub mod trial;
 
-pub use expand::expand;
-pub use trial::TrialId;
+pub use expand::{expand, open};
+pub use trial::{Trial, TrialId};
 
-use crate::config::{MergeConfig, Scalar};
+use crate::config::MergeConfig;
+use crate::document::Problems;
 use crate::model::ModelRef;
 
 /// Ordered trials: baselines first, then merges, each in the order of the spec.
@@ -16,19 +21,8 @@ pub struct Plan {
     pub sweep: String,
     /// The trials. Names are unique.
     pub trials: Vec<Trial>,
-}
-
-/// One row of the study.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Trial {
-    /// Identity: a digest of the subject, not of the name.
-    pub id: TrialId,
-    /// Name of its row.
-    pub name: String,
-    /// What is evaluated.
-    pub subject: Subject,
-    /// Axis values, in the order of the axes.
-    pub axes: Vec<(String, Scalar)>,
+    /// What is odd but no mistake: keys of mergekit files that nobody reads, trials that are the same.
+    pub warnings: Problems,
 }
 
 /// What a trial evaluates.

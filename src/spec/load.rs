@@ -1,3 +1,184 @@
-//! load
-/// x
-pub fn load() {}
+//! A spec file into a [`Sweep`], with every mistake in it.
+
+use std::path::Path;
+
+use super::evaluate::{self, limits};
+use super::merge::merge_entry;
+use super::{Baseline, ModelNames, Sweep};
+use crate::document::read::{Field, Table, is_private, unknown_key};
+use crate::document::{Node, Problem, Problems, Value, parse};
+use crate::model::ModelRef;
+
+/// Longest name of a sweep: it becomes the name of a folder.
+const MAX_NAME: usize = 100;
+
+/// Reads a spec.
+///
+/// # Errors
+/// Every mistake in it. (Those that only show once trials are made of it come from `plan::expand`; `plan::open` reports
+/// both kinds together.)
+pub fn load(path: &Path) -> Result<Sweep, Problems> {
+    match read(path) {
+        (Some(sweep), problems) if problems.is_empty() => Ok(sweep),
+        (_, problems) => Err(problems),
+    }
+}
+
+/// Reads as much of a spec as can be made sense of, and every mistake in it.
+pub fn read(path: &Path) -> (Option<Sweep>, Problems) {
+    let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
+    let document = match parse::file(path) {
+        Ok(document) => document,
+        Err(problems) => return (None, problems),
+    };
+    let mut problems = Problems::default();
+    if !matches!(ending.as_deref(), Some("toml" | "yml" | "yaml" | "json")) {
+        let hint = Some("name the file `.toml`, `.yml` or `.yaml`".to_owned());
+        problems.push(document.span.clone(), "", "cannot tell whether this is TOML or YAML", hint);
+        return (None, problems);
+    }
+    let sweep = sweep(&document, path, &mut problems);
+    problems.sort();
+    (sweep, problems)
+}
+
+fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep> {
+    let mut top = Field::new(document, "").table("a sweep (a table with `name`, `models`, `merge`, `evaluate`)", problems)?;
+    let root = path.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+    let name = top.required("name", "the name of the sweep", problems).and_then(|field| name(&field, problems));
+    let models = top.optional("models").map(|field| models(&field, problems)).unwrap_or_default();
+    let names = ModelNames { models: &models, spec: &document.span.source };
+    let mut warnings = Problems::default();
+    let baselines = items(&mut top, "baseline", "a list of baselines", problems)
+        .iter()
+        .filter_map(|field| baseline(field, &names, problems))
+        .collect::<Vec<_>>();
+    let entries = items(&mut top, "merge", "a list of merges", problems);
+    let merges: Vec<_> =
+        entries.iter().filter_map(|field| merge_entry(field, names, &root, problems, &mut warnings)).collect();
+    let mut settings = match top.required("evaluate", "what to evaluate (a table with `tasks`)", problems) {
+        Some(field) => evaluate::settings(&field, &root, problems),
+        None => evaluate::defaults(),
+    };
+    let limits = limits(top.optional("limits").as_ref(), problems);
+    settings.timeout = limits.evaluation_timeout;
+    if top.entry("baseline").is_none() && top.entry("merge").is_none() {
+        top.problem("nothing to evaluate, expected at least one `baseline` or `merge`", None, problems);
+    }
+    let known = top.known().to_vec();
+    for entry in top.left_over().filter(|entry| !is_private(&entry.key)) {
+        unknown_key(entry, "", &known, problems);
+    }
+    for Problem { span, key_path, .. } in &mut problems.0 {
+        // The rewritten documents have places of their own: speak of those in the file.
+        if names.in_spec(span)
+            && let Some(place) = document.path_of(span)
+        {
+            *key_path = place.to_string();
+        }
+    }
+    Some(Sweep {
+        name: name.unwrap_or_default(),
+        path: path.to_owned(),
+        root,
+        baselines,
+        merges,
+        evaluate: settings,
+        limits,
+        document: document.clone(),
+        warnings,
+        models,
+    })
+}
+
+/// The entries of a list under a key. A single table is a list of one.
+fn items<'a>(top: &mut Table<'a>, key: &'static str, expected: &str, problems: &mut Problems) -> Vec<Field<'a>> {
+    let Some(field) = top.optional(key) else { return Vec::new() };
+    match field.node.value {
+        Value::Map(_) => vec![field],
+        _ => field.list(expected, problems).unwrap_or_default(),
+    }
+}
+
+fn name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
+    let name = field.text(problems)?;
+    let mistake = if name.contains(['/', '\\']) || name.chars().any(char::is_control) {
+        "has a character that no folder name may have"
+    } else if name.starts_with(['.', '-']) || name.trim() != name {
+        "starts or ends with a character that a folder name should not"
+    } else if name.len() > MAX_NAME {
+        "is too long for the name of a folder"
+    } else {
+        return Some(name.to_owned());
+    };
+    field.problem(format!("the name `{}` {mistake}", crate::document::read::shortened(name)), None, problems);
+    None
+}
+
+fn models(field: &Field<'_>, problems: &mut Problems) -> Vec<(String, ModelRef)> {
+    let entries = field.entries("a table of models: `math = \"owner/name\"`", problems).unwrap_or_default();
+    let mut models = Vec::new();
+    for (entry, field) in entries {
+        let short = entry.key.as_str();
+        // `base` and `union` are words of `tokenizer_source`, where they win; everywhere else they are names like others.
+        let mistake = match short {
+            _ if short.trim().is_empty() => Some("is empty"),
+            _ if short.contains(['/', '+', '@']) => Some("looks like a reference"),
+            _ => None,
+        };
+        if let Some(mistake) = mistake {
+            let message = format!("the short name `{short}` {mistake}");
+            problems.push(entry.key_span.clone(), field.path.clone(), message, None);
+        }
+        if let Some(model) = reference(&field, problems) {
+            models.push((short.to_owned(), model));
+        }
+    }
+    models
+}
+
+/// A reference as text, or `{ path, revision?, adapter? }`.
+fn reference(field: &Field<'_>, problems: &mut Problems) -> Option<ModelRef> {
+    let text = if matches!(field.node.value, Value::Map(_)) {
+        let mut table = field.table("a model", problems)?;
+        let path = table.required("path", "a folder or hub id", problems).and_then(|field| field.text(problems));
+        let revision = table.optional("revision").map(|field| field.text(problems));
+        let adapter = table.optional("adapter").map(|field| field.text(problems));
+        table.finish(problems);
+        let mut text = path?.to_owned();
+        for (mark, part) in [('@', revision), ('+', adapter)] {
+            if let Some(part) = part {
+                text = format!("{text}{mark}{}", part?);
+            }
+        }
+        text
+    } else {
+        field.text(problems)?.to_owned()
+    };
+    match text.parse::<ModelRef>() {
+        Ok(model) => Some(model),
+        Err(error) => {
+            field.problem(error.to_string(), None, problems);
+            None
+        }
+    }
+}
+
+fn baseline(field: &Field<'_>, names: &ModelNames<'_>, problems: &mut Problems) -> Option<Baseline> {
+    let mut table = field.table("a baseline: `{ name, model }`", problems)?;
+    let name = table.optional("name");
+    let model = table.required("model", "a model", problems);
+    table.finish(problems);
+    let model_field = model?;
+    let text = model_field.text(problems)?;
+    // A row without a name of its own bears that of its model.
+    let name_field = name.unwrap_or_else(|| model_field.clone());
+    let name = name_field.text(problems)?;
+    match names.named(text) {
+        Ok(model) => Some(Baseline { name: name.to_owned(), name_span: name_field.span(), model }),
+        Err(error) => {
+            model_field.problem(error.to_string(), error.hint(), problems);
+            None
+        }
+    }
+}

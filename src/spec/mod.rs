@@ -4,20 +4,24 @@
 //! `plan`'s business.
 
 pub mod axis;
+pub mod combine;
+pub mod decimal;
 pub mod evaluate;
 pub mod load;
 pub mod merge;
+pub mod names;
+pub mod target;
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::Scalar;
-use crate::document::Node;
+use crate::document::{DocumentPath, Node, Problems, Span};
 use crate::eval;
 use crate::model::ModelRef;
 
-pub use load::load;
+pub use load::{load, read};
+pub use names::ModelNames;
 
 /// One spec file.
 #[derive(Debug, Clone)]
@@ -26,25 +30,32 @@ pub struct Sweep {
     pub name: String,
     /// Path of the spec file.
     pub path: PathBuf,
-    /// Folder of the spec file: relative model paths, configs and include paths start here.
+    /// Folder of the spec file: relative model paths, configs and include paths start here. Each part of a
+    /// `BASE+ADAPTER` reference does.
     pub root: PathBuf,
     /// `models`: short name to reference, in the order of the file.
     pub models: Vec<(String, ModelRef)>,
     /// `baseline`: models evaluated unmerged.
     pub baselines: Vec<Baseline>,
-    /// `merge`: what is merged, not yet expanded.
+    /// `merge`: what is merged, with its settings listed but not yet made into configs.
     pub merges: Vec<MergeEntry>,
     /// `evaluate`.
     pub evaluate: eval::Settings,
     /// `limits`.
     pub limits: Limits,
+    /// The file, for key paths in messages.
+    pub document: Node,
+    /// What is odd but no mistake.
+    pub warnings: Problems,
 }
 
 /// A model evaluated as it is.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Baseline {
     /// Name of its row.
     pub name: String,
+    /// Where the name stands, for messages.
+    pub name_span: Span,
     /// The model.
     pub model: ModelRef,
 }
@@ -54,29 +65,51 @@ pub struct Baseline {
 pub struct MergeEntry {
     /// Template of the trial names: `SLERP (t={t})`.
     pub name: String,
-    /// Position of the entry, for messages.
-    pub node: Node,
+    /// Where the template stands.
+    pub name_span: Span,
+    /// Key path of the entry: `merge[2]`.
+    pub key_path: String,
     /// The mergekit document before axes are put in, whether written in the spec or read from `config`.
     pub document: Node,
+    /// The axes, in the order in which they vary: the last one fastest.
+    pub axes: Vec<AxisHead>,
     /// Every combination of axis values to run, in order, after product, zip, lists, exclusions and sampling.
     pub settings: Vec<Setting>,
-    /// `seed` where it is not an axis.
-    pub seed: Option<u64>,
+    /// `seed`, in force where it is no axis.
+    pub seed: u64,
 }
 
-/// One combination of axis values: axis name to value, in the order of the axes.
+/// What an axis sets.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// The seed of the trial.
+    Seed,
+    /// Places of the mergekit document: one, or the same parameter on several sources.
+    Places(Vec<DocumentPath>),
+}
+
+/// An axis without its values.
+#[derive(Debug, Clone)]
+pub struct AxisHead {
+    /// Its name: its placeholder in the template, and its column.
+    pub name: String,
+    /// Where the name stands.
+    pub span: Span,
+    /// Key path of the axis: `merge[2].grid.t`.
+    pub key_path: String,
+    /// What it sets.
+    pub target: Target,
+}
+
+/// One combination of axis values, in the order of the entry's axes.
 pub type Setting = Vec<AxisValue>;
 
 /// The value of one axis in one trial.
 #[derive(Debug, Clone)]
 pub struct AxisValue {
-    /// Name of the axis: its placeholder in the template, and its column.
-    pub axis: String,
-    /// Where it goes in the document; `None` for `seed`.
-    pub path: Option<String>,
     /// The value, with its position in the spec.
     pub value: Node,
-    /// The value as the table shows it.
+    /// The value as names and tables show it.
     pub shown: Scalar,
 }
 
@@ -85,11 +118,8 @@ pub struct AxisValue {
 pub struct Limits {
     /// Most trials a plan may have (default 1000).
     pub trials: usize,
-    /// Longest time one harness process may take (default: none).
+    /// Longest time one harness process may take (default: none). `evaluate` gets the same.
     pub evaluation_timeout: Option<Duration>,
     /// Whether merged models stay on disk once they are scored (default: false).
     pub keep_models: bool,
 }
-
-/// Environment variables for the harness, by name.
-pub type Environment = BTreeMap<String, String>;

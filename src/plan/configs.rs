@@ -1,0 +1,42 @@
+//! A plan's merges as mergekit files, for running them under mergekit.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::{Plan, Subject};
+use crate::config::write;
+use crate::model::ModelRef;
+
+/// A file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write `{}`", path.display())]
+pub struct WriteError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    #[source]
+    pub source: io::Error,
+}
+
+/// Writes every merge of a plan as `NN-name.yml` into a folder, which is made where it is missing. `NN` is the number of
+/// the trial in the plan, so rows of unmerged models leave gaps. Every model is called what `naming` says.
+///
+/// # Errors
+/// [`WriteError`] for the first file that cannot be written.
+pub fn write_configs(plan: &Plan, folder: &Path, naming: &dyn Fn(&ModelRef) -> String) -> Result<Vec<PathBuf>, WriteError> {
+    std::fs::create_dir_all(folder).map_err(|source| WriteError { path: folder.to_owned(), source })?;
+    let digits = plan.trials.len().to_string().len().max(2);
+    let mut written = Vec::new();
+    for (index, trial) in plan.trials.iter().enumerate() {
+        let Subject::Merge { config, seed } = &trial.subject else { continue };
+        let path = folder.join(format!("{:0digits$}-{}.yml", index + 1, trial.slug()));
+        let mut text = format!("# {}\n", trial.name.escape_debug());
+        if config.method.spec().random {
+            text += &format!("# seed {seed} (mergekit: --random-seed {seed}, which draws other numbers)\n");
+        }
+        text += &write::yaml(config, naming);
+        std::fs::write(&path, text).map_err(|source| WriteError { path: path.clone(), source })?;
+        written.push(path);
+    }
+    Ok(written)
+}
