@@ -254,6 +254,20 @@ mod tests {
                 message(&file(&TWO.replace("\"b\"", "\"a\""), 14)),
             ]
             .join("\n"),
-            @"");
+            @r#"
+    `m.safetensors`: the file is cut short: expected at least 8 bytes, found 5
+    `m.safetensors`: the file is cut short: expected at least 117 bytes, found 60
+    `m.safetensors`: the file is cut short: expected at least 131 bytes, found 130
+    `m.safetensors`: expected 131 bytes from the header, found 132
+    `m.safetensors`: expected a header of at most 100000000 bytes, found a length of 18446744073709551615 (is this a safetensors file?)
+    `m.safetensors`: the header cannot be read
+    `m.safetensors`: tensor `a`: unknown dtype `F33`
+    `m.safetensors`: tensor `a`: expected 12 bytes for [3], found offsets 0..8
+    `m.safetensors`: tensor `a`: expected 8 bytes for [2], found offsets 8..0
+    `m.safetensors`: tensor `a`: expected 18446744073709551615 bytes for [4611686018427387904, 4], found offsets 0..8
+    `m.safetensors`: the file is cut short: expected at least 18446744073709551615 bytes, found 108
+    `m.safetensors`: tensor `b`: expected to begin at 8, where the one before ends, found 6
+    `m.safetensors`: tensor `a` stands twice in the header
+    "#);
     }
 }

@@ -47,6 +47,10 @@ use source::Source;
 use staging::{OutputError, Staging};
 use writer::Writer;
 
+/// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
+/// made by an older engine are known to be stale.
+pub const ENGINE: u32 = 1;
+
 /// What a caller may choose beside the config.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MergeOptions {
@@ -239,9 +243,5 @@ fn note_of_extra((model, tensors): (&str, Vec<&str>)) -> String {
     if tensors.len() > SHOWN {
         names.push("…".to_owned());
     }
-    format!("`{model}`: {} tensors are not part of its architecture and were left out: {}", tensors.len(), names.join(", "))
+    format!("`{model}`: left out, since not part of its architecture ({} in all): {}", tensors.len(), names.join(", "))
 }
-
-/// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
-/// made by an older engine are known to be stale.
-pub const ENGINE: u32 = 1;

@@ -1,6 +1,7 @@
 //! Integration tests, in one binary: linking it once is cheaper than many times.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
+mod checkpoints_broken;
 mod config_parse;
 mod config_write;
 mod eval_command;
@@ -10,7 +11,11 @@ mod eval_preflight;
 mod eval_results;
 mod eval_task_files;
 mod layering;
+mod merge_output;
+mod merge_properties;
+mod merge_support;
 mod model_hub;
 mod model_locate;
+mod parity;
 mod process_run;
 mod support;

@@ -1,0 +1,182 @@
+//! Broken checkpoints and configs that no models can satisfy: each gives one clear error, and nothing is left half-written
+//! (`failure` looks).
+
+use std::fs;
+use std::path::Path;
+
+use mergesweep::merge::{MergeOptions, TokenizerFiles};
+use tempfile::TempDir;
+
+use crate::merge_support::{copy_model, failure, fixture, options, refusal, safetensors};
+
+const AVERAGE: &str =
+    "merge_method: linear\nmodels:\n- { model: math, parameters: { weight: 1 } }\n- { model: code, parameters: { weight: 1 } }\n";
+
+/// The message of averaging two models, one of which was broken.
+fn broken(options: &MergeOptions, break_it: impl FnOnce(&Path)) -> String {
+    let folder = TempDir::new().unwrap();
+    for model in ["math", "code"] {
+        copy_model(model, &folder.path().join(model));
+    }
+    break_it(&folder.path().join("code"));
+    failure(folder.path(), AVERAGE, options)
+}
+
+/// Changes the tensors of a model.
+fn rewrite(model: &Path, change: impl Fn(&mut std::collections::BTreeMap<String, crate::merge_support::Numbers>)) {
+    let mut tensors = fixture("code");
+    change(&mut tensors);
+    let tensors: Vec<_> = tensors.iter().map(|(name, numbers)| (name.as_str(), numbers.clone())).collect();
+    fs::write(model.join("model.safetensors"), safetensors(&tensors)).unwrap();
+}
+
+#[test]
+fn a_truncated_file() {
+    let message = broken(&options(), |model| {
+        let file = model.join("model.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() - 1000]).unwrap();
+    });
+    insta::assert_snapshot!(message, @r#"`ROOT/code/model.safetensors`: the file is cut short: expected at least 128848 bytes, found 127848"#);
+}
+
+#[test]
+fn a_header_that_lies_about_sizes() {
+    let message = broken(&options(), |model| {
+        let file = model.join("model.safetensors");
+        let bytes = fs::read(&file).unwrap();
+        let from = b"\"shape\":[32,48]";
+        let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+        let mut lying = bytes;
+        lying[at..at + from.len()].copy_from_slice(b"\"shape\":[99,48]");
+        fs::write(&file, lying).unwrap();
+    });
+    insta::assert_snapshot!(message, @r#"`ROOT/code/model.safetensors`: tensor `model.layers.0.mlp.down_proj.weight`: expected 19008 bytes for [99, 48], found offsets 32896..39040"#);
+}
+
+#[test]
+fn wrong_shapes() {
+    let message = broken(&options(), |model| {
+        rewrite(model, |tensors| {
+            let tensor = tensors.get_mut("model.layers.1.mlp.up_proj.weight").unwrap();
+            tensor.shape = vec![tensor.shape[0] / 2, tensor.shape[1] * 2];
+        });
+    });
+    insta::assert_snapshot!(message, @r#"merging `model.layers.1.mlp.up_proj.weight` (linear): shapes differ: [48, 32] in `math`, [24, 64] in `code`"#);
+}
+
+#[test]
+fn a_missing_tensor() {
+    let message = broken(&options(), |model| {
+        rewrite(model, |tensors| {
+            tensors.remove("model.layers.2.self_attn.q_proj.weight");
+        });
+    });
+    insta::assert_snapshot!(message, @r#"merging `model.layers.2.self_attn.q_proj.weight`: `code` has no tensor `model.layers.2.self_attn.q_proj.weight`"#);
+}
+
+#[test]
+fn a_missing_tokenizer() {
+    let folder = TempDir::new().unwrap();
+    copy_model("math", &folder.path().join("math"));
+    fs::remove_file(folder.path().join("math/tokenizer.json")).unwrap();
+    let text = "merge_method: passthrough\nmodels:\n- model: math\n";
+    let required = MergeOptions { tokenizer: TokenizerFiles::Required, ..options() };
+    insta::assert_snapshot!(failure(folder.path(), text, &required), @r#"`ROOT/math`: expected a tokenizer to copy (`tokenizer.json`, `tokenizer.model` or `vocab.json`), found none (a merge without it: `--no-copy-tokenizer`)"#);
+    let output = crate::merge_support::merge_in(folder.path(), text, &options()).unwrap();
+    insta::assert_snapshot!(output.merge.notes.join("\n"), @r#"`math` has no tokenizer: none was copied"#);
+}
+
+#[test]
+fn other_broken_folders() {
+    let messages = [
+        broken(&options(), |model| fs::remove_file(model.join("model.safetensors")).unwrap()),
+        broken(&options(), |model| {
+            fs::rename(model.join("model.safetensors"), model.join("pytorch_model.bin")).unwrap();
+        }),
+        broken(&options(), |model| fs::remove_file(model.join("config.json")).unwrap()),
+        broken(&options(), |model| fs::write(model.join("config.json"), "{").unwrap()),
+        broken(&options(), |model| {
+            fs::remove_file(model.join("model.safetensors")).unwrap();
+            let index = r#"{"weight_map": {"a": "model-1.safetensors"}}"#;
+            fs::write(model.join("model.safetensors.index.json"), index).unwrap();
+        }),
+        broken(&options(), |model| {
+            fs::remove_file(model.join("model.safetensors")).unwrap();
+            let index = r#"{"weight_map": {"a": "../math/model.safetensors"}}"#;
+            fs::write(model.join("model.safetensors.index.json"), index).unwrap();
+        }),
+        broken(&options(), |model| {
+            fs::rename(model.join("model.safetensors"), model.join("one.safetensors")).unwrap();
+            let index = r#"{"weight_map": {"a": "one.safetensors"}}"#;
+            fs::write(model.join("model.safetensors.index.json"), index).unwrap();
+        }),
+        broken(&options(), |model| {
+            fs::copy(model.join("model.safetensors"), model.join("one.safetensors")).unwrap();
+            fs::rename(model.join("model.safetensors"), model.join("two.safetensors")).unwrap();
+            let index = r#"{"weight_map": {"lm_head.weight": "one.safetensors", "model.norm.weight": "two.safetensors"}}"#;
+            fs::write(model.join("model.safetensors.index.json"), index).unwrap();
+        }),
+        broken(&options(), |model| {
+            let config = fs::read_to_string(model.join("config.json")).unwrap();
+            fs::write(model.join("config.json"), config.replace("LlamaFor", "MistralFor")).unwrap();
+        }),
+    ];
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    `ROOT/code`: expected `model.safetensors` or `model.safetensors.index.json`, found neither
+    `ROOT/code`: expected safetensors, found `pytorch_model.bin` (convert it with `save_pretrained(..., safe_serialization=True)` of transformers)
+    `ROOT/code/config.json`: cannot be read: No such file or directory (os error 2)
+    `ROOT/code/config.json`: expected a JSON table: EOF while parsing an object at line 1 column 1
+    `ROOT/code/model.safetensors.index.json`: tensor `a` should be in `model-1.safetensors`, which does not exist
+    `ROOT/code/model.safetensors.index.json`: tensor `a`: expected the name of a file in the same folder, found `../math/model.safetensors`
+    `ROOT/code/model.safetensors.index.json`: tensor `a` should be in `one.safetensors`, which does not have it
+    `ROOT/code/model.safetensors.index.json`: tensor `lm_head.weight` is in both `one.safetensors` and `two.safetensors`
+    `math` is a `LlamaForCausalLM`, `code` a `MistralForCausalLM` (`--allow-crimes` merges them all the same)
+    "#);
+}
+
+#[test]
+fn configs_that_no_models_satisfy() {
+    let of = refusal;
+    let slices = |method: &str, first: &str, second: &str| {
+        format!(
+            "merge_method: {method}\nbase_model: inputs/base\nparameters: {{ weight: 1, t: 0.5 }}\nslices:\n- sources:\n  - {{ model: \
+             inputs/math, layer_range: {first} }}\n  - {{ model: inputs/code, layer_range: {second} }}\n"
+        )
+    };
+    let models = |head: &str, names: &[&str]| {
+        let sources: String = names.iter().map(|name| format!("- model: inputs/{name}\n")).collect();
+        format!("{head}\nmodels:\n{sources}")
+    };
+    let messages = [
+        of(&slices("ties", "[0, 3]", "[0, 3]")),
+        of(&slices("nuslerp", "[0, 3]", "[0, 3]")),
+        of(&slices("linear", "[0, 3]", "[0, 2]")),
+        of(&slices("linear", "[0, 4]", "[0, 4]")),
+        of(&models("merge_method: slerp\nparameters: { t: 0.5 }", &["math", "code"])),
+        of(&models("merge_method: slerp\nbase_model: inputs/base\nparameters: { t: 0.5 }", &["math", "code"])),
+        of(&models("merge_method: slerp\nbase_model: inputs/math", &["math", "code"])),
+        of(&models("merge_method: linear", &["math", "code"])),
+        of(&models("merge_method: passthrough", &["math", "code"])),
+        of(&models("merge_method: della\nbase_model: inputs/base\nparameters: { weight: 1, density: 0.9 }", &["math"])),
+        of(&models("merge_method: dare_ties\nbase_model: inputs/base\nparameters: { weight: 1, density: -0.1 }", &["math"])),
+        of(&models("merge_method: linear\nparameters: { weight: 1 }\ntokenizer_source: union", &["math"])),
+    ];
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    error: config.yml:5:3: `slices[0]`: base model `inputs/base` is not a source of this slice, `ties` needs it there
+    hint: list the base model among the sources of every slice
+    slice 0: the base model `inputs/base` is not among the sources (in `slices` form it must be listed)
+    error: config.yml:7:5: `slices[0].sources[1]`: sources of a slice must have the same number of layers: 3 of `inputs/math`, 2 of `inputs/code`
+    slice 0: `inputs/math` has 3 layers, found `layer_range: [0, 4]`
+    error: config.yml:4:3: `models`: `slerp` needs a `base_model`, found none
+    error: config.yml:5:3: `models`: `slerp` takes exactly 2 models, the base among them, found 3
+    hint: a `base_model` that is not one of the two listed models counts as a third
+    error: config.yml:4:3: `models`: `slerp` needs the parameter `t`, found none
+    error: config.yml:3:3: `models`: `linear` needs the parameter `weight` for `inputs/math`, found none
+    error: config.yml:3:3: `models`: `linear` needs the parameter `weight` for `inputs/code`, found none
+    error: config.yml:3:3: `models`: `passthrough` takes exactly 1 model, found 2
+    parameter `epsilon` of `inputs/math` for `model.embed_tokens.weight`: expected density - epsilon above 0 and density + epsilon below 1, found 0.15
+    parameter `density` of `inputs/math` for `model.embed_tokens.weight`: expected a probability, found -0.1
+    `tokenizer` and `tokenizer_source` are not supported yet, found `union`: only models of one vocabulary are merged, and the base model's tokenizer is copied
+    "#);
+}
