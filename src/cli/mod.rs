@@ -2,7 +2,7 @@
 //! the environment or decides on exit codes.
 
 mod merge;
-mod plan;
+mod plan_command;
 mod report;
 mod run;
 mod status;
@@ -18,9 +18,9 @@ use crate::document::Problems;
 use crate::exit_code::{self, Exit};
 use crate::model::hub::Hub;
 use crate::model::locate::Locator;
-use crate::plan::{Plan, expand};
+use crate::plan::{self, Plan};
 use crate::run::store::Store;
-use crate::spec::{self, Sweep};
+use crate::spec::Sweep;
 
 /// Expands a sweep of model merges, merges natively, evaluates with lm-evaluation-harness and prints the table
 #[derive(Debug, Parser)]
@@ -32,7 +32,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Plan(plan::PlanArgs),
+    Plan(plan_command::PlanArgs),
     Run(run::RunArgs),
     Report(report::ReportArgs),
     Status(status::StatusArgs),
@@ -80,7 +80,7 @@ fn usage(error: impl Into<anyhow::Error>) -> Failure {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
-        Command::Plan(args) => plan::run(&args),
+        Command::Plan(args) => plan_command::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Status(args) => status::run(&args),
@@ -138,12 +138,12 @@ fn output_width() -> Option<usize> {
 impl SweepArgs {
     /// Reads and expands the spec, with the command line's overrides.
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
-        let mut sweep = spec::load(&self.spec)?;
+        let (mut sweep, plan) = plan::open(&self.spec)?;
+        plan.warnings.0.iter().for_each(|warning| warn(&format!("warning: {warning}")));
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);
         }
-        let plan = expand(&sweep)?;
         Ok((sweep, plan))
     }
 
@@ -153,8 +153,16 @@ impl SweepArgs {
 
     /// The interpreter to use for a sweep.
     fn python(&self, sweep: &Sweep) -> PathBuf {
-        let given = self.python.clone().or_else(|| sweep.evaluate.python.clone());
-        given.unwrap_or_else(|| default_python(&|name| std::env::var(name).ok()))
+        let spec = &sweep.evaluate.python;
+        let python = match &self.python {
+            Some(python) => python.clone(),
+            // The spec's default, which names no interpreter in particular.
+            None if spec == Path::new("python3") => default_python(&|name| std::env::var(name).ok()),
+            None => spec.clone(),
+        };
+        // The harness runs in a directory of its own; a bare name is looked up in PATH.
+        let is_path = python.components().count() > 1;
+        if is_path { std::path::absolute(&python).unwrap_or(python) } else { python }
     }
 
     fn locator(&self, sweep: &Sweep) -> Result<Locator, Failure> {

@@ -56,7 +56,7 @@ pub(super) struct RunArgs {
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     let (mut sweep, plan) = args.sweep.load()?;
-    sweep.evaluate.python = Some(args.sweep.python(&sweep));
+    sweep.evaluate.python = args.sweep.python(&sweep);
     let redo = if args.redo.is_empty() { Vec::new() } else { select(&plan, &args.redo).map_err(usage)? };
     let selected = select(&plan, &args.only).map_err(usage)?;
     let store = args.sweep.store(&sweep)?;

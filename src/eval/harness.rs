@@ -1,5 +1,6 @@
 //! One call of the harness from its folders to accepted results: files written, process followed, output checked.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -46,6 +47,19 @@ pub enum Stage {
     Generating,
     /// Computing metrics and writing files.
     Saving,
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Starting => "starting the harness",
+            Self::LoadingModel => "loading the model",
+            Self::BuildingPrompts => "building prompts",
+            Self::Loglikelihood => "rating answers",
+            Self::Generating => "writing answers",
+            Self::Saving => "saving",
+        })
+    }
 }
 
 /// What a running harness tells.

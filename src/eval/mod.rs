@@ -117,3 +117,10 @@ pub struct Score {
     /// Harness digest over documents, prompts and targets.
     pub task_hash: Option<String>,
 }
+
+impl Score {
+    /// Whether a limit left some of the task's documents out.
+    pub fn is_limited(&self) -> bool {
+        matches!((self.n, self.n_total), (Some(n), Some(total)) if n < total)
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::Subject;
 use crate::config::{MergeConfig, Method, Parameters, Scalar, Slice, SourceModel, write};
 use crate::model::ModelRef;
@@ -23,7 +25,8 @@ pub struct Trial {
 
 /// Digest of what a trial evaluates: 16 hexadecimal digits over the config in normal form with its references as
 /// written, or the reference of the checkpoint. The seed is part of it where the method draws random numbers.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct TrialId(pub String);
 
 /// Longest readable part of a folder name.

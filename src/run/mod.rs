@@ -22,7 +22,7 @@ use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::locate::{LocateError, Locator};
 use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
-use crate::plan::{Plan, Subject, Trial};
+use crate::plan::{self, Plan, Subject, Trial};
 use crate::process::Cancel;
 use decide::HarnessIdentity;
 use event::RunEvent;
@@ -120,7 +120,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     let _lock = request.store.lock()?;
     let (mut journal, records) = Journal::open(&request.store.journal())?;
     let mut state = SweepState::replay(&records);
-    let plan = serde_json::to_vec_pretty(&request.plan)?;
+    let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
     store::write_atomically(&request.store.root().join("plan.json"), &plan)?;
 
     let mut facts = look_around(request)?;

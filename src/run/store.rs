@@ -66,7 +66,7 @@ impl Store {
 
     /// Folder of a trial: `trials/<slug>-<id8>/`.
     pub fn trial(&self, trial: &Trial) -> PathBuf {
-        self.root.join("trials").join(trial.folder_name())
+        self.root.join("trials").join(trial.folder())
     }
 
     /// Where the merged model of a trial lies while it is kept. Present only when the journal says so.

@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use polars::prelude::{AnyValue, Column as Series, DataFrame, NamedFrom, PolarsError};
+use polars::prelude::{AnyValue, Column as Series, DataFrame, PolarsError};
 use polars_io::parquet::write::ParquetWriter;
 
 use super::{ResultsTable, Row};

@@ -52,18 +52,16 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
         .trials
         .iter()
         .map(|trial| {
-            let (kind, method, seed) = match &trial.subject {
-                Subject::Checkpoint(_) => ("model", None, None),
-                Subject::Merge { config, seed } => {
+            let (method, seed) = match &trial.subject {
+                // A fine-tune given as BASE+ADAPTER is put together by a passthrough merge, but is a model to a reader.
+                Subject::Merge { config, seed } if !trial.baseline => {
                     let method = config.method.spec();
-                    ("merge", Some(method.name), method.random.then_some(*seed))
+                    (Some(method.name), method.random.then_some(*seed))
                 }
+                _ => (None, None),
             };
-            // A fine-tune given as BASE+ADAPTER is made by a passthrough merge, but is a model to whoever reads the table.
-            let kind = if trial.is_baseline() { "model" } else { kind };
-            let method = if trial.is_baseline() { None } else { method };
             let scores = scores_of(&trial.id);
-            Row { id: trial.id.clone(), trial: trial.name.clone(), kind, method, seed, axes: trial.axes.clone(), scores }
+            Row { id: trial.id.clone(), trial: trial.name.clone(), kind: trial.kind(), method, seed, axes: trial.axes.clone(), scores }
         })
         .collect();
     let all: Vec<Score> = rows.iter().flat_map(|row| row.scores.iter().map(|(score, _)| score.clone())).collect();

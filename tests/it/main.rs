@@ -18,4 +18,5 @@ mod model_hub;
 mod model_locate;
 mod parity;
 mod process_run;
+mod run_sweep;
 mod support;
