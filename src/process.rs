@@ -260,7 +260,8 @@ impl Drop for Group {
     }
 }
 
-/// Runs a program to its end: output to the logs, every line of standard error (split at `\r` and `\n`) to `on_line`.
+/// Runs a program to its end: output to the logs, every line of standard error (split at `\r` and `\n`) to `on_line`. A
+/// progress bar is told as soon as it is drawn, though its line ends only with the next drawing.
 ///
 /// On a time-out or cancellation the whole group gets SIGTERM, and SIGKILL after `grace`. Whatever the leader leaves
 /// behind in its group is killed too.
@@ -288,11 +289,16 @@ pub async fn run(
     let mut stderr = child.stderr.take();
     let mut lines = Lines::default();
     let mut tail = Tail::default();
-    let mut take = |bytes: &[u8]| {
-        lines.push(bytes, &mut |line, redrawn| {
+    let mut tell = |line: &str, told: Told| {
+        if let Told::Whole { redrawn, .. } = told {
             tail.push(line, redrawn);
+        }
+        if !matches!(told, Told::Whole { again: true, .. }) {
             on_line(line);
-        });
+        }
+    };
+    let mut take = |bytes: &[u8]| {
+        lines.push(bytes, &mut tell);
         log.write_all(bytes).map_err(|source| ProcessError::Log { path: logs.stderr.clone(), source })
     };
 
@@ -334,10 +340,7 @@ pub async fn run(
     if let Ok(result) = tokio::time::timeout(Duration::from_secs(2), drained).await {
         result?;
     }
-    lines.finish(&mut |line, redrawn| {
-        tail.push(line, redrawn);
-        on_line(line);
-    });
+    lines.finish(&mut tell);
     Ok(Finished {
         exit: stopped.unwrap_or_else(|| Exit::of(status)),
         tail: tail.lines.into(),
@@ -387,7 +390,7 @@ pub fn capture(
     let mut lines = Lines::default();
     let mut follow = |on_line: &mut dyn FnMut(&str)| {
         let n_seen = text.len();
-        read_from(&stderr, n_seen, &mut text).map(|()| lines.push(&text[n_seen..], &mut |line, _| on_line(line)))
+        read_from(&stderr, n_seen, &mut text).map(|()| lines.push(&text[n_seen..], &mut once(on_line)))
     };
     let exit = loop {
         if let Some(status) = child.try_wait().map_err(invocation.wait_error())? {
@@ -408,10 +411,19 @@ pub fn capture(
     };
     drop(group);
     follow(on_line).map_err(invocation.wait_error())?;
-    lines.finish(&mut |line, _| on_line(line));
+    lines.finish(&mut once(on_line));
     let mut out = Vec::new();
     read_from(&stdout, 0, &mut out).map_err(invocation.wait_error())?;
     Ok(Captured { exit, stdout: lossy(&out), stderr: lossy(&text) })
+}
+
+/// Passes on every text once.
+fn once(on_line: &mut dyn FnMut(&str)) -> impl FnMut(&str, Told) {
+    |line, told| {
+        if !matches!(told, Told::Whole { again: true, .. }) {
+            on_line(line);
+        }
+    }
 }
 
 /// Appends what stands in a file from `offset` on. Positioned reads, since the child that writes the file shares its
@@ -438,29 +450,58 @@ fn lossy(bytes: &[u8]) -> String {
 #[derive(Default)]
 struct Lines {
     partial: Vec<u8>,
+    /// Whether the line in the making stands after a `\r`: a progress bar, which ends its line only when it draws the
+    /// next one.
+    is_drawn: bool,
+    /// How many bytes of it were shown already.
+    n_shown: usize,
+}
+
+/// What is told of a line.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// It is whole.
+    Whole {
+        /// It ended in `\r`: the next one is drawn over it.
+        redrawn: bool,
+        /// The same text was told before as a drawing.
+        again: bool,
+    },
+    /// It is a progress bar as it stands; its end is still to come.
+    Drawing,
 }
 
 impl Lines {
-    /// `on_line` gets each whole line and whether it ended in `\r`, which means that the next one is drawn over it.
-    fn push(&mut self, bytes: &[u8], on_line: &mut dyn FnMut(&str, bool)) {
+    /// Tells every line that the bytes end, then what is drawn at the end of them.
+    fn push(&mut self, bytes: &[u8], tell: &mut dyn FnMut(&str, Told)) {
         for &byte in bytes {
             if byte == b'\r' || byte == b'\n' {
-                on_line(&String::from_utf8_lossy(&self.partial), byte == b'\r');
-                self.partial.clear();
+                self.end(byte == b'\r', tell);
+                self.is_drawn = byte == b'\r';
             } else {
                 self.partial.push(byte);
                 if self.partial.len() >= LONGEST_LINE {
-                    self.finish(on_line);
+                    self.end(false, tell);
                 }
             }
         }
+        if self.is_drawn && self.partial.len() > self.n_shown {
+            self.n_shown = self.partial.len();
+            tell(&String::from_utf8_lossy(&self.partial), Told::Drawing);
+        }
     }
 
-    fn finish(&mut self, on_line: &mut dyn FnMut(&str, bool)) {
+    fn finish(&mut self, tell: &mut dyn FnMut(&str, Told)) {
         if !self.partial.is_empty() {
-            on_line(&String::from_utf8_lossy(&self.partial), false);
-            self.partial.clear();
+            self.end(false, tell);
         }
+    }
+
+    fn end(&mut self, redrawn: bool, tell: &mut dyn FnMut(&str, Told)) {
+        let again = self.n_shown > 0 && self.n_shown == self.partial.len();
+        tell(&String::from_utf8_lossy(&self.partial), Told::Whole { redrawn, again });
+        self.partial.clear();
+        self.n_shown = 0;
     }
 }
 
@@ -494,19 +535,30 @@ mod tests {
 
     fn lines(chunks: &[&str]) -> (Vec<String>, Vec<String>) {
         let (mut lines, mut tail, mut seen) = (Lines::default(), Tail::default(), Vec::new());
-        let mut take = |line: &str, redrawn| {
-            tail.push(line, redrawn);
-            seen.push(line.to_owned());
+        let mut tell = |line: &str, told| {
+            if let Told::Whole { redrawn, .. } = told {
+                tail.push(line, redrawn);
+            }
+            if !matches!(told, Told::Whole { again: true, .. }) {
+                seen.push(line.to_owned());
+            }
         };
-        chunks.iter().for_each(|chunk| lines.push(chunk.as_bytes(), &mut take));
-        lines.finish(&mut take);
+        chunks.iter().for_each(|chunk| lines.push(chunk.as_bytes(), &mut tell));
+        lines.finish(&mut tell);
         (seen, tail.lines.into())
+    }
+
+    #[test]
+    fn a_progress_bar_is_told_as_soon_as_it_is_drawn_and_only_once() {
+        let (seen, tail) = lines(&["start\n\r 0%", "\r 50", "%\n", "end"]);
+        assert_eq!(seen, ["start", "", " 0%", " 50", " 50%", "end"]);
+        assert_eq!(tail, ["start", " 50%", "end"]);
     }
 
     #[test]
     fn lines_end_at_carriage_returns_and_newlines_wherever_the_chunks_do() {
         let (seen, tail) = lines(&["a\n", "\r 0", "%\r 50%\r 100%\nError: x"]);
-        assert_eq!(seen, ["a", "", " 0%", " 50%", " 100%", "Error: x"]);
+        assert_eq!(seen, ["a", "", " 0", " 0%", " 50%", " 100%", "Error: x"]);
         assert_eq!(tail, ["a", " 100%", "Error: x"]);
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{ChatTemplate, Settings, TaskRequest};
+use super::{ChatTemplate, Score, Settings, TaskRequest};
 use crate::config::Scalar;
 use crate::process::Invocation;
 
@@ -76,6 +76,13 @@ pub fn runs_code(known: &KnownTasks, task: &str) -> bool {
         Some(members) => members.iter().any(|member| member.runs_code),
         None => super::task::is_stock_code_task(task),
     }
+}
+
+/// The scores that a requested task brought: its own, and those of its members where it is a group or a tag.
+pub fn scores_of(known: &KnownTasks, task: &str, scores: &[Score]) -> Vec<Score> {
+    let members = known.get(task).map(Vec::as_slice).unwrap_or_default();
+    let belongs = |score: &&Score| score.task == task || members.iter().any(|member| member.name == score.task);
+    scores.iter().filter(belongs).cloned().collect()
 }
 
 /// The argument of a back end that takes the path of the model.

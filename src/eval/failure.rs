@@ -216,7 +216,12 @@ pub fn cause_of(exit: Exit, tail: &[String]) -> Option<Cause> {
     }
     let line = telling_line(tail);
     // What a server logs of itself (out of memory, for example) is no failure of this machine: it comes first.
-    Some(of_server(line).or_else(|| in_tail(tail)).or_else(|| in_line(line)).unwrap_or_else(|| Cause::Other { exit, line: shortened(line) }))
+    Some(
+        of_server(line)
+            .or_else(|| in_tail(tail))
+            .or_else(|| in_line(line))
+            .unwrap_or_else(|| Cause::Other { exit, line: shortened(line) }),
+    )
 }
 
 fn any<'a>(tail: &'a [String], part: &str) -> Option<&'a String> {
@@ -292,7 +297,7 @@ fn in_line(line: &str) -> Option<Cause> {
         .map(Cause::UnknownTask)
         .or_else(|| line.contains("No tasks specified").then(|| Cause::UnknownTask(String::new())))
         .or_else(|| found("Attempted to load model '", "'").map(Cause::UnknownBackend))
-        .or_else(|| found("No module named '", "'").map(|name| package(&name)))
+        .or_else(|| found("No module named ", ";").map(|name| package(&name)))
         .or_else(|| found("ModuleNotFoundError: `", "` is required").map(|name| package(&name)))
         .or_else(|| found("LM type, but package `", "`").map(|name| package(&name)))
         .or_else(|| found("attempted to use '", "' LM type").map(|name| package(&name)))

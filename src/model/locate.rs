@@ -165,6 +165,21 @@ impl Locator {
         self.hub.folder(location, role).map_err(|source| LocateError::Hub { role, written, source })
     }
 
+    /// The reference as it is written for other programs, which start elsewhere: local paths absolute, hub ids as they are.
+    pub fn written(&self, model: &ModelRef) -> String {
+        let written = |location: &Location| {
+            let path = self.path(&location.path);
+            let is_local = location.path.starts_with(['.', '/', '~']) || (location.revision.is_none() && path.exists());
+            match is_local {
+                true => {
+                    Location { path: fs::canonicalize(&path).unwrap_or(path).display().to_string(), ..location.clone() }
+                }
+                false => location.clone(),
+            }
+        };
+        ModelRef { base: written(&model.base), adapter: model.adapter.as_ref().map(written) }.to_string()
+    }
+
     fn path(&self, text: &str) -> PathBuf {
         match (text.strip_prefix('~'), &self.home) {
             (Some(""), Some(home)) => home.clone(),

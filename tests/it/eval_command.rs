@@ -4,9 +4,9 @@ use std::path::Path;
 
 use mergesweep::config::Scalar;
 use mergesweep::eval::command::{
-    Call, KnownTask, KnownTasks, Paths, calls, config_text, environment, invocation, runs_code,
+    Call, KnownTask, KnownTasks, Paths, calls, config_text, environment, invocation, runs_code, scores_of,
 };
-use mergesweep::eval::{ChatTemplate, Settings};
+use mergesweep::eval::{ChatTemplate, Score, Settings};
 
 use crate::support::{settings, task};
 
@@ -177,4 +177,26 @@ fn the_call_is_one_config_file_and_the_variables_of_the_spec_come_last() {
         "LMEVAL_LOG_LEVEL=DEBUG",
     ];
     assert_eq!(environment, expected);
+}
+
+#[test]
+fn the_scores_of_a_group_are_its_own_and_those_of_its_members() {
+    let score = |task: &str| Score {
+        task: task.to_owned(),
+        metric: "acc".to_owned(),
+        filter: "none".to_owned(),
+        n: None,
+        n_total: None,
+        value: Some(0.5),
+        stderr: None,
+        higher_is_better: None,
+        task_version: None,
+        num_fewshot: None,
+        task_hash: None,
+    };
+    let member = KnownTask { name: "left".to_owned(), n_documents: None, runs_code: false };
+    let known: KnownTasks = [("pair".to_owned(), vec![member])].into();
+    let scores = ["left", "pair", "other"].map(score);
+    assert_eq!(scores_of(&known, "pair", &scores), ["left", "pair"].map(score));
+    assert_eq!(scores_of(&known, "other", &scores), [score("other")]);
 }

@@ -67,6 +67,14 @@ fn failures_that_were_not_captured_are_recognised_by_their_line() {
             "the Python package `torch` is not installed beside the harness",
         ),
         (
+            "/usr/bin/python3: No module named lm_eval",
+            "the Python package `lm_eval` is not installed beside the harness",
+        ),
+        (
+            "ModuleNotFoundError: No module named 'vllm.x'",
+            "the Python package `vllm` is not installed beside the harness",
+        ),
+        (
             "FileNotFoundError: Unable to find '/home/user/data/facts.jsonl'",
             "data file `/home/user/data/facts.jsonl` of a task does not exist",
         ),

@@ -116,6 +116,16 @@ fn a_look_on_disk_never_downloads() {
 }
 
 #[test]
+fn other_programs_are_told_absolute_paths_and_hub_ids_as_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let locator = locator(folder.path());
+    let model = write(&folder.path().join("spec/m"), WHOLE).display().to_string();
+    let written = |text: &str| locator.written(&text.parse().unwrap());
+    assert_eq!(written("m+./m"), format!("{model}+{model}"));
+    assert_eq!(written("owner/name@v1+m"), format!("owner/name@v1+{model}"));
+}
+
+#[test]
 fn the_identity_of_a_folder_follows_its_content_and_not_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let make = |name: &str, config: &str| {
