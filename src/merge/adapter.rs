@@ -160,6 +160,8 @@ const REFUSED: &[&str] = &[
 pub struct Adapter {
     file: PathBuf,
     weights: Checkpoint,
+    /// What the base's tensors are cast to first.
+    dtype: Option<Dtype>,
     /// By name of the base model's tensor.
     pairs: BTreeMap<String, Pair>,
 }
@@ -178,7 +180,7 @@ impl Adapter {
     ///
     /// # Errors
     /// [`AdapterError`], one variant for each thing that can be wrong.
-    pub fn open(folder: &Path, base: &Checkpoint) -> Result<Self, AdapterError> {
+    pub fn open(folder: &Path, base: &Checkpoint, dtype: Option<Dtype>) -> Result<Self, AdapterError> {
         let (config_file, file) = (folder.join(CONFIG), folder.join(WEIGHTS));
         let config: Config = read_json(&config_file)?;
         refuse(&config_file, &config)?;
@@ -202,16 +204,24 @@ impl Adapter {
             let scaling = scaling(&config_file, &file, &config, &pair.module, rank)?;
             pairs.insert(target, Pair { scaling, ..pair });
         }
-        Ok(Self { file, weights, pairs })
+        Ok(Self { file, weights, dtype, pairs })
     }
 
-    /// The bytes of a tensor of the base model with the adapter applied, in the tensor's own dtype.
+    /// The dtype of what [`Adapter::apply`] gives.
+    pub fn dtype(&self, tensor: &Tensor) -> Option<Dtype> {
+        tensor.dtype().map(|own| self.dtype.unwrap_or(own))
+    }
+
+    /// The bytes of a tensor of the base model with the adapter applied.
     ///
     /// # Errors
     /// [`AdapterError::Product`] where candle fails.
     pub fn apply<'a>(&self, name: &str, tensor: &Tensor, bytes: &'a [u8]) -> Result<Cow<'a, [u8]>, AdapterError> {
-        let (Some(pair), Some(dtype)) = (self.pairs.get(name), tensor.dtype()) else { return Ok(Cow::Borrowed(bytes)) };
-        self.add(pair, &tensor.shape, dtype, bytes).map(Cow::Owned).map_err(|source| AdapterError::Product {
+        let Some(own) = tensor.dtype() else { return Ok(Cow::Borrowed(bytes)) };
+        let dtype = self.dtype.unwrap_or(own);
+        let bytes = if dtype == own { Cow::Borrowed(bytes) } else { Cow::Owned(cast(bytes, own, dtype)) };
+        let Some(pair) = self.pairs.get(name) else { return Ok(bytes) };
+        self.add(pair, &tensor.shape, dtype, &bytes).map(Cow::Owned).map_err(|source| AdapterError::Product {
             file: self.file.clone(),
             module: pair.module.clone(),
             source,
@@ -244,6 +254,14 @@ impl Adapter {
         f32::decode(self.weights.bytes(tensor), dtype, &mut numbers);
         Matrix::from_vec(numbers, tensor.shape.as_slice(), &Device::Cpu)
     }
+}
+
+fn cast(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {
+    let mut numbers = vec![0f64; bytes.len() / from.size()];
+    f64::decode(bytes, from, &mut numbers);
+    let mut cast = vec![0; numbers.len() * to.size()];
+    f64::encode(&numbers, to, &mut cast);
+    cast
 }
 
 /// Adds a change to numbers of the same dtype, and rounds once more.

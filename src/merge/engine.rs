@@ -58,7 +58,7 @@ fn inputs<'a>(recipe: &Recipe, sources: &'a [Source]) -> Result<Inputs<'a>, Merg
         let source = &sources[input.source];
         // Recipes are made from these very headers.
         let Some(tensor) = source.checkpoint.tensor(&input.tensor) else { continue };
-        let stored = tensor.dtype().unwrap_or(recipe.working);
+        let stored = source.dtype(tensor).unwrap_or(recipe.working);
         inputs.push(Input { bytes: source.bytes(&input.tensor, tensor)?, stored });
     }
     Ok(Inputs { inputs, shape: recipe.shape.clone(), working: recipe.working })

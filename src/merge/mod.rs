@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::MergeConfig;
+use crate::config::{Dtype, MergeConfig};
 use crate::model::ModelRef;
 use crate::model::locate::Located;
 
@@ -66,6 +66,9 @@ pub struct MergeOptions {
     pub allow_crimes: bool,
     /// Whether vocabularies of different sizes are cut to the shortest (mergekit: `--unsafe-truncate-embeddings`).
     pub truncate_embeddings: bool,
+    /// Number format in which adapters are applied to their base; the base's own where there is none (mergekit:
+    /// `--lora-merge-dtype`).
+    pub lora_dtype: Option<Dtype>,
 }
 
 impl Default for MergeOptions {
@@ -78,6 +81,7 @@ impl Default for MergeOptions {
             write_model_card: true,
             allow_crimes: false,
             truncate_embeddings: false,
+            lora_dtype: None,
         }
     }
 }
@@ -198,7 +202,7 @@ pub fn plan(
     let models = config.models();
     let keys = source::keys(&models);
     let sources: Vec<Source> =
-        models.into_iter().zip(keys).map(|(model, key)| open(model, key, locate)).collect::<Result<_, _>>()?;
+        models.into_iter().zip(keys).map(|(model, key)| open(model, key, locate, options)).collect::<Result<_, _>>()?;
     let choices = Choices {
         seed: options.seed,
         allow_crimes: options.allow_crimes,
@@ -222,10 +226,10 @@ pub fn weights_digest(folder: &Path) -> Result<String, MergeError> {
     Ok(digest::of_folder(folder)?)
 }
 
-fn open(model: &ModelRef, key: String, locate: &Locate<'_>) -> Result<Source, MergeError> {
+fn open(model: &ModelRef, key: String, locate: &Locate<'_>, options: &MergeOptions) -> Result<Source, MergeError> {
     let located = locate(model).map_err(|source| MergeError::Locate { model: model.to_string(), source })?;
     let checkpoint = Checkpoint::open(&located.base)?;
-    let adapter = located.adapter.map(|folder| Adapter::open(&folder, &checkpoint)).transpose()?;
+    let adapter = located.adapter.map(|folder| Adapter::open(&folder, &checkpoint, options.lora_dtype)).transpose()?;
     let architecture = Architecture::of(&checkpoint);
     Ok(Source { model: model.clone(), key, checkpoint, adapter, architecture })
 }

@@ -473,7 +473,7 @@ impl<'a> Planner<'a> {
             }
             return Err(RecipeError::MissingTensor { tensor: output.to_owned(), model: model(), input: name });
         };
-        let Some(dtype) = info.dtype() else {
+        let Some(dtype) = source.dtype(info) else {
             let found = format!("{:?}", info.stored);
             return Err(RecipeError::TensorDtype { tensor: output.to_owned(), model: model(), input: tensor, found });
         };

@@ -6,6 +6,7 @@ use std::path::Path;
 use super::adapter::{Adapter, AdapterError};
 use super::arch::Architecture;
 use super::checkpoint::{Checkpoint, Tensor};
+use crate::config::Dtype;
 use crate::model::ModelRef;
 
 /// One model of a merge.
@@ -24,6 +25,14 @@ pub struct Source {
 }
 
 impl Source {
+    /// The number format of what [`Source::bytes`] gives, where a merge can compute with it.
+    pub fn dtype(&self, tensor: &Tensor) -> Option<Dtype> {
+        match &self.adapter {
+            Some(adapter) => adapter.dtype(tensor),
+            None => tensor.dtype(),
+        }
+    }
+
     /// The bytes of a tensor, with the adapter applied.
     ///
     /// # Errors

@@ -1,0 +1,266 @@
+//! `mergesweep merge`: one merge of a mergekit config, with the options of `mergekit-yaml`.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::Context;
+use clap::{ArgAction, Args};
+
+use super::{Failure, default_python, locator, print, usage, warn};
+use crate::config::{Dtype, parse};
+use crate::exit_code::{self, Exit};
+use crate::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
+use crate::model::ModelRef;
+
+mod ignored;
+
+use ignored::Ignored;
+
+/// Merge models as a mergekit config says, into a folder that transformers loads
+///
+/// A drop-in for `mergekit-yaml CONFIG OUT`: same config dialect, same options, same results up to rounding. Model paths in
+/// the config are relative to the current folder. The output appears when it is complete, and an older output of a merge
+/// is then replaced as a whole. Random methods draw from `--random-seed`, whatever the number of threads.
+///
+/// Examples:
+///   mergesweep merge ties.yml merged
+///   mergesweep merge dare.yml merged --random-seed 7 --out-shard-size 2B
+///   mergesweep merge slerp.yml merged --dry-run --json
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = exit_code::HELP)]
+pub(super) struct MergeArgs {
+    /// The mergekit config, YAML
+    config: PathBuf,
+    /// Folder to write
+    out: PathBuf,
+    /// Print the record of the merge as JSON
+    #[arg(long)]
+    json: bool,
+    /// Check config, models and sizes, and write nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Seed of random masks
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    random_seed: u64,
+    /// Largest shard in bytes; K, M and B stand for 10^3, 10^6 and 10^9
+    #[arg(long, value_name = "SIZE", default_value = "5B", value_parser = shard_size)]
+    out_shard_size: u64,
+    /// Copy the base model's tokenizer, and fail without one [default: copy it where there is one]
+    #[arg(long, overrides_with = "no_copy_tokenizer")]
+    copy_tokenizer: bool,
+    /// Do not copy a tokenizer
+    #[arg(long, overrides_with = "copy_tokenizer")]
+    no_copy_tokenizer: bool,
+    /// Write README.md and mergekit_config.yml [default]
+    #[arg(long, overrides_with = "no_write_model_card")]
+    write_model_card: bool,
+    /// Do not write README.md and mergekit_config.yml
+    #[arg(long, overrides_with = "write_model_card")]
+    no_write_model_card: bool,
+    /// Merge models of different architectures
+    #[arg(long, overrides_with = "no_allow_crimes")]
+    allow_crimes: bool,
+    /// Refuse models of different architectures [default]
+    #[arg(long, overrides_with = "allow_crimes")]
+    no_allow_crimes: bool,
+    /// Cut vocabularies of different sizes to the shortest, whatever the tokens mean
+    #[arg(long, overrides_with = "no_unsafe_truncate_embeddings")]
+    unsafe_truncate_embeddings: bool,
+    /// Refuse vocabularies of different sizes [default]
+    #[arg(long, overrides_with = "unsafe_truncate_embeddings")]
+    no_unsafe_truncate_embeddings: bool,
+    /// Number format in which adapters are applied to their base [default: the base's own]
+    #[arg(long, value_name = "DTYPE", value_parser = dtype)]
+    lora_merge_dtype: Option<Dtype>,
+    /// Hub cache to look models up in, and to download them to [default: as HF_HOME and HF_HUB_CACHE say]
+    #[arg(long, value_name = "DIR")]
+    transformers_cache: Option<PathBuf>,
+    /// Threads [default: one for every core]
+    #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    num_threads: Option<u16>,
+    /// Say how every model and tensor is used; repeat for nothing more
+    #[arg(short = 'v', long = "verbose", action = ArgAction::Count)]
+    verbose: u8,
+    /// Show errors only: no progress, warnings or notes
+    #[arg(long, overrides_with = "no_quiet")]
+    quiet: bool,
+    /// Show progress, warnings and notes [default]
+    #[arg(long, overrides_with = "quiet")]
+    no_quiet: bool,
+    #[command(flatten)]
+    ignored: Ignored,
+}
+
+/// Bytes of a shard: digits and perhaps K, M or B, as mergekit has them.
+fn shard_size(text: &str) -> Result<u64, String> {
+    let expected = || format!("expected a whole number, perhaps with K, M or B, found `{text}`");
+    let (digits, factor) = match text.char_indices().last() {
+        Some((end, 'k' | 'K')) => (&text[..end], 1_000),
+        Some((end, 'm' | 'M')) => (&text[..end], 1_000_000),
+        Some((end, 'b' | 'B')) => (&text[..end], 1_000_000_000),
+        _ => (text, 1),
+    };
+    let size = digits.trim().parse::<u64>().ok().and_then(|size| size.checked_mul(factor));
+    size.filter(|size| *size > 0).ok_or_else(expected)
+}
+
+fn dtype(text: &str) -> Result<Dtype, String> {
+    text.parse().map_err(|()| format!("expected bfloat16, float16, float32 or float64, found `{text}`"))
+}
+
+impl MergeArgs {
+    fn options(&self) -> MergeOptions {
+        let tokenizer = match (self.copy_tokenizer, self.no_copy_tokenizer) {
+            (true, _) => TokenizerFiles::Required,
+            (_, true) => TokenizerFiles::Skip,
+            _ => TokenizerFiles::IfPresent,
+        };
+        MergeOptions {
+            seed: self.random_seed,
+            shard_size: self.out_shard_size,
+            tokenizer,
+            write_model_card: !self.no_write_model_card,
+            allow_crimes: self.allow_crimes,
+            truncate_embeddings: self.unsafe_truncate_embeddings,
+            lora_dtype: self.lora_merge_dtype,
+        }
+    }
+
+    /// A line on standard error, unless quiet.
+    fn note(&self, text: &str) {
+        if !self.quiet {
+            warn(text);
+        }
+    }
+}
+
+pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
+    for line in args.ignored.lines() {
+        args.note(&line);
+    }
+    let parsed = parse::file(&args.config)?;
+    for warning in &parsed.warnings.0 {
+        args.note(&format!("warning: {warning}"));
+    }
+    let text = std::fs::read_to_string(&args.config).with_context(|| format!("reading `{}`", args.config.display()))?;
+    let mut locator = locator(Path::new("."), default_python(&|name| std::env::var(name).ok()))?;
+    if let Some(cache) = &args.transformers_cache {
+        locator.hub.cache.clone_from(cache);
+    }
+    let options = args.options();
+    let work = || -> Result<Exit, Failure> {
+        let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);
+        if args.dry_run || args.verbose > 0 {
+            let plan = merge::plan(&parsed.config, &locate, &text, &options).map_err(failure)?;
+            describe(args, &plan)?;
+        }
+        if args.dry_run {
+            return Ok(Exit::Ok);
+        }
+        let percent = Percent::new(args.quiet);
+        let progress = |done, total| percent.show(done, total);
+        let merged = merge::merge(&parsed.config, &locate, &args.out, &text, &options, &progress);
+        percent.clear();
+        tell(args, parsed.config.method.spec().random, &merged.map_err(failure)?)?;
+        Ok(Exit::Ok)
+    };
+    // None means as many as there are cores.
+    let n_threads = args.num_threads.map_or(0, usize::from);
+    rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?.install(work)
+}
+
+/// Which exit code an error of the engine stands for.
+fn failure(error: MergeError) -> Failure {
+    match error {
+        MergeError::Output(_) => Failure::Internal(error.into()),
+        _ => usage(error),
+    }
+}
+
+/// What a merge would do, on standard error or as JSON.
+fn describe(args: &MergeArgs, plan: &MergePlan) -> Result<(), Failure> {
+    let recipes = &plan.recipes.recipes;
+    if args.verbose > 0 {
+        for recipe in recipes {
+            warn(&format!("{} {:?} {} -> {}: {:?}", recipe.name, recipe.shape, recipe.working, recipe.out, recipe.operation));
+        }
+    }
+    if args.dry_run {
+        plan.notes.iter().for_each(|note| args.note(&format!("note: {note}")));
+        if args.json {
+            let n_bytes = plan.n_bytes();
+            let planned = serde_json::json!({
+                "n_tensors": recipes.len(), "n_bytes": n_bytes, "n_layers": plan.recipes.n_layers, "notes": plan.notes,
+            });
+            print(&serde_json::to_string_pretty(&planned)?)?;
+        } else {
+            print(&format!("{} tensors, {}; nothing written", recipes.len(), megabytes(plan.n_bytes())))?;
+        }
+    }
+    Ok(())
+}
+
+/// What was done.
+fn tell(args: &MergeArgs, random: bool, merge: &Merge) -> Result<(), Failure> {
+    merge.notes.iter().for_each(|note| args.note(&format!("note: {note}")));
+    if args.json {
+        print(&serde_json::to_string_pretty(merge)?)?;
+    } else {
+        let seed = if random { format!(", seed {}", merge.seed) } else { String::new() };
+        args.note(&format!(
+            "{}: {} tensors, {}{seed}, in {:.1} s",
+            args.out.display(),
+            merge.n_tensors,
+            megabytes(merge.n_bytes),
+            merge.seconds
+        ));
+    }
+    Ok(())
+}
+
+fn megabytes(n_bytes: u64) -> String {
+    format!("{:.1} MB", n_bytes as f64 / 1e6)
+}
+
+/// The share done, in place on one line of a terminal; nothing elsewhere.
+struct Percent {
+    shown: bool,
+    last: AtomicU64,
+}
+
+impl Percent {
+    fn new(quiet: bool) -> Self {
+        Self { shown: !quiet && std::io::stderr().is_terminal(), last: AtomicU64::new(0) }
+    }
+
+    fn show(&self, done: u64, total: u64) -> bool {
+        let percent = done * 100 / total.max(1);
+        if self.shown && self.last.fetch_max(percent, Ordering::Relaxed) < percent {
+            // Nothing can be done about a closed standard error.
+            let _ = write!(std::io::stderr(), "\rmerging {percent:3} % of {}", megabytes(total));
+        }
+        true
+    }
+
+    fn clear(&self) {
+        if self.shown {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_whole_numbers_with_a_decimal_suffix() {
+        assert_eq!(shard_size("30K"), Ok(30_000));
+        assert_eq!(shard_size("5B"), Ok(5_000_000_000));
+        assert_eq!(shard_size("123"), Ok(123));
+        for text in ["", "1.5B", "B", "0", "-1", "99999999999999B"] {
+            assert!(shard_size(text).is_err(), "{text}");
+        }
+    }
+}
