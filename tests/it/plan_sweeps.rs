@@ -1,0 +1,107 @@
+//! The plans of the sweeps that are committed here.
+
+use std::path::{Path, PathBuf};
+
+use mergesweep::config::write;
+use mergesweep::plan::{self, Plan, Subject};
+use mergesweep::spec::Sweep;
+
+/// A file under `sweeps/`.
+fn committed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("sweeps").join(name)
+}
+
+fn open(name: &str) -> (Sweep, Plan) {
+    plan::open(&committed(name)).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// One line for each trial: name, settings, seed and what is merged, in canonical form.
+fn lines(plan: &Plan) -> String {
+    let line = |trial: &plan::Trial| {
+        let subject = match &trial.subject {
+            Subject::Checkpoint(model) => model.to_string(),
+            Subject::Merge { config, seed } => format!("seed {seed} {}", write::canonical(config)),
+        };
+        format!("{} | {} | {}\n    {subject}\n", trial.name, trial.settings_text(), trial.folder())
+    };
+    plan.trials.iter().map(line).collect()
+}
+
+#[test]
+fn the_study_has_its_nineteen_rows_under_their_published_names() {
+    let (sweep, plan) = open("study.toml");
+    let published = std::fs::read_to_string(committed("../results/reference/study.csv")).unwrap();
+    let rows: Vec<&str> = published.lines().skip(1).map(|line| line.split(',').next().unwrap()).collect();
+    let names: Vec<&str> = plan.trials.iter().map(|trial| trial.name.as_str()).collect();
+    assert_eq!(names, rows);
+    assert_eq!(names.len(), 19);
+    assert_eq!(sweep.evaluate.tasks.len(), 7);
+    assert!(!sweep.evaluate.allow_code_eval);
+    assert!(plan.warnings.is_empty(), "{}", plan.warnings);
+    insta::assert_snapshot!("study", lines(&plan));
+}
+
+#[test]
+fn the_quickstart_has_nine_rows() {
+    let (sweep, plan) = open("quickstart.toml");
+    assert_eq!(plan.trials.len(), 9);
+    assert!(sweep.evaluate.include_path.as_ref().is_some_and(|path| path.is_absolute() && path.ends_with("sweeps/tasks")));
+    assert!(sweep.evaluate.python.ends_with("sweeps/../.venv/bin/python"));
+    assert!(sweep.limits.keep_models);
+    insta::assert_snapshot!("quickstart", lines(&plan));
+}
+
+#[test]
+fn the_example_gives_the_same_plan_in_both_languages() {
+    let (toml, toml_plan) = open("examples/slerp-and-dare.toml");
+    let (yaml, yaml_plan) = open("examples/slerp-and-dare.yml");
+    assert_eq!(toml_plan, yaml_plan);
+    assert_eq!((toml.models, toml.evaluate, toml.limits), (yaml.models, yaml.evaluate, yaml.limits));
+    insta::assert_snapshot!("example", lines(&toml_plan));
+}
+
+#[test]
+fn every_committed_sweep_is_tested_here() {
+    let mut found = Vec::new();
+    for folder in ["", "examples"] {
+        for entry in std::fs::read_dir(committed(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() && path.extension().is_some_and(|ending| ending == "toml" || ending == "yml") {
+                plan::open(&path).unwrap_or_else(|problems| panic!("{problems}"));
+                found.push(path.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    found.sort();
+    assert_eq!(found, ["quickstart.toml", "slerp-and-dare.toml", "slerp-and-dare.yml", "study.toml"]);
+}
+
+#[test]
+fn json_holds_every_trial_with_its_config() {
+    let (_, plan) = open("quickstart.toml");
+    let json = plan::json::plan(&plan);
+    let trials = json["trials"].as_array().unwrap();
+    assert_eq!(trials.len(), 9);
+    assert_eq!(trials[0]["model"], "../.models/SmolLM2-135M-Instruct");
+    assert_eq!(trials[3]["axes"]["t"], 0.25);
+    assert_eq!(trials[3]["config"]["merge_method"], "slerp");
+    assert_eq!(trials[8]["seed"], 42);
+}
+
+#[test]
+fn configs_are_written_for_every_merge_and_read_back() {
+    let (_, plan) = open("study.toml");
+    let folder = tempfile::tempdir().unwrap();
+    let written = plan::configs::write_configs(&plan, folder.path(), &|model| model.to_string()).unwrap();
+    assert_eq!(written.len(), 13);
+    assert!(written[8].ends_with("15-slerp-t-0.3.yml"), "{}", written[8].display());
+    let merges = plan.trials.iter().filter_map(|trial| match &trial.subject {
+        Subject::Merge { config, .. } => Some(config.as_ref().clone()),
+        Subject::Checkpoint(_) => None,
+    });
+    for (path, config) in written.iter().zip(merges) {
+        let parsed = mergesweep::config::parse::file(path).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(parsed.config, config);
+        assert!(parsed.warnings.is_empty());
+    }
+}
