@@ -6,8 +6,9 @@ use super::{MergeConfig, ModelRef, Slice, SourceModel};
 use crate::document::read::Field;
 use crate::document::{Problems, Value};
 
-/// Reports every slice whose inputs the method cannot take. `sources` is the field of `models` or `slices`.
-pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, problems: &mut Problems) {
+/// Reports every slice whose inputs the method cannot take. `sources` is the field of `models` or `slices`; where
+/// `parameters_unclear`, none is called missing.
+pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, parameters_unclear: bool, problems: &mut Problems) {
     let models_form = config.slices.iter().all(|slice| slice.sources.iter().all(|source| source.layer_range.is_none()));
     for (index, slice) in config.slices.iter().enumerate() {
         let place = if models_form { sources.clone() } else { slice_field(sources, index) };
@@ -19,6 +20,7 @@ pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, problems: &mut P
         let mistake = arity(config, slice, base, models_form);
         match mistake {
             Some((message, hint)) => place.problem(message, hint, problems),
+            None if parameters_unclear => {}
             None => required(config, slice, base, &place, problems),
         }
     }

@@ -24,6 +24,11 @@ pub trait Reading {
 
     /// Whether an unknown key or parameter at that place is an error rather than a warning.
     fn refuses_unknown(&self, span: &Span) -> bool;
+
+    /// Whether the document is all there. Where values are still to be put in, what is missing is no mistake.
+    fn is_complete(&self) -> bool {
+        true
+    }
 }
 
 /// A file written for mergekit: model texts are references, and what mergekit ignores is only warned of.
@@ -94,7 +99,9 @@ pub fn file(path: &Path) -> Result<Parsed, Problems> {
 /// # Errors
 /// Every mistake in it.
 pub fn parse(document: &Node, reading: &dyn Reading) -> Result<Parsed, Problems> {
-    let mut parser = Parser { reading, problems: Problems::default(), warnings: Problems::default() };
+    let (problems, warnings) = (Problems::default(), Problems::default());
+    let mut parser =
+        Parser { reading, problems, warnings, inputs_unclear: !reading.is_complete(), parameters_unclear: false };
     let config = parser.document(document);
     other_readings(document, false, &mut parser.warnings);
     parser.warnings.sort();
@@ -111,6 +118,10 @@ pub(super) struct Parser<'r> {
     pub reading: &'r dyn Reading,
     pub problems: Problems,
     pub warnings: Problems,
+    /// Whether some model or source could not be read, so that counting them would only repeat the mistake.
+    inputs_unclear: bool,
+    /// Whether some parameter was refused for its name: it may be the one that would be missed.
+    pub parameters_unclear: bool,
 }
 
 /// The three spellings of the sources.
@@ -122,7 +133,11 @@ enum Form<'a> {
 impl Parser<'_> {
     fn document(&mut self, document: &Node) -> Option<MergeConfig> {
         let mut top = Field::new(document, "").table("a mergekit config (a mapping)", &mut self.problems)?;
-        let method = top.required("merge_method", "the name of a merge method", &mut self.problems);
+        let method = if self.reading.is_complete() {
+            top.required("merge_method", "the name of a merge method", &mut self.problems)
+        } else {
+            top.optional("merge_method")
+        };
         let method = method.and_then(|field| self.method(&field));
         let base_model = top.optional("base_model").and_then(|field| self.model(&field));
         let form = self.form(&mut top);
@@ -144,7 +159,6 @@ impl Parser<'_> {
         }
         let (form, _) = form?;
         let method = method?;
-        let n_mistakes = self.problems.0.len();
         let slices = match &form {
             Form::Models(field) => vec![self.models_form(field, base_model.as_ref(), method)],
             Form::Slices(field) => self.slices_form(field, method),
@@ -160,10 +174,9 @@ impl Parser<'_> {
             tokenizer,
             chat_template,
         };
-        // Inputs are only counted where all of them could be read.
-        if self.problems.0.len() == n_mistakes {
+        if !self.inputs_unclear {
             let (Form::Models(field) | Form::Slices(field)) = &form;
-            check::inputs(&config, field, &mut self.problems);
+            check::inputs(&config, field, self.parameters_unclear, &mut self.problems);
         }
         Some(config)
     }
@@ -263,7 +276,7 @@ impl Parser<'_> {
 
     /// All layers of every model. The base joins in as the last source where it is not listed.
     fn models_form(&mut self, field: &Field<'_>, base: Option<&ModelRef>, method: Method) -> Slice {
-        let entries = field.list("a list of models", &mut self.problems).unwrap_or_default();
+        let entries = self.list(field, "a list of models");
         let mut sources = self.sources(&entries, method, false);
         if let Some(base) = base.filter(|base| sources.iter().all(|source| source.model != **base)) {
             sources.push(SourceModel { model: base.clone(), layer_range: None, parameters: Parameters::new() });
@@ -272,11 +285,19 @@ impl Parser<'_> {
     }
 
     fn slices_form(&mut self, field: &Field<'_>, method: Method) -> Vec<Slice> {
-        let entries = field.list("a list of slices", &mut self.problems).unwrap_or_default();
+        let entries = self.list(field, "a list of slices");
         if entries.is_empty() && matches!(field.node.value, Value::List(_)) {
             field.problem("expected at least one slice, found none", None, &mut self.problems);
         }
-        entries.iter().filter_map(|entry| self.slice(entry, method)).collect()
+        let slices: Vec<_> = entries.iter().map(|entry| self.slice(entry, method)).collect();
+        self.inputs_unclear |= slices.iter().any(Option::is_none);
+        slices.into_iter().flatten().collect()
+    }
+
+    fn list<'a>(&mut self, field: &Field<'a>, expected: &str) -> Vec<Field<'a>> {
+        let entries = field.list(expected, &mut self.problems);
+        self.inputs_unclear |= entries.is_none();
+        entries.unwrap_or_default()
     }
 
     fn slice(&mut self, field: &Field<'_>, method: Method) -> Option<Slice> {
@@ -313,7 +334,10 @@ impl Parser<'_> {
     fn sources(&mut self, entries: &[Field<'_>], method: Method, ranges: bool) -> Vec<SourceModel> {
         let mut sources: Vec<SourceModel> = Vec::new();
         for entry in entries {
-            let Some(source) = self.source(entry, method, ranges) else { continue };
+            let Some(source) = self.source(entry, method, ranges) else {
+                self.inputs_unclear = true;
+                continue;
+            };
             if sources.iter().any(|earlier| earlier.model == source.model) {
                 let message = format!("model `{}` is listed twice", source.model);
                 entry.problem(message, Some("each model may stand once in a slice".to_owned()), &mut self.problems);
@@ -396,6 +420,7 @@ impl Parser<'_> {
             Ok(model) => Some(model),
             Err(error) => {
                 field.problem(error.to_string(), error.hint(), &mut self.problems);
+                self.inputs_unclear = true;
                 None
             }
         }

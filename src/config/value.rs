@@ -16,13 +16,14 @@ pub(super) fn parameters(parser: &mut Parser<'_>, field: &Field<'_>, method: Opt
         let row = method.and_then(|method| method.parameter(&entry.key));
         if let Some(method) = method.filter(|_| row.is_none()) {
             let (message, hint) = unread(&entry.key, method);
+            parser.parameters_unclear |= parser.reading.refuses_unknown(&entry.key_span);
             parser.stray(&entry.key_span, |sink| {
                 sink.push(entry.key_span.clone(), field.path.clone(), message, Some(hint))
             });
         }
-        if let Some(setting) = setting(parser, &field, row) {
-            parameters.insert(entry.key.clone(), setting);
-        }
+        // A value that cannot be read still stands there: calling it missing as well would help nobody.
+        let setting = setting(parser, &field, row).unwrap_or(Setting::Gradient(Vec::new()));
+        parameters.insert(entry.key.clone(), setting);
     }
     parameters
 }

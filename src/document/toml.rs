@@ -15,8 +15,9 @@ pub(super) fn parse(source: &Arc<Source>) -> Result<Node, Problems> {
     let mut reader = Reader { source, problems: Problems::default() };
     for error in &errors {
         let span = reader.span(error.span().unwrap_or_default());
-        // One slip often trips the parser again at the same place; the first message is the telling one.
-        if reader.problems.0.iter().any(|seen| seen.span.start == span.start) {
+        // One slip often trips the parser again on the same line; the first message is the telling one.
+        let line = |span: &Span| span.line_column().0;
+        if reader.problems.0.iter().any(|seen| line(&seen.span) == line(&span)) {
             continue;
         }
         reader.problems.push(span, "", error.message(), None);

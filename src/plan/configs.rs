@@ -23,7 +23,11 @@ pub struct WriteError {
 ///
 /// # Errors
 /// [`WriteError`] for the first file that cannot be written.
-pub fn write_configs(plan: &Plan, folder: &Path, naming: &dyn Fn(&ModelRef) -> String) -> Result<Vec<PathBuf>, WriteError> {
+pub fn write_configs(
+    plan: &Plan,
+    folder: &Path,
+    naming: &dyn Fn(&ModelRef) -> String,
+) -> Result<Vec<PathBuf>, WriteError> {
     std::fs::create_dir_all(folder).map_err(|source| WriteError { path: folder.to_owned(), source })?;
     let digits = plan.trials.len().to_string().len().max(2);
     let mut written = Vec::new();

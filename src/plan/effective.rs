@@ -40,8 +40,12 @@ pub fn effective(config: &MergeConfig, seed: u64) -> String {
 
 /// The settings of a parameter from the inside out, up to the first that speaks for every tensor.
 fn read(config: &MergeConfig, slice: &Slice, source: Option<&SourceModel>, name: &str) -> String {
-    let levels: [Option<&Parameters>; 4] =
-        [source.map(|source| &source.parameters), Some(&slice.parameters), Some(&config.module_parameters), Some(&config.parameters)];
+    let levels: [Option<&Parameters>; 4] = [
+        source.map(|source| &source.parameters),
+        Some(&slice.parameters),
+        Some(&config.module_parameters),
+        Some(&config.parameters),
+    ];
     let mut seen = String::new();
     for setting in levels.into_iter().flatten().filter_map(|parameters| parameters.get(name)) {
         seen.push_str(&write::canonical_setting(setting));

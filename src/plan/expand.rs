@@ -78,7 +78,15 @@ fn locate(problem: &mut Problem, document: &Node) {
 
 /// Every trial of one merge.
 fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: &mut Problems) -> Vec<Trial> {
-    let names = ModelNames { models: &sweep.models, spec: &sweep.document.span.source };
+    let mut names = ModelNames { models: &sweep.models, spec: &sweep.document.span.source, complete: true };
+    if !entry.complete {
+        names.complete = false;
+        if let Err(mistakes) = parse::parse(&entry.document, &names) {
+            problems.extend(mistakes);
+        }
+        return Vec::new();
+    }
+    let n_mistakes = problems.0.len();
     let template = template(entry, problems);
     let mut unread = Unread::default();
     let mut trials = Vec::new();
@@ -104,7 +112,7 @@ fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: 
         trials.push(trial(entry, setting, template, config, seed));
     }
     unread.report(entry, problems);
-    if problems.is_empty() {
+    if problems.0.len() == n_mistakes {
         identical(entry, &trials, problems);
     }
     trials
@@ -133,6 +141,7 @@ fn template(entry: &MergeEntry, problems: &mut Problems) -> Option<Template> {
         Ok(template) => Some(template),
         Err(error) => {
             let hint = match &error {
+                TemplateError::Unknown { .. } if entry.axes.is_empty() => Some("this merge has no axes".to_owned()),
                 TemplateError::Unknown { hint, .. } => Some(hint.clone()),
                 TemplateError::Unpaired => None,
             };
@@ -258,7 +267,12 @@ fn identical(entry: &MergeEntry, trials: &[Trial], problems: &mut Problems) {
         };
         let message = match differing.as_slice() {
             [] => format!("`{}` stands twice in this merge", trial.name),
-            axes => format!("`{}` and `{}` would be the same merge: {} sets nothing that is read", first.name, trial.name, listed(axes.iter().copied())),
+            axes => format!(
+                "`{}` and `{}` would be the same merge: {} sets nothing that is read",
+                first.name,
+                trial.name,
+                listed(axes.iter().copied())
+            ),
         };
         let hint = axis.filter(|axis| !axis.target.parameters().is_empty()).map(|_| {
             "a source that sets the parameter itself reads no other place; shared parameters are never read on a source. \
@@ -279,7 +293,12 @@ fn unique_names(rows: &[(Trial, &Span)], sweep: &Sweep, problems: &mut Problems)
         }
         let entry = sweep.merges.iter().find(|entry| entry.name_span.same_as(span));
         let missing: Vec<String> = match entry.filter(|_| first.same_as(span)) {
-            Some(entry) => entry.axes.iter().map(|axis| format!("{{{}}}", axis.name)).filter(|name| !entry.name.contains(name)).collect(),
+            Some(entry) => entry
+                .axes
+                .iter()
+                .map(|axis| format!("{{{}}}", axis.name))
+                .filter(|name| !entry.name.contains(name))
+                .collect(),
             None => Vec::new(),
         };
         let hint = if missing.is_empty() {
@@ -299,10 +318,15 @@ fn twins(rows: &[(Trial, &Span)], warnings: &mut Problems) {
     let mut seen: HashMap<&TrialId, &Trial> = HashMap::new();
     for (trial, span) in rows {
         if let Some(first) = seen.get(&trial.id) {
-            let message = format!("`{}` is the same trial as `{}`: {}", trial.name, first.name, match trial.subject {
-                Subject::Checkpoint(_) => "the same model",
-                Subject::Merge { .. } => "the same merge",
-            });
+            let message = format!(
+                "`{}` is the same trial as `{}`: {}",
+                trial.name,
+                first.name,
+                match trial.subject {
+                    Subject::Checkpoint(_) => "the same model",
+                    Subject::Merge { .. } => "the same merge",
+                }
+            );
             warnings.push((*span).clone(), "", message, None);
         } else {
             seen.insert(&trial.id, trial);

@@ -94,7 +94,6 @@ impl Template {
 fn unknown(name: String, known: &[&str]) -> TemplateError {
     let hint = match nearest(&name, known.iter().copied()) {
         Some(near) => format!("did you mean `{{{near}}}`?"),
-        None if known.is_empty() => "this merge has no axes".to_owned(),
         None => format!("placeholders of this merge: {}", listed(known.iter().copied())),
     };
     TemplateError::Unknown { name, hint }

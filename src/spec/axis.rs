@@ -107,10 +107,15 @@ pub fn head(
     let target = if targets.contains(&Target::Seed) {
         Target::Seed
     } else {
-        Target::Places(targets.into_iter().flat_map(|target| match target {
-            Target::Places(places) => places,
-            Target::Seed => Vec::new(),
-        }).collect())
+        Target::Places(
+            targets
+                .into_iter()
+                .flat_map(|target| match target {
+                    Target::Places(places) => places,
+                    Target::Seed => Vec::new(),
+                })
+                .collect(),
+        )
     };
     Some(AxisHead { name, span: entry.key_span.clone(), key_path: key_path.to_owned(), target })
 }
@@ -183,7 +188,9 @@ fn ranged_values(field: &Field<'_>, bounds: [&Field<'_>; 3], problems: &mut Prob
                 super::decimal::RangeError::Missed { last, next, .. } => {
                     Some(format!("end at {last} or {next}, or choose a step that divides the range"))
                 }
-                super::decimal::RangeError::Away { .. } => Some("swap `from` and `to`, or change the sign of `step`".to_owned()),
+                super::decimal::RangeError::Away { .. } => {
+                    Some("swap `from` and `to`, or change the sign of `step`".to_owned())
+                }
                 _ => None,
             };
             field.problem(error.to_string(), hint, problems);
@@ -212,7 +219,8 @@ fn shown(node: &Node) -> String {
         Value::Scalar(scalar) => scalar.to_string(),
         Value::List(items) => format!("[{}]", items.iter().map(shown).collect::<Vec<_>>().join(", ")),
         Value::Map(entries) => {
-            let entries: Vec<_> = entries.iter().map(|entry| format!("{}: {}", entry.key, shown(&entry.value))).collect();
+            let entries: Vec<_> =
+                entries.iter().map(|entry| format!("{}: {}", entry.key, shown(&entry.value))).collect();
             format!("{{{}}}", entries.join(", "))
         }
     }

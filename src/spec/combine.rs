@@ -34,11 +34,8 @@ pub fn combinations(
     let n_mistakes = problems.0.len();
     let mut dimensions = Vec::new();
     // Groups vary in the order in which they are written.
-    let mut groups = [
-        ("grid", table.optional("grid")),
-        ("zip", table.optional("zip")),
-        ("settings", table.optional("settings")),
-    ];
+    let mut groups =
+        [("grid", table.optional("grid")), ("zip", table.optional("zip")), ("settings", table.optional("settings"))];
     groups.sort_by_key(|(_, field)| field.as_ref().map_or(0, |field| field.node.span.start));
     for (group, field) in groups {
         let Some(field) = field else { continue };
@@ -101,7 +98,8 @@ fn zip(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Opti
     let axes: Vec<Axis> = axis::axes(field, context, problems);
     let length = axes.first()?.values.len();
     if axes.iter().any(|axis| axis.values.len() != length) {
-        let lengths: Vec<_> = axes.iter().map(|axis| format!("`{}` has {}", axis.head.name, axis.values.len())).collect();
+        let lengths: Vec<_> =
+            axes.iter().map(|axis| format!("`{}` has {}", axis.head.name, axis.values.len())).collect();
         let message = format!("axes of a `zip` must have the same number of values: {}", lengths.join(", "));
         field.problem(message, Some("use `grid` for every combination".to_owned()), problems);
         return None;
@@ -126,7 +124,9 @@ fn settings(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) ->
         }
         let setting: Option<Setting> = heads
             .iter()
-            .map(|head| values.iter().find(|(_, name, _)| *name == head.name).map(|(_, _, field)| axis::value(field.node)))
+            .map(|head| {
+                values.iter().find(|(_, name, _)| *name == head.name).map(|(_, _, field)| axis::value(field.node))
+            })
             .collect();
         let names = |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { listed(names) };
         match setting {
@@ -134,7 +134,8 @@ fn settings(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) ->
             _ => {
                 let expected = names(heads.iter().map(|head| head.name.as_str()).collect());
                 let found = names(values.iter().map(|(_, name, _)| name.as_str()).collect());
-                let message = format!("every setting sets the same axes: expected {expected} as in the first, found {found}");
+                let message =
+                    format!("every setting sets the same axes: expected {expected} as in the first, found {found}");
                 item.problem(message, None, problems);
             }
         }
@@ -144,7 +145,11 @@ fn settings(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) ->
 
 /// `axis = value` pairs. A table that is no conditional is a prefix of names, as in `grid`.
 fn assignments<'a>(field: &Field<'a>, problems: &mut Problems) -> Option<Vec<(&'a Entry, String, Field<'a>)>> {
-    fn collect<'a>(prefix: &str, entries: Vec<(&'a Entry, Field<'a>)>, found: &mut Vec<(&'a Entry, String, Field<'a>)>) {
+    fn collect<'a>(
+        prefix: &str,
+        entries: Vec<(&'a Entry, Field<'a>)>,
+        found: &mut Vec<(&'a Entry, String, Field<'a>)>,
+    ) {
         for (entry, field) in entries {
             let name = if prefix.is_empty() { entry.key.clone() } else { format!("{prefix}.{}", entry.key) };
             let nested = match &field.node.value {
@@ -171,7 +176,9 @@ fn collisions(axes: &[AxisHead], problems: &mut Problems) {
     for (index, axis) in axes.iter().enumerate() {
         for earlier in &axes[..index] {
             let overlap = match (&axis.target, &earlier.target) {
-                (super::Target::Places(a), super::Target::Places(b)) => a.iter().find(|place| b.contains(place)).map(ToString::to_string),
+                (super::Target::Places(a), super::Target::Places(b)) => {
+                    a.iter().find(|place| b.contains(place)).map(ToString::to_string)
+                }
                 (a, b) => (a == b).then(|| "seed".to_owned()),
             };
             let message = match overlap {
@@ -202,7 +209,8 @@ impl Exclusion<'_> {
 }
 
 fn exclusions<'a>(field: &Field<'a>, axes: &[AxisHead], problems: &mut Problems) -> Vec<Exclusion<'a>> {
-    let items = field.list("a list of partial settings, such as `[{ density = 0.2, seed = 3 }]`", problems).unwrap_or_default();
+    let items =
+        field.list("a list of partial settings, such as `[{ density = 0.2, seed = 3 }]`", problems).unwrap_or_default();
     let mut exclusions = Vec::new();
     for item in items {
         let Some(pairs) = assignments(&item, problems) else { continue };

@@ -133,19 +133,26 @@ mod tests {
         let expected = ["0", "0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.8", "0.9", "1"];
         assert_eq!(texts(Scalar::Int(0), Scalar::Int(1), Scalar::Float(0.1)), expected);
         assert_eq!(texts(Scalar::Float(0.9), Scalar::Float(0.7), Scalar::Float(-0.1)), ["0.9", "0.8", "0.7"]);
-        assert_eq!(texts(Scalar::Float(1e-7), Scalar::Float(3e-7), Scalar::Float(1e-7)), ["0.0000001", "0.0000002", "0.0000003"]);
+        assert_eq!(
+            texts(Scalar::Float(1e-7), Scalar::Float(3e-7), Scalar::Float(1e-7)),
+            ["0.0000001", "0.0000002", "0.0000003"]
+        );
         assert_eq!(range(&Scalar::Int(1), &Scalar::Int(3), &Scalar::Int(1)), Ok([1, 2, 3].map(Scalar::Int).to_vec()));
         assert_eq!(texts(Scalar::Float(0.5), Scalar::Float(0.5), Scalar::Int(1)), ["0.5"]);
     }
 
     #[test]
     fn a_step_that_does_not_lead_there_says_where_it_leads() {
-        let message = |from, to, step| range(&from, &to, &step).err().map(|error| error.to_string()).unwrap_or_default();
+        let message =
+            |from, to, step| range(&from, &to, &step).err().map(|error| error.to_string()).unwrap_or_default();
         assert_eq!(
             message(Scalar::Int(0), Scalar::Int(1), Scalar::Float(0.3)),
             "steps of 0.3 from 0 do not meet 1: they reach 0.9, then 1.2"
         );
-        assert_eq!(message(Scalar::Int(1), Scalar::Int(0), Scalar::Float(0.1)), "a step of 0.1 never leads from 1 to 0");
+        assert_eq!(
+            message(Scalar::Int(1), Scalar::Int(0), Scalar::Float(0.1)),
+            "a step of 0.1 never leads from 1 to 0"
+        );
         assert!(message(Scalar::Int(1), Scalar::Int(0), Scalar::Int(0)).starts_with("`step` is 0"));
         assert!(message(Scalar::Int(0), Scalar::Int(1), Scalar::Float(1e-9)).contains("1000000001 values"));
         assert!(message(Scalar::Int(0), Scalar::Float(1e300), Scalar::Int(1)).contains("too many digits"));

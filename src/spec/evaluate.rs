@@ -56,7 +56,9 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     if let Some(field) = table.optional("batch_size") {
         settings.batch_size = batch_size(&field, problems);
     }
-    let text = |field: Option<Field<'_>>, problems: &mut Problems| field.and_then(|field| field.text(problems)).map(str::to_owned);
+    let text = |field: Option<Field<'_>>, problems: &mut Problems| {
+        field.and_then(|field| field.text(problems)).map(str::to_owned)
+    };
     settings.device = text(table.optional("device"), problems);
     settings.limit = table.optional("limit").and_then(|field| field.whole(1, problems));
     if let Some(field) = table.optional("seeds") {
@@ -185,13 +187,18 @@ fn columns(field: &Field<'_>, task: &str, problems: &mut Problems) -> Vec<Column
 
 fn scalars(field: &Field<'_>, problems: &mut Problems) -> BTreeMap<String, Scalar> {
     let entries = field.entries("a table of single values", problems).unwrap_or_default();
-    entries.into_iter().filter_map(|(entry, field)| Some((entry.key.clone(), field.scalar(problems)?.clone()))).collect()
+    entries
+        .into_iter()
+        .filter_map(|(entry, field)| Some((entry.key.clone(), field.scalar(problems)?.clone())))
+        .collect()
 }
 
 fn batch_size(field: &Field<'_>, problems: &mut Problems) -> Scalar {
     match &field.node.value {
         Value::Scalar(Scalar::Int(size)) if *size > 0 => Scalar::Int(*size),
-        Value::Scalar(Scalar::Text(text)) if text == "auto" || text.strip_prefix("auto:").is_some_and(|n| n.parse::<u32>().is_ok()) => {
+        Value::Scalar(Scalar::Text(text))
+            if text == "auto" || text.strip_prefix("auto:").is_some_and(|n| n.parse::<u32>().is_ok()) =>
+        {
             Scalar::Text(text.clone())
         }
         _ => {
@@ -273,7 +280,16 @@ mod tests {
 
     #[test]
     fn times_are_read_in_their_units() {
-        for (text, expected) in [("6h", Some(21_600)), ("1h30m", Some(5_400)), ("90s", Some(90)), ("45", Some(45)), ("1h30", None), ("h", None), ("soon", None), ("99999999999999999999h", None)] {
+        for (text, expected) in [
+            ("6h", Some(21_600)),
+            ("1h30m", Some(5_400)),
+            ("90s", Some(90)),
+            ("45", Some(45)),
+            ("1h30", None),
+            ("h", None),
+            ("soon", None),
+            ("99999999999999999999h", None),
+        ] {
             assert_eq!(seconds(text), expected, "{text}");
         }
     }

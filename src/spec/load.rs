@@ -43,11 +43,12 @@ pub fn read(path: &Path) -> (Option<Sweep>, Problems) {
 }
 
 fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep> {
-    let mut top = Field::new(document, "").table("a sweep (a table with `name`, `models`, `merge`, `evaluate`)", problems)?;
+    let mut top =
+        Field::new(document, "").table("a sweep (a table with `name`, `models`, `merge`, `evaluate`)", problems)?;
     let root = path.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
     let name = top.required("name", "the name of the sweep", problems).and_then(|field| name(&field, problems));
     let models = top.optional("models").map(|field| models(&field, problems)).unwrap_or_default();
-    let names = ModelNames { models: &models, spec: &document.span.source };
+    let names = ModelNames { models: &models, spec: &document.span.source, complete: true };
     let mut warnings = Problems::default();
     let baselines = items(&mut top, "baseline", "a list of baselines", problems)
         .iter()

@@ -35,6 +35,7 @@ pub fn merge_entry(
     let name = table.required("name", "a template such as `SLERP (t={t})`", problems);
     let seed = table.optional("seed").map_or(Some(0), |field| field.whole(0, problems));
     let document = document(&mut table, names, root, problems);
+    let n_mistakes = problems.0.len();
     // Without a document axes have nothing to be put into; the keys still count as known.
     let axes = match &document {
         Some(document) => combinations(&mut table, Context { document, names }, problems, warnings),
@@ -45,6 +46,7 @@ pub fn merge_entry(
             Default::default()
         }
     };
+    let complete = problems.0.len() == n_mistakes;
     if let Some(entry) = table.entry("merge_method") {
         let hint = Some("here the key is called `method`".to_owned());
         problems.push(entry.key_span.clone(), field.path.clone(), "unknown key `merge_method`", hint);
@@ -61,6 +63,7 @@ pub fn merge_entry(
         axes: axes.axes,
         settings: axes.settings,
         seed: seed?,
+        complete,
     })
 }
 
@@ -111,7 +114,8 @@ fn overridden(mut document: Node, passed: Vec<(&'static str, Field<'_>)>) -> Nod
     for (key, field) in passed {
         let mut value = field.node.clone();
         if key == "parameters"
-            && let (Some(Value::Map(old)), Value::Map(new)) = (document.get(key).map(|node| node.value.clone()), &mut value.value)
+            && let (Some(Value::Map(old)), Value::Map(new)) =
+                (document.get(key).map(|node| node.value.clone()), &mut value.value)
         {
             let kept = old.into_iter().filter(|old| new.iter().all(|new| new.key != old.key)).collect::<Vec<_>>();
             new.splice(0..0, kept);
@@ -166,7 +170,10 @@ fn inline(
 
 /// Whether an axis bears that name or path.
 fn varies(table: &Table<'_>, name: &str) -> bool {
-    let sets = |node: &Node| node.get(name).is_some() || node.entries().iter().any(|entry| entry.value.get("path").and_then(Node::as_text) == Some(name));
+    let sets = |node: &Node| {
+        node.get(name).is_some()
+            || node.entries().iter().any(|entry| entry.value.get("path").and_then(Node::as_text) == Some(name))
+    };
     ["grid", "zip", "settings"].iter().filter_map(|group| table.entry(group)).any(|entry| match &entry.value.value {
         Value::List(items) => items.iter().any(sets),
         _ => sets(&entry.value),
@@ -230,7 +237,12 @@ fn sources(field: &Field<'_>, names: ModelNames<'_>, problems: &mut Problems) ->
 
 fn nested_parameters(span: &Span, field: &Field<'_>, problems: &mut Problems) {
     let hint = "parameters stand directly under the name: `math = { weight = 0.7 }`".to_owned();
-    problems.push(span.clone(), field.path.clone(), format!("unknown parameter {}", listed(["parameters"])), Some(hint));
+    problems.push(
+        span.clone(),
+        field.path.clone(),
+        format!("unknown parameter {}", listed(["parameters"])),
+        Some(hint),
+    );
 }
 
 fn source(model: Node, parameters: Option<Node>) -> Node {

@@ -77,6 +77,8 @@ pub struct MergeEntry {
     pub settings: Vec<Setting>,
     /// `seed`, in force where it is no axis.
     pub seed: u64,
+    /// Whether all axes could be read. Where not, what misses them is no further mistake.
+    pub complete: bool,
 }
 
 /// What an axis sets.

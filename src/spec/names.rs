@@ -14,6 +14,8 @@ pub struct ModelNames<'a> {
     pub models: &'a [(String, ModelRef)],
     /// The spec itself: what stands in it is held to the short names and may hold nothing unknown.
     pub spec: &'a Arc<Source>,
+    /// Whether documents have all their values.
+    pub complete: bool,
 }
 
 impl ModelNames<'_> {
@@ -63,5 +65,9 @@ impl Reading for ModelNames<'_> {
 
     fn refuses_unknown(&self, span: &Span) -> bool {
         self.in_spec(span)
+    }
+
+    fn is_complete(&self) -> bool {
+        self.complete
     }
 }

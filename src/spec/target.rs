@@ -42,7 +42,8 @@ pub fn target(text: &str, document: &Node, names: &ModelNames<'_>) -> Result<Tar
     if let Some((_, key)) = TOP_KEYS.iter().find(|(name, _)| *name == text) {
         return Ok(Target::Places(vec![DocumentPath(vec![Step::Key((*key).to_owned())])]));
     }
-    let malformed = || TargetError { message: format!("`{text}` is not a place in a merge"), hint: format!("expected {FORMS}") };
+    let malformed =
+        || TargetError { message: format!("`{text}` is not a place in a merge"), hint: format!("expected {FORMS}") };
     // `models.math.weight` is how the place reads in the spec.
     let by_model = text.strip_prefix("models.").unwrap_or(text);
     if let Some(places) = on_model(by_model, document, names).transpose()? {
@@ -66,10 +67,10 @@ pub fn target(text: &str, document: &Node, names: &ModelNames<'_>) -> Result<Tar
     }
     // Trying it out on a copy tells whether the place can exist.
     let probe = Node { value: Value::Null, span: document.span.clone() };
-    document.clone().put(&path, probe).map_err(|error| TargetError {
-        message: error.to_string(),
-        hint: format!("expected {FORMS}"),
-    })?;
+    document
+        .clone()
+        .put(&path, probe)
+        .map_err(|error| TargetError { message: error.to_string(), hint: format!("expected {FORMS}") })?;
     Ok(Target::Places(vec![path]))
 }
 

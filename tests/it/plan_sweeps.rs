@@ -45,7 +45,9 @@ fn the_study_has_its_nineteen_rows_under_their_published_names() {
 fn the_quickstart_has_nine_rows() {
     let (sweep, plan) = open("quickstart.toml");
     assert_eq!(plan.trials.len(), 9);
-    assert!(sweep.evaluate.include_path.as_ref().is_some_and(|path| path.is_absolute() && path.ends_with("sweeps/tasks")));
+    assert!(
+        sweep.evaluate.include_path.as_ref().is_some_and(|path| path.is_absolute() && path.ends_with("sweeps/tasks"))
+    );
     assert!(sweep.evaluate.python.ends_with("sweeps/../.venv/bin/python"));
     assert!(sweep.limits.keep_models);
     insta::assert_snapshot!("quickstart", lines(&plan));

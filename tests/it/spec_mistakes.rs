@@ -21,8 +21,11 @@ fn said(path: &Path) -> String {
 
 #[test]
 fn every_broken_spec_is_told_all_its_mistakes() {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir(fixtures()).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(fixtures())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file())
+        .collect();
     files.sort();
     assert!(files.len() >= 16);
     for file in files {
