@@ -263,13 +263,20 @@ def train(args):
     while step < args.steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, args.steps, args.learning_rate, args.warm_up)
-        loss, count = trainee.sums([encoded[i] for i in plan[step]], args)
-        (loss / count).backward()
+        batch = [encoded[i] for i in plan[step]]
+        # The loss is the mean over all answer tokens of the batch. Going
+        # through it in small parts gives the same gradient in less memory.
+        count = sum(len(ids) - prompt_length for ids, prompt_length in batch)
+        total = 0.0
+        for start in range(0, len(batch), args.micro_batch):
+            loss, _ = trainee.sums(batch[start : start + args.micro_batch], args)
+            (loss / count).backward()
+            total += loss.item()
         torch.nn.utils.clip_grad_norm_(trainee.trainable.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         step += 1
-        history.append(round(loss.item() / count, 4))
+        history.append(round(total / count, 4))
         recent = history[-10:]
         print(f"step {step}/{args.steps}  loss {history[-1]:.4f}  mean of last {len(recent)} {sum(recent) / len(recent):.4f}  "
               f"{seconds + time.time() - started:.0f} s", flush=True)
@@ -378,6 +385,7 @@ def main():
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--micro-batch", type=int, default=2, help="rows computed at once; changes memory and speed, not the result")
     parser.add_argument("--max-tokens", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--warm-up", type=int, default=10)
