@@ -329,7 +329,8 @@ pub async fn run(
             }
         }
     };
-    // Children that outlive the leader would keep the pipe open (and a GPU busy); after this, the pipe ends.
+    // Children that outlive the leader would keep the pipe open (and a GPU busy); after this, the pipe ends. Where there
+    // are none, the group's id is free again, but only for an instant.
     drop(group);
     let drained = async {
         while let Ok(n_bytes @ 1..) = read_some(&mut stderr, &mut buffer).await {

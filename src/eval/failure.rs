@@ -97,6 +97,9 @@ pub enum Cause {
     /// More documents asked for than the task has.
     #[error("a limit is larger than the {0} documents of its task")]
     LimitBeyondDocuments(u64),
+    /// The disk is full.
+    #[error("no space left on the disk")]
+    DiskFull,
     /// The memory of the GPU is full.
     #[error("out of GPU memory")]
     OutOfGpuMemory,
@@ -131,7 +134,10 @@ impl Cause {
             Self::UnknownTask(_) => "`python -m lm_eval ls tasks` lists the stock ones; own ones need `include_path`".to_owned(),
             Self::UnknownBackend(_) => "`model` in `evaluate` is `hf`, `vllm`, `dummy` or another back end of the harness".to_owned(),
             Self::MissingPackage(package) => install_hint(package),
-            Self::DatasetUnreachable(_) | Self::MetricUnreachable(_) => {
+            Self::MetricUnreachable(_) => {
+                "run once with network, or put the metric's folder into the working directory of the harness".to_owned()
+            }
+            Self::DatasetUnreachable(_) => {
                 "run once with network and without the offline variables, so that the caches fill".to_owned()
             }
             Self::DataFile(_) => "relative `data_files` start at the working directory of the harness: write absolute ones".to_owned(),
@@ -145,6 +151,7 @@ impl Cause {
             Self::UnknownSetting(_) => "this program is made for lm_eval 0.4.13".to_owned(),
             Self::LimitBeyondDocuments(n_documents) => format!("set its `limit` to {n_documents} or leave it out"),
             Self::OutOfGpuMemory => "lower `batch_size` (and `gpu_memory_utilization` with vllm), or use a smaller dtype".to_owned(),
+            Self::DiskFull => "make room, or set `HF_HOME` and the results folder to another disk".to_owned(),
             Self::OutOfMemory => "lower `batch_size`, or use a smaller dtype".to_owned(),
             Self::NotSaved => "the disk may be full, or the results folder not writable".to_owned(),
             _ => return None,
@@ -268,6 +275,9 @@ fn in_tail(tail: &[String]) -> Option<Cause> {
     if any(tail, "can't allocate memory").is_some() {
         return Some(Cause::OutOfMemory);
     }
+    if any(tail, "No space left on device").is_some() {
+        return Some(Cause::DiskFull);
+    }
     if any(tail, "agg_gpirt").is_some() && any(tail, "IndexError").is_some() {
         return Some(Cause::TinyLimited);
     }
@@ -303,6 +313,7 @@ fn in_line(line: &str) -> Option<Cause> {
         .or_else(|| found("attempted to use '", "' LM type").map(|name| package(&name)))
         .or_else(|| found("Couldn't reach '", "' on the Hub").map(Cause::DatasetUnreachable))
         .or_else(|| found("Couldn't find any data file at ", ". ").map(Cause::DatasetUnreachable))
+        .or_else(|| found("Dataset '", "' doesn't exist on the Hub").map(Cause::DatasetUnreachable))
         .or_else(|| found("Unable to find '", "'").map(Cause::DataFile))
         .or_else(|| found("Module '", "' doesn't exist on the Hugging Face Hub").map(Cause::MetricUnreachable))
         .or_else(|| found("Attempted to run task: ", " which is marked as unsafe").map(Cause::CodeNotAllowed))
@@ -314,6 +325,9 @@ fn in_line(line: &str) -> Option<Cause> {
                 .and_then(|_| found("in directory ", ". "))
                 .map(Cause::ModelFolder)
         })
+        .or_else(|| found("Can't load tokenizer for '", "'").map(Cause::ModelFolder))
+        .or_else(|| found("Unrecognized model in ", ". Should have").map(Cause::ModelFolder))
+        .or_else(|| found("OSError: ", " does not appear to have a file named").map(Cause::ModelFolder))
         .or_else(|| found("__init__() got an unexpected keyword argument '", "'").map(Cause::ModelArgument))
         .or_else(|| found("In this case, k=", ".").and_then(|n| n.parse().ok()).map(Cause::LimitBeyondDocuments))
 }

@@ -141,7 +141,7 @@ pub async fn evaluate(
         Err(error) => return Err(EvalFailure::after(finished, error.into(), &logs.stderr)),
     };
     let mut facts = results.facts;
-    let notes = notes(settings, &results.scores, reader.device.as_deref());
+    let notes = notes(settings, call, &results.scores, reader.device.as_deref());
     facts.device = reader.device.or(facts.device);
     Ok(Evaluated {
         scores: results.scores,
@@ -158,12 +158,24 @@ fn unwritable(path: &Path, source: std::io::Error) -> EvalFailure {
     EvalFailure::before_start(Cause::Folder { path: path.to_owned(), source })
 }
 
-fn notes(settings: &Settings, scores: &[Score], device: Option<&str>) -> Vec<String> {
+fn notes(settings: &Settings, call: &Call, scores: &[Score], device: Option<&str>) -> Vec<String> {
     let mut notes: Vec<String> = scores
         .iter()
         .filter(|score| score.value.is_none())
         .map(|score| format!("task `{}`: `{}` (filter `{}`) is not a number", score.task, score.metric, score.filter))
         .collect();
+    // The harness passes over the number where a definition says 0.
+    for task in &call.tasks {
+        let used = scores.iter().find(|score| score.task == task.name).and_then(|score| score.num_fewshot);
+        if let (Some(asked), Some(used)) = (call.num_fewshot, used)
+            && asked != used
+        {
+            notes.push(format!(
+                "task `{}` ran with {used} few-shot examples: its definition holds against {asked}",
+                task.name
+            ));
+        }
+    }
     let asked = settings.device.as_deref().unwrap_or_default();
     if let Some(device) = device.filter(|device| asked.starts_with("cuda") && !device.starts_with("cuda")) {
         notes.push(format!("device `{asked}` was asked for, and the model ran on `{device}`"));

@@ -67,6 +67,27 @@ fn failures_that_were_not_captured_are_recognised_by_their_line() {
             "the Python package `torch` is not installed beside the harness",
         ),
         (
+            "datasets.exceptions.DatasetNotFoundError: Dataset 'a/b' doesn't exist on the Hub or cannot be accessed.",
+            "data set `a/b` is neither in the cache nor reachable",
+        ),
+        (
+            "OSError: /m does not appear to have a file named config.json. Checkout 'https://huggingface.co//m/tree/main' for available files.",
+            "`/m` cannot be loaded as a model",
+        ),
+        (
+            "OSError: Error no file named model.safetensors, or pytorch_model.bin, found in directory /m.",
+            "`/m` cannot be loaded as a model",
+        ),
+        (
+            "ValueError: Unrecognized model in /m. Should have a `model_type` key in its config.json.",
+            "`/m` cannot be loaded as a model",
+        ),
+        (
+            "OSError: Can't load tokenizer for '/m'. If you were trying to load it from",
+            "`/m` cannot be loaded as a model",
+        ),
+        ("OSError: [Errno 28] No space left on device", "no space left on the disk"),
+        (
             "/usr/bin/python3: No module named lm_eval",
             "the Python package `lm_eval` is not installed beside the harness",
         ),

@@ -15,7 +15,7 @@ use mergesweep::process::{Cancel, cancellation};
 use crate::support::{fake_settings, plain_python, require_python, settings};
 
 fn run(settings: &Settings, folder: &Path, cancel: &Cancel) -> (Result<Evaluated, EvalFailure>, Vec<HarnessEvent>) {
-    let call = Call { tasks: settings.tasks.clone(), num_fewshot: None, runs_code: false };
+    let call = Call { tasks: settings.tasks.clone(), num_fewshot: settings.num_fewshot, runs_code: false };
     let known = KnownTasks::new();
     let mut events = Vec::new();
     let request = Request {
@@ -95,6 +95,16 @@ fn a_gpu_asked_for_and_not_used_is_noted_with_a_number_that_is_none() {
     ];
     assert_eq!(evaluated.notes, expected);
     assert_eq!((evaluated.scores[0].value, evaluated.facts.device.as_deref()), (None, Some("cpu")));
+}
+
+#[test]
+fn a_few_shot_number_that_the_harness_passes_over_is_noted() {
+    let Some(python) = plain_python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let mut settings = fake_settings(&python, &["facts"], "zero-shot");
+    settings.num_fewshot = Some(5);
+    let (result, _) = run(&settings, folder.path(), &Cancel::never());
+    assert_eq!(result.unwrap().notes, ["task `facts` ran with 0 few-shot examples: its definition holds against 5"]);
 }
 
 #[test]

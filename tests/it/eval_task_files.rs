@@ -1,8 +1,10 @@
 //! Task definitions read without Python.
 
 use std::fs;
+use std::path::Path;
 
 use mergesweep::eval::preflight::runs_code;
+use mergesweep::eval::task::PRESETS;
 use mergesweep::eval::task_files::read;
 
 #[test]
@@ -35,4 +37,18 @@ fn names_code_and_versions_are_read_through_includes_and_function_tags() {
     assert!(tasks["all"].is_group && tasks["all"].runs_code);
     assert!(runs_code(&tasks, "coded") && runs_code(&tasks, "humaneval") && !runs_code(&tasks, "plain"));
     assert!(read(&folder.path().join("absent")).is_empty());
+}
+
+#[test]
+fn the_offline_task_pack_and_the_table_of_columns_agree() {
+    let pack = read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("sweeps/tasks"));
+    let stock = ["humaneval", "tinyArc", "tinyGSM8k", "tinyHellaswag", "tinyMMLU", "tinyTruthfulQA", "tinyWinogrande"];
+    let mut of_table: Vec<&str> =
+        PRESETS.iter().map(|preset| preset.task).filter(|task| !stock.contains(task)).collect();
+    of_table.sort_unstable();
+    of_table.dedup();
+    assert_eq!(pack.keys().collect::<Vec<_>>(), of_table);
+    let code: Vec<&str> = pack.iter().filter(|(_, file)| file.runs_code).map(|(name, _)| name.as_str()).collect();
+    assert_eq!(code, ["humaneval_local"]);
+    assert!(pack.values().all(|file| !file.is_group && file.version.as_deref() == Some("1.0")));
 }
