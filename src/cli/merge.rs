@@ -10,6 +10,7 @@ use clap::{ArgAction, Args};
 use super::{Failure, default_python, locator, print, usage, warn};
 use crate::config::{Dtype, parse};
 use crate::exit_code::{self, Exit};
+use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
 use crate::model::ModelRef;
 
@@ -19,9 +20,10 @@ use ignored::Ignored;
 
 /// Merge models as a mergekit config says, into a folder that transformers loads
 ///
-/// A drop-in for `mergekit-yaml CONFIG OUT`: same config dialect, same options, same results up to rounding. Model paths in
-/// the config are relative to the current folder. The output appears when it is complete, and an older output of a merge
-/// is then replaced as a whole. Random methods draw from `--random-seed`, whatever the number of threads.
+/// A drop-in for `mergekit-yaml CONFIG OUT`: same config dialect, same options, same
+/// results up to rounding. Model paths in the config are relative to the current folder.
+/// The output appears when it is complete; an older output of a merge is then replaced
+/// as a whole. Random methods draw from `--random-seed`, whatever the number of threads.
 ///
 /// Examples:
 ///   mergesweep merge ties.yml merged
@@ -79,7 +81,7 @@ pub(super) struct MergeArgs {
     /// Threads [default: one for every core]
     #[arg(short = 'j', long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     num_threads: Option<u16>,
-    /// Say how every model and tensor is used; repeat for nothing more
+    /// List every tensor with its inputs before merging; repeating it adds nothing
     #[arg(short = 'v', long = "verbose", action = ArgAction::Count)]
     verbose: u8,
     /// Show errors only: no progress, warnings or notes
@@ -183,7 +185,10 @@ fn describe(args: &MergeArgs, plan: &MergePlan) -> Result<(), Failure> {
     let recipes = &plan.recipes.recipes;
     if args.verbose > 0 {
         for recipe in recipes {
-            warn(&format!("{} {:?} {} -> {}: {:?}", recipe.name, recipe.shape, recipe.working, recipe.out, recipe.operation));
+            let input = |input: &RecipeInput| format!("{}:{}", plan.sources[input.source].key, input.tensor);
+            let inputs: Vec<String> = recipe.inputs.iter().map(input).collect();
+            let Recipe { name, shape, working, out, .. } = recipe;
+            warn(&format!("{name} {shape:?} {working} -> {out} from {}", inputs.join(", ")));
         }
     }
     if args.dry_run {

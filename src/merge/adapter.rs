@@ -1,8 +1,8 @@
 //! A PEFT LoRA adapter, applied to its base model's tensors while they are read.
 //!
 //! `W + scaling * B A` (transposed where the config says `fan_in_fan_out`), `scaling = alpha / r`, or `alpha / sqrt(r)`
-//! with rslora (LoRA: arXiv:2106.09685). The product is computed in f32 by candle, the change rounded to the tensor's
-//! dtype before it is added, as PEFT's `merge_and_unload` does. Which modules have an adapter is told by the adapter's
+//! with rslora (LoRA: arXiv:2106.09685). The product is computed in f32 by candle, added in f32 and rounded once to the
+//! tensor's dtype, as PEFT's `merge_and_unload` does; like there, the change of an embedding is rounded by itself first. Which modules have an adapter is told by the adapter's
 //! own tensors; everything that is not plain LoRA is refused rather than left out.
 
 use std::borrow::Cow;
@@ -19,6 +19,9 @@ use crate::config::Dtype;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// Ranks are padded to a multiple of this.
+const RANK: usize = 8;
 
 /// Elements of the product that are held at a time.
 const PART: usize = 1 << 21;
@@ -56,6 +59,16 @@ pub enum AdapterError {
         file: PathBuf,
         /// The tensor.
         tensor: String,
+    },
+    /// A copy of a base model's tensor that is none.
+    #[error("`{}`: `{tensor}` is not what the base model `{}` has: this adapter brings its own embedding (merge it with PEFT's `merge_and_unload` first)", .file.display(), .base.display())]
+    OwnEmbedding {
+        /// The adapter's weights.
+        file: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The base model.
+        base: PathBuf,
     },
     /// One half of a pair without the other.
     #[error("`{}`: module `{module}`: expected both `lora_A` and `lora_B`, found one of them", .file.display())]
@@ -109,7 +122,7 @@ pub enum AdapterError {
         /// The module.
         module: String,
         /// Why.
-        source: candle_core::Error,
+        source: Box<candle_core::Error>,
     },
 }
 
@@ -173,6 +186,7 @@ struct Pair {
     b: String,
     scaling: f32,
     transposed: bool,
+    embedding: bool,
 }
 
 impl Adapter {
@@ -186,7 +200,14 @@ impl Adapter {
         refuse(&config_file, &config)?;
         let weights = Checkpoint::open_file(&file)?;
         let mut halves: BTreeMap<String, [Option<String>; 2]> = BTreeMap::new();
-        for tensor in weights.tensors().keys() {
+        for (tensor, info) in weights.tensors() {
+            // PEFT keeps a copy of embeddings that have an adapter.
+            if let Some(module) = stripped(tensor).strip_suffix(".base_layer.weight") {
+                if !is_copy(base, &format!("{module}.weight"), &weights, info) {
+                    return Err(AdapterError::OwnEmbedding { file, tensor: tensor.clone(), base: base.folder.clone() });
+                }
+                continue;
+            }
             let (module, half) =
                 half(tensor).ok_or_else(|| AdapterError::Tensor { file: file.clone(), tensor: tensor.clone() })?;
             halves.entry(module.to_owned()).or_default()[half] = Some(tensor.clone());
@@ -198,8 +219,9 @@ impl Adapter {
             let Some(tensor) = base.tensor(&target) else {
                 return Err(AdapterError::Module { file, module, base: base.folder.clone() });
             };
-            let transposed = config.fan_in_fan_out || a.ends_with("lora_embedding_A");
-            let pair = Pair { module, a, b, scaling: 0.0, transposed };
+            let embedding = a.ends_with("lora_embedding_A");
+            let transposed = config.fan_in_fan_out || embedding;
+            let pair = Pair { module, a, b, scaling: 0.0, transposed, embedding };
             let rank = check_shapes(&file, &weights, &pair, tensor)?;
             let scaling = scaling(&config_file, &file, &config, &pair.module, rank)?;
             pairs.insert(target, Pair { scaling, ..pair });
@@ -224,12 +246,15 @@ impl Adapter {
         self.add(pair, &tensor.shape, dtype, &bytes).map(Cow::Owned).map_err(|source| AdapterError::Product {
             file: self.file.clone(),
             module: pair.module.clone(),
-            source,
+            source: Box::new(source),
         })
     }
 
     fn add(&self, pair: &Pair, shape: &[usize], dtype: Dtype, bytes: &[u8]) -> Result<Vec<u8>, candle_core::Error> {
         let (a, b) = (self.matrix(&pair.a)?, self.matrix(&pair.b)?);
+        // Zeros add nothing, and a rank of whole vectors takes the path that sums as torch does.
+        let padding = a.dims()[0].next_multiple_of(RANK) - a.dims()[0];
+        let (a, b) = (a.pad_with_zeros(0, 0, padding)?, b.pad_with_zeros(1, 0, padding)?);
         let (left, right) = if pair.transposed { (a.t()?.contiguous()?, b.t()?.contiguous()?) } else { (b, a) };
         let (n_rows, n_columns) = (shape[0], shape[1]);
         let part = PART.div_ceil(n_columns.max(1));
@@ -239,7 +264,9 @@ impl Adapter {
             let product = left.narrow(0, first, rows)?.contiguous()?.matmul(&right)?;
             let mut change: Vec<f32> = product.flatten_all()?.to_vec1()?;
             change.iter_mut().for_each(|value| *value *= pair.scaling);
-            f32::round_to(&mut change, dtype);
+            if pair.embedding {
+                f32::round_to(&mut change, dtype);
+            }
             let range = first * n_columns * dtype.size()..(first + rows) * n_columns * dtype.size();
             add_part(&bytes[range], dtype, &change, &mut merged);
         }
@@ -264,7 +291,7 @@ fn cast(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {
     cast
 }
 
-/// Adds a change to numbers of the same dtype, and rounds once more.
+/// Adds a change to numbers of that dtype, and rounds.
 fn add_part(bytes: &[u8], dtype: Dtype, change: &[f32], merged: &mut Vec<u8>) {
     let from = merged.len();
     merged.resize(from + bytes.len(), 0);
@@ -282,8 +309,7 @@ fn add_part(bytes: &[u8], dtype: Dtype, change: &[f32], merged: &mut Vec<u8>) {
 }
 
 fn refuse(file: &Path, config: &Config) -> Result<(), AdapterError> {
-    let unsupported =
-        |setting, found: String| Err(AdapterError::Unsupported { file: file.to_owned(), setting, found });
+    let unsupported = |setting, found: String| Err(AdapterError::Unsupported { file: file.to_owned(), setting, found });
     if let Some(kind) = config.peft_type.as_ref().filter(|kind| *kind != "LORA") {
         return unsupported("peft_type", kind.clone());
     }
@@ -302,9 +328,20 @@ fn refuse(file: &Path, config: &Config) -> Result<(), AdapterError> {
     Ok(())
 }
 
+/// Whether a tensor of the adapter holds the same numbers as one of the base model.
+fn is_copy(base: &Checkpoint, name: &str, weights: &Checkpoint, info: &Tensor) -> bool {
+    let Some(original) = base.tensor(name).filter(|original| original.shape == info.shape) else { return false };
+    let (Some(from), Some(to)) = (original.dtype(), info.dtype()) else { return false };
+    from == to && base.bytes(original) == weights.bytes(info)
+}
+
+fn stripped(tensor: &str) -> &str {
+    tensor.strip_prefix("base_model.model.").unwrap_or(tensor)
+}
+
 /// The module a tensor of an adapter belongs to, and 0 for its `lora_A`, 1 for its `lora_B`.
 fn half(tensor: &str) -> Option<(&str, usize)> {
-    let name = tensor.strip_prefix("base_model.model.").unwrap_or(tensor);
+    let name = stripped(tensor);
     let ends = [(".lora_A.weight", 0), (".lora_B.weight", 1), (".lora_embedding_A", 0), (".lora_embedding_B", 1)];
     ends.iter().find_map(|(end, half)| Some((name.strip_suffix(end)?, *half)))
 }
@@ -354,7 +391,8 @@ fn pattern_value(
         if name.contains(|c: char| !(c.is_alphanumeric() || matches!(c, '_' | '.' | '-'))) {
             return Err(AdapterError::Pattern { file: file.to_owned(), setting, found: pattern.clone() });
         }
-        let end = module.strip_suffix(name).is_some_and(|before| before.is_empty() || (!whole && before.ends_with('.')));
+        let end =
+            module.strip_suffix(name).is_some_and(|before| before.is_empty() || (!whole && before.ends_with('.')));
         if end {
             return Ok(value.as_f64());
         }
@@ -363,6 +401,7 @@ fn pattern_value(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -380,7 +419,10 @@ mod tests {
 
     #[test]
     fn halves_are_told_by_their_names() {
-        assert_eq!(half("base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"), Some(("model.layers.0.mlp.up_proj", 1)));
+        assert_eq!(
+            half("base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"),
+            Some(("model.layers.0.mlp.up_proj", 1))
+        );
         assert_eq!(half("base_model.model.model.embed_tokens.lora_embedding_A"), Some(("model.embed_tokens", 0)));
         assert_eq!(half("base_model.model.lm_head.weight"), None);
     }

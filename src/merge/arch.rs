@@ -56,12 +56,8 @@ struct Definition {
 
 /// Norms before attention and before the feed-forward block: the common layout.
 const PLAIN_NORMS: [&str; 2] = ["input_layernorm.weight", "post_attention_layernorm.weight"];
-const ATTENTION: [&str; 4] = [
-    "self_attn.q_proj.weight",
-    "self_attn.k_proj.weight",
-    "self_attn.v_proj.weight",
-    "self_attn.o_proj.weight",
-];
+const ATTENTION: [&str; 4] =
+    ["self_attn.q_proj.weight", "self_attn.k_proj.weight", "self_attn.v_proj.weight", "self_attn.o_proj.weight"];
 const MLP: [&str; 3] = ["mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"];
 const QK_NORMS: [&str; 2] = ["self_attn.q_norm.weight", "self_attn.k_norm.weight"];
 const QKV_BIASES: [&str; 3] = ["self_attn.q_proj.bias", "self_attn.k_proj.bias", "self_attn.v_proj.bias"];
@@ -235,7 +231,11 @@ fn count_layers(checkpoint: &Checkpoint, layers: &str) -> usize {
     let numbers = checkpoint.tensors().keys().filter_map(|name| split_layer(name));
     // Numbers come from a file's text: one that no tensor count could reach must not size a list.
     let limit = checkpoint.tensors().len();
-    numbers.filter(|(prefix, number, _)| *prefix == layers && *number < limit).map(|(_, number, _)| number + 1).max().unwrap_or(0)
+    numbers
+        .filter(|(prefix, number, _)| *prefix == layers && *number < limit)
+        .map(|(_, number, _)| number + 1)
+        .max()
+        .unwrap_or(0)
 }
 
 #[cfg(test)]

@@ -192,9 +192,10 @@ impl Checkpoint {
     /// A whole number of the config, at the top or in the part about text.
     pub fn config_number(&self, keys: &[&str]) -> Option<usize> {
         let text = self.config.get("text_config").and_then(Value::as_object);
-        [Some(&self.config), text].into_iter().flatten().find_map(|config| {
-            keys.iter().find_map(|key| config.get(*key)?.as_u64()?.try_into().ok())
-        })
+        [Some(&self.config), text]
+            .into_iter()
+            .flatten()
+            .find_map(|config| keys.iter().find_map(|key| config.get(*key)?.as_u64()?.try_into().ok()))
     }
 
     /// The first of `architectures`.
@@ -245,7 +246,7 @@ fn open_weights(folder: &Path) -> Result<(Vec<Mmap>, BTreeMap<String, Tensor>), 
         }
     }
     for (tensor, shard) in weight_map {
-        if !tensors.get(&tensor).is_some_and(|found| names[found.shard] == shard) {
+        if tensors.get(&tensor).is_none_or(|found| names[found.shard] != shard) {
             return Err(CheckpointError::MissingInShard { index, tensor, shard });
         }
     }
@@ -289,7 +290,9 @@ fn map_file(file: &File) -> std::io::Result<Mmap> {
 }
 
 fn no_weights(folder: &Path) -> CheckpointError {
-    let other = |name: &String| name.ends_with(".bin") || name.ends_with(".gguf") || name.ends_with(".pt") || name.ends_with(".pth");
+    let other = |name: &String| {
+        name.ends_with(".bin") || name.ends_with(".gguf") || name.ends_with(".pt") || name.ends_with(".pth")
+    };
     let mut found: Vec<String> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()

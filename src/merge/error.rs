@@ -30,7 +30,7 @@ pub enum MergeError {
     Adapter(#[from] AdapterError),
     /// Models and config that do not fit together.
     #[error(transparent)]
-    Recipe(#[from] RecipeError),
+    Recipe(Box<RecipeError>),
     /// Files beside the weights that are missing.
     #[error(transparent)]
     Sidecar(#[from] SidecarError),
@@ -50,6 +50,12 @@ pub enum MergeError {
     /// Stopped by the caller.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl From<RecipeError> for MergeError {
+    fn from(error: RecipeError) -> Self {
+        Self::Recipe(Box::new(error))
+    }
 }
 
 fn describe(tokenizer: &Tokenizer) -> String {

@@ -140,7 +140,9 @@ pub enum RecipeError {
         input: String,
     },
     /// A number format that cannot be merged.
-    #[error("merging `{tensor}`: `{input}` of `{model}`: expected bfloat16, float16, float32 or float64, found {found}")]
+    #[error(
+        "merging `{tensor}`: `{input}` of `{model}`: expected bfloat16, float16, float32 or float64, found {found}"
+    )]
     TensorDtype {
         /// Output tensor.
         tensor: String,
@@ -334,7 +336,13 @@ fn layout<'a>(
         match members.first() {
             Some(first) if n_layers != end - start => {
                 let (first, expected) = (first.listed.model.to_string(), n_layers);
-                return Err(RecipeError::SliceLengths { slice: number, first, expected, model: model(), found: end - start });
+                return Err(RecipeError::SliceLengths {
+                    slice: number,
+                    first,
+                    expected,
+                    model: model(),
+                    found: end - start,
+                });
             }
             _ => n_layers = end - start,
         }
@@ -404,18 +412,20 @@ impl<'a> Planner<'a> {
     ) -> Result<(), RecipeError> {
         let named: Vec<(Member<'a>, String)> =
             layout.members.iter().map(|member| (*member, input_name(member))).collect();
-        let present = |(member, input): &(Member<'_>, String)| {
-            self.sources[member.source].checkpoint.tensor(input).is_some()
-        };
+        let present =
+            |(member, input): &(Member<'_>, String)| self.sources[member.source].checkpoint.tensor(input).is_some();
         if part.optional && !named.iter().any(present) {
             return Ok(());
         }
-        let mut found: Vec<Found<'a>> =
-            named.into_iter().map(|(member, input)| self.find(layout, member, name, input)).collect::<Result<_, _>>()?;
+        let mut found: Vec<Found<'a>> = named
+            .into_iter()
+            .map(|(member, input)| self.find(layout, member, name, input))
+            .collect::<Result<_, _>>()?;
         let shape = self.shape(name, &found)?;
-        let working = self.config.dtype.unwrap_or_else(|| {
-            found.iter().map(|input| input.dtype).reduce(Dtype::promote).unwrap_or(Dtype::F32)
-        });
+        let working = self
+            .config
+            .dtype
+            .unwrap_or_else(|| found.iter().map(|input| input.dtype).reduce(Dtype::promote).unwrap_or(Dtype::F32));
         let base = layout.base.filter(|_| self.config.method.spec().inputs != Inputs::Any);
         self.put_in_order(&mut found, base);
         let inputs: Vec<Asked<'_>> = found
@@ -429,10 +439,8 @@ impl<'a> Planner<'a> {
         let tensor = operation::Tensor { name, t, row_len: shape.last().copied().unwrap_or(1) };
         let operation =
             operation::resolve(self.config, layout.slice, &inputs, base.is_some(), tensor, self.choices.seed)?;
-        let inputs = found
-            .into_iter()
-            .map(|input| RecipeInput { source: input.member.source, tensor: input.tensor })
-            .collect();
+        let inputs =
+            found.into_iter().map(|input| RecipeInput { source: input.member.source, tensor: input.tensor }).collect();
         let out = self.config.out_dtype.unwrap_or(working);
         self.recipes.push(Recipe { name: name.to_owned(), shape, working, out, inputs, operation });
         Ok(())
@@ -464,7 +472,8 @@ impl<'a> Planner<'a> {
         let model = || source.model.to_string();
         let own = source.checkpoint.tensor(&name).map(|tensor| (name.clone(), tensor));
         // A model that ties its head lends the embedding to those that do not.
-        let lent = || (name == HEAD).then(|| source.checkpoint.tensor(EMBEDDING).map(|tensor| (EMBEDDING.to_owned(), tensor)));
+        let lent =
+            || (name == HEAD).then(|| source.checkpoint.tensor(EMBEDDING).map(|tensor| (EMBEDDING.to_owned(), tensor)));
         let Some((tensor, info)) = own.or_else(|| lent().flatten()) else {
             let n_layers = source.architecture.n_layers;
             let (start, end) = member.listed.layer_range.unwrap_or((0, n_layers));

@@ -54,7 +54,9 @@ pub enum SidecarError {
         folder: PathBuf,
     },
     /// A chat template that is no Jinja text.
-    #[error("`chat_template`: expected `auto` or a Jinja template of at least 20 characters, found `{found}` (mergekit's built-in templates are not supported yet: give the text itself)")]
+    #[error(
+        "`chat_template`: expected `auto` or a Jinja template of at least 20 characters, found `{found}` (mergekit's built-in templates are not supported yet: give the text itself)"
+    )]
     ChatTemplate {
         /// What stands there.
         found: String,

@@ -86,6 +86,7 @@ fn key(model: &ModelRef, depth: usize) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

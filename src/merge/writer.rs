@@ -148,9 +148,10 @@ fn create_shard(
         infos.push((recipe.name.clone(), info));
     }
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let metadata = Metadata::new(Some(metadata), infos)
-        .map_err(|source| OutputError::Header { file: path.to_owned(), source })?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|source| OutputError::Json { file: path.to_owned(), source })?;
+    let metadata =
+        Metadata::new(Some(metadata), infos).map_err(|source| OutputError::Header { file: path.to_owned(), source })?;
+    let mut header =
+        serde_json::to_vec(&metadata).map_err(|source| OutputError::Json { file: path.to_owned(), source })?;
     let data_start = (8 + header.len()).next_multiple_of(PAGE);
     header.resize(data_start - 8, b' ');
     for index in ordered {

@@ -9,8 +9,7 @@ use tempfile::TempDir;
 
 use crate::merge_support::{copy_model, failure, fixture, options, refusal, safetensors};
 
-const AVERAGE: &str =
-    "merge_method: linear\nmodels:\n- { model: math, parameters: { weight: 1 } }\n- { model: code, parameters: { weight: 1 } }\n";
+const AVERAGE: &str = "merge_method: linear\nmodels:\n- { model: math, parameters: { weight: 1 } }\n- { model: code, parameters: { weight: 1 } }\n";
 
 /// The message of averaging two models, one of which was broken.
 fn broken(options: &MergeOptions, break_it: impl FnOnce(&Path)) -> String {
@@ -114,7 +113,8 @@ fn other_broken_folders() {
         broken(&options(), |model| {
             fs::copy(model.join("model.safetensors"), model.join("one.safetensors")).unwrap();
             fs::rename(model.join("model.safetensors"), model.join("two.safetensors")).unwrap();
-            let index = r#"{"weight_map": {"lm_head.weight": "one.safetensors", "model.norm.weight": "two.safetensors"}}"#;
+            let index =
+                r#"{"weight_map": {"lm_head.weight": "one.safetensors", "model.norm.weight": "two.safetensors"}}"#;
             fs::write(model.join("model.safetensors.index.json"), index).unwrap();
         }),
         broken(&options(), |model| {
@@ -159,7 +159,10 @@ fn configs_that_no_models_satisfy() {
         of(&models("merge_method: linear", &["math", "code"])),
         of(&models("merge_method: passthrough", &["math", "code"])),
         of(&models("merge_method: della\nbase_model: inputs/base\nparameters: { weight: 1, density: 0.9 }", &["math"])),
-        of(&models("merge_method: dare_ties\nbase_model: inputs/base\nparameters: { weight: 1, density: -0.1 }", &["math"])),
+        of(&models(
+            "merge_method: dare_ties\nbase_model: inputs/base\nparameters: { weight: 1, density: -0.1 }",
+            &["math"],
+        )),
         of(&models("merge_method: linear\nparameters: { weight: 1 }\ntokenizer_source: union", &["math"])),
     ];
     insta::assert_snapshot!(messages.join("\n"), @r#"

@@ -11,6 +11,8 @@ mod eval_preflight;
 mod eval_results;
 mod eval_task_files;
 mod layering;
+mod merge_adapter;
+mod merge_command;
 mod merge_output;
 mod merge_properties;
 mod merge_support;

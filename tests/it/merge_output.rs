@@ -37,8 +37,14 @@ fn shards_are_those_of_mergekit() {
 #[test]
 fn a_folder_has_what_transformers_needs() {
     let output = merge(AVERAGE);
-    let expected =
-        ["README.md", "config.json", "mergekit_config.yml", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+    let expected = [
+        "README.md",
+        "config.json",
+        "mergekit_config.yml",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
     assert_eq!(files(&output.path()), expected);
     assert_eq!(fs::read_to_string(output.path().join("mergekit_config.yml")).unwrap(), AVERAGE);
     for name in expected {

@@ -85,9 +85,8 @@ fn the_order_of_sources_does_not_matter() {
         ("breadcrumbs_ties", "weight: 0.7, density: 0.4"),
     ] {
         let text = |order: [usize; 3]| {
-            let sources = order.map(|index| {
-                format!("- {{ model: inputs/{}, parameters: {{ {parameters} }} }}\n", models[index])
-            });
+            let sources =
+                order.map(|index| format!("- {{ model: inputs/{}, parameters: {{ {parameters} }} }}\n", models[index]));
             let base = if method == "linear" { "" } else { "base_model: inputs/base\n" };
             format!("merge_method: {method}\n{base}dtype: float32\nmodels:\n{}", sources.concat())
         };
@@ -118,8 +117,11 @@ fn large_models(folder: &Path, dtype: Dtype) {
     f64::round_values(&mut base, dtype);
     for (name, salt) in [("base", 0), ("math", 2), ("code", 3)] {
         let changes = pseudo_random(ROWS * COLUMNS, salt);
-        let mut values: Vec<f64> =
-            base.iter().zip(changes).map(|(base, change)| if salt == 0 { *base } else { base + change / 16.0 }).collect();
+        let mut values: Vec<f64> = base
+            .iter()
+            .zip(changes)
+            .map(|(base, change)| if salt == 0 { *base } else { base + change / 16.0 })
+            .collect();
         f64::round_values(&mut values, dtype);
         let tensor = Numbers { dtype, shape: vec![ROWS, COLUMNS], values };
         write_model(&folder.join(name), &[("h.0.weight", tensor)]);

@@ -78,10 +78,8 @@ impl<R: Real> Kernel<R> {
         let rows = inputs.rows();
         let products: Vec<Products> = match axis {
             Axis::Whole => {
-                let pieces = inputs.fold::<R, Products>(
-                    || [0.0; 3],
-                    |sum, _, blocks| *sum = add(*sum, products(has_base, blocks)),
-                );
+                let pieces = inputs
+                    .fold::<R, Products>(|| [0.0; 3], |sum, _, blocks| *sum = add(*sum, products(has_base, blocks)));
                 vec![pieces.into_iter().fold([0.0; 3], add)]
             }
             Axis::Last => inputs

@@ -185,8 +185,11 @@ impl Cut {
 
 /// Bits of the models whose cut falls among equal magnitudes, in model order.
 fn tied_bits<R: Real>(inputs: &Inputs<'_>, cuts: &[Option<Cut>]) -> Vec<Vec<u64>> {
-    let tied: Vec<(usize, &Cut)> =
-        cuts.iter().enumerate().filter_map(|(model, cut)| Some((model + 1, cut.as_ref().filter(|cut| !cut.clean)?))).collect();
+    let tied: Vec<(usize, &Cut)> = cuts
+        .iter()
+        .enumerate()
+        .filter_map(|(model, cut)| Some((model + 1, cut.as_ref().filter(|cut| !cut.clean)?)))
+        .collect();
     if tied.is_empty() {
         return Vec::new();
     }
@@ -290,7 +293,8 @@ fn rescale_factors<R: Real>(inputs: &Inputs<'_>, masks: &[Mask<R>]) -> Vec<R> {
         },
     );
     let factor = |model: usize| {
-        let [full, kept] = norms.iter().fold([0.0; 2], |sum, piece| [sum[0] + piece[model][0], sum[1] + piece[model][1]]);
+        let [full, kept] =
+            norms.iter().fold([0.0; 2], |sum, piece| [sum[0] + piece[model][0], sum[1] + piece[model][1]]);
         if !thinned[model] || full < SMALLEST_NORM || kept < SMALLEST_NORM { R::one() } else { R::of(full / kept) }
     };
     (0..masks.len()).map(factor).collect()

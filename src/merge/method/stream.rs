@@ -35,13 +35,11 @@ impl Stream {
 
     /// Uniform numbers of the elements from `first`, which is a multiple of [`BATCH`].
     pub fn batch(&self, first: u64, out: &mut [u32; BATCH]) {
-        let step = first / 4;
-        let mut counter = [[0u32; LANES]; 4];
-        for lane in 0..LANES {
-            counter[0][lane] = (step + lane as u64) as u32;
-            counter[1][lane] = ((step + lane as u64) >> 32) as u32;
-            counter[2][lane] = self.salt[0];
-            counter[3][lane] = self.salt[1];
+        let [third, fourth] = self.salt;
+        let mut counter = [[0; LANES], [0; LANES], [third; LANES], [fourth; LANES]];
+        for (lane, step) in (first / 4..).take(LANES).enumerate() {
+            counter[0][lane] = step as u32;
+            counter[1][lane] = (step >> 32) as u32;
         }
         let mut key = self.key;
         for _ in 0..10 {
