@@ -280,8 +280,10 @@ impl<'a> Reader<'a> {
             };
         };
         let resolved = resolve(text);
+        // A lone `!` says that the scalar is a text.
+        let core = tag.is_yaml_core_schema() || (tag.handle.is_empty() && tag.suffix == "!");
         let value = match tag.suffix.as_str() {
-            _ if !tag.is_yaml_core_schema() && !(tag.handle.is_empty() && tag.suffix == "!") => None,
+            _ if !core => None,
             "str" | "!" => Some(Value::Scalar(Scalar::Text(text.to_owned()))),
             "float" => match &resolved {
                 Value::Scalar(Scalar::Int(value)) => Some(Value::Scalar(Scalar::Float(*value as f64))),

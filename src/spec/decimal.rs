@@ -7,7 +7,7 @@ use crate::config::Scalar;
 /// `mantissa / 10^scale`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decimal {
-    mantissa: i128,
+    mantissa: i64,
     scale: u32,
 }
 
@@ -45,7 +45,7 @@ pub enum RangeError {
     #[error("the range has {count} values, expected at most {}", MAX_VALUES)]
     TooMany {
         /// How many.
-        count: i128,
+        count: i64,
     },
     /// A number with too many digits.
     #[error("the numbers of the range have too many digits")]
@@ -53,7 +53,7 @@ pub enum RangeError {
 }
 
 /// Most values of one range.
-pub const MAX_VALUES: i128 = 100_000;
+pub const MAX_VALUES: i64 = 100_000;
 
 impl Decimal {
     /// The decimal that a number was written as: the shortest one that reads back as it.
@@ -70,8 +70,8 @@ impl Decimal {
         Some(Self { mantissa, scale })
     }
 
-    fn at_scale(self, scale: u32) -> Option<i128> {
-        self.mantissa.checked_mul(10_i128.checked_pow(scale.checked_sub(self.scale)?)?)
+    fn at_scale(self, scale: u32) -> Option<i64> {
+        self.mantissa.checked_mul(10_i64.checked_pow(scale.checked_sub(self.scale)?)?)
     }
 
     /// The number as a scalar: whole where the range is one of whole numbers.
@@ -109,12 +109,12 @@ pub fn range(from: &Scalar, to: &Scalar, step: &Scalar) -> Result<Vec<Scalar>, R
     if distance != 0 && (distance < 0) != (width < 0) {
         return Err(RangeError::Away { from, to, step });
     }
-    let count = distance / width + 1;
+    let count = distance.checked_div(width).and_then(|steps| steps.checked_add(1)).ok_or(RangeError::TooFine)?;
     if count > MAX_VALUES {
         return Err(RangeError::TooMany { count });
     }
-    let at = |index: i128| Decimal { mantissa: start + index * width, scale };
-    if distance % width != 0 {
+    let at = |index: i64| Decimal { mantissa: start.saturating_add(index.saturating_mul(width)), scale };
+    if distance.wrapping_rem(width) != 0 {
         return Err(RangeError::Missed { from, to, step, last: at(count - 1), next: at(count) });
     }
     (0..count).map(|index| at(index).scalar(whole).ok_or(RangeError::TooFine)).collect()

@@ -166,11 +166,16 @@ fn reference(field: &Field<'_>, problems: &mut Problems) -> Option<ModelRef> {
 }
 
 fn baseline(field: &Field<'_>, names: &ModelNames<'_>, problems: &mut Problems) -> Option<Baseline> {
-    let mut table = field.table("a baseline: `{ name, model }`", problems)?;
-    let name = table.optional("name");
-    let model = table.required("model", "a model", problems);
-    table.finish(problems);
-    let model_field = model?;
+    let (name, model_field) = if field.node.as_text().is_some() {
+        // A model alone says it all: its row bears its name.
+        (None, field.clone())
+    } else {
+        let mut table = field.table("a model, or `{ name, model }`", problems)?;
+        let name = table.optional("name");
+        let model = table.required("model", "a model", problems);
+        table.finish(problems);
+        (name, model?)
+    };
     let text = model_field.text(problems)?;
     // A row without a name of its own bears that of its model.
     let name_field = name.unwrap_or_else(|| model_field.clone());

@@ -201,6 +201,12 @@ fn adapters_stand_behind_short_names() {
 }
 
 #[test]
+fn a_baseline_may_be_a_name_alone() {
+    let text = HEAD.replace("[models]", "baseline = ['math', {name = 'C', model = 'code'}]\n[models]");
+    assert_eq!(names(&open(&text).1), ["math", "C"]);
+}
+
+#[test]
 fn the_same_trial_under_two_names_is_warned_of() {
     let text = format!("{HEAD}[[baseline]]\nname = 'A'\nmodel = 'math'\n[[baseline]]\nname = 'B'\nmodel = 'o/math'\n");
     let (_, plan) = open(&text);
@@ -273,6 +279,31 @@ model = "m"
     let (sweep, _) = open(&format!("{HEAD}[[baseline]]\nmodel = 'math'\n"));
     assert_eq!(sweep.evaluate.python, Path::new("python3"));
     assert_eq!(sweep.evaluate.seeds, [0, 1234, 1234, 1234]);
+}
+
+proptest::proptest! {
+    /// Every range either has both its ends or says why not.
+    #[test]
+    fn ranges_have_both_ends(from in -1000_i64..1000, steps in 0_i64..200, step in 1_i64..500, scale in 0_u32..6) {
+        use mergesweep::spec::decimal::range;
+        let number = |mantissa: i64| {
+            let text = format!("{mantissa}e-{scale}");
+            Scalar::Float(text.parse().unwrap())
+        };
+        let to = from + steps * step;
+        let values = range(&number(from), &number(to), &number(step)).unwrap();
+        let expected: Vec<_> = (0..=steps).map(|index| number(from + index * step)).collect();
+        proptest::prop_assert_eq!(values, expected);
+    }
+
+    #[test]
+    fn no_range_panics(from in proptest::num::f64::ANY, to in proptest::num::f64::ANY, step in proptest::num::f64::ANY, a: i64, b: i64, c: i64) {
+        use mergesweep::spec::decimal::range;
+        let _ = range(&Scalar::Float(from), &Scalar::Float(to), &Scalar::Float(step));
+        let _ = range(&Scalar::Int(a), &Scalar::Int(b), &Scalar::Int(c));
+        let _ = range(&Scalar::Int(a), &Scalar::Int(b), &Scalar::Int(-1));
+        let _ = range(&Scalar::Int(0), &Scalar::Int(i64::MIN), &Scalar::Int(-1));
+    }
 }
 
 #[test]
