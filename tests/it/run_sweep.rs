@@ -240,7 +240,7 @@ fn wait_for(mut done: impl FnMut() -> bool) {
 }
 
 /// Reads the first file of that name below a folder, once there is one.
-fn find(folder: &Path, name: &str) -> impl Fn() -> Option<String> {
+fn find(folder: &Path, name: &str) -> impl Fn() -> Option<String> + use<> {
     let (folder, name) = (folder.to_owned(), name.to_owned());
     move || {
         let mut folders = vec![folder.clone()];
