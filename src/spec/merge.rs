@@ -184,6 +184,7 @@ fn varies(table: &Table<'_>, name: &str) -> bool {
 /// parameters.
 fn sources(field: &Field<'_>, names: ModelNames<'_>, problems: &mut Problems) -> Option<Node> {
     const EXPECTED: &str = "a list of models, or a table such as `{ math = { weight = 0.7 } }`";
+    let n_mistakes = problems.0.len();
     let items = match &field.node.value {
         Value::List(_) => field
             .list(EXPECTED, problems)?
@@ -226,7 +227,7 @@ fn sources(field: &Field<'_>, names: ModelNames<'_>, problems: &mut Problems) ->
     let node = Node { value: Value::List(items), span: field.span() };
     // Names are looked at here already, so that one unknown model is told once and not for each trial.
     let Value::List(items) = &node.value else { return None };
-    let mut all_known = true;
+    let mut all_known = problems.0.len() == n_mistakes;
     for model in items.iter().filter_map(|item| item.get("model")) {
         let Some(Err(error)) = model.as_text().map(|text| names.named(text)) else { continue };
         all_known = false;
