@@ -5,11 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Failure, SweepArgs, print, warn};
-use crate::exit_code::{self, Exit};
 use crate::config::parameter::{Case, Setting};
 use crate::config::{MergeConfig, Parameters, SourceModel};
-use crate::model::ModelRef;
-use crate::model::locate::Locator;
+use crate::exit_code::{self, Exit};
 use crate::plan::configs::write_configs;
 use crate::plan::{Subject, Trial, json};
 use crate::table::render::{self, Cells};
@@ -40,7 +38,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     if let Some(folder) = &args.write_configs {
         let locator = args.sweep.locator(&sweep)?;
-        let written = write_configs(&plan, folder, &|model| written(&locator, model))?;
+        let written = write_configs(&plan, folder, &|model| locator.written(model))?;
         warn(&format!("{} configs written to {}", written.len(), folder.display()));
     }
     if args.json {
@@ -72,13 +70,6 @@ fn line(index: usize, trial: &Trial) -> Vec<String> {
     vec![(index + 1).to_string(), trial.name.clone(), method, settings(trial)]
 }
 
-/// A model as mergekit finds it: the absolute path of its folders where they are on disk, as written otherwise.
-fn written(locator: &Locator, model: &ModelRef) -> String {
-    let Ok(Some(located)) = locator.locate_on_disk(model) else { return model.to_string() };
-    let paths: Vec<String> = located.folders().map(|(_, folder)| folder.display().to_string()).collect();
-    paths.join("+")
-}
-
 /// What a reader wants to see of a trial: its axis values, and the config in one line where there are none.
 fn settings(trial: &Trial) -> String {
     match &trial.subject {
@@ -101,7 +92,13 @@ fn resolved(config: &MergeConfig, seed: u64) -> String {
         let label = if config.slices.len() > 1 { format!("slice {index}: ") } else { String::new() };
         parts.push(format!("{label}{}{}", sources.join(" + "), in_brackets(&slice.parameters)));
     }
-    parts.extend(config.module_parameters.iter().chain(&config.parameters).map(|(name, value)| format!("{name}={}", shown(value))));
+    parts.extend(
+        config
+            .module_parameters
+            .iter()
+            .chain(&config.parameters)
+            .map(|(name, value)| format!("{name}={}", shown(value))),
+    );
     parts.extend(config.dtype.map(|dtype| dtype.to_string()));
     parts.extend(config.out_dtype.map(|dtype| format!("out {dtype}")));
     if config.method.spec().random {

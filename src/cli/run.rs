@@ -150,10 +150,9 @@ fn dry_run(request: &Request) -> Result<Exit, Failure> {
 /// Whose fault an error is: models and the harness are input, the disk is not.
 fn sort(error: RunError) -> Failure {
     match error {
-        RunError::Locate(_)
-        | RunError::Interpreter(_)
-        | RunError::NoHarness { .. }
-        | RunError::Preflight(_) => Failure::Usage(error.into()),
+        RunError::Locate(_) | RunError::Interpreter(_) | RunError::NoHarness { .. } | RunError::Preflight(_) => {
+            Failure::Usage(error.into())
+        }
         _ => Failure::Internal(error.into()),
     }
 }

@@ -58,7 +58,9 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
                 })
             })
             .collect();
-        print(&serde_json::to_string_pretty(&json!({ "sweep": plan.sweep, "running": is_running, "trials": trials }))?)?;
+        print(&serde_json::to_string_pretty(
+            &json!({ "sweep": plan.sweep, "running": is_running, "trials": trials }),
+        )?)?;
     } else {
         let cells = Cells {
             head: ["trial", "state", "tasks scored", "time", "remark"].map(str::to_owned).to_vec(),

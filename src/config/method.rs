@@ -125,23 +125,41 @@ pub const METHODS: &[MethodSpec] = &[
         name: "linear",
         inputs: Inputs::Any,
         parameters: &[
-            ParameterSpec { name: "weight", scope: Scope::EveryInput, kind: Kind::Float, default: None, optional: false },
+            ParameterSpec {
+                name: "weight",
+                scope: Scope::EveryInput,
+                kind: Kind::Float,
+                default: None,
+                optional: false,
+            },
             NORMALIZE_ON,
         ],
         random: false,
     },
-    task_vector(Method::TaskArithmetic, "task_arithmetic", &[WEIGHT, DENSITY, NORMALIZE_OFF, RESCALE_OFF, LAMBDA, INT8_MASK]),
+    task_vector(
+        Method::TaskArithmetic,
+        "task_arithmetic",
+        &[WEIGHT, DENSITY, NORMALIZE_OFF, RESCALE_OFF, LAMBDA, INT8_MASK],
+    ),
     task_vector(Method::Ties, "ties", &[WEIGHT, DENSITY, NORMALIZE_ON, RESCALE_OFF, LAMBDA, INT8_MASK]),
     task_vector(Method::DareLinear, "dare_linear", &[WEIGHT, DENSITY, NORMALIZE_OFF, RESCALE_ON, LAMBDA, INT8_MASK]),
     task_vector(Method::DareTies, "dare_ties", &[WEIGHT, DENSITY, NORMALIZE_OFF, RESCALE_ON, LAMBDA, INT8_MASK]),
-    task_vector(Method::Breadcrumbs, "breadcrumbs", &[WEIGHT, DENSITY, GAMMA, NORMALIZE_OFF, RESCALE_OFF, LAMBDA, INT8_MASK]),
+    task_vector(
+        Method::Breadcrumbs,
+        "breadcrumbs",
+        &[WEIGHT, DENSITY, GAMMA, NORMALIZE_OFF, RESCALE_OFF, LAMBDA, INT8_MASK],
+    ),
     task_vector(
         Method::BreadcrumbsTies,
         "breadcrumbs_ties",
         &[WEIGHT, DENSITY, GAMMA, NORMALIZE_OFF, RESCALE_OFF, LAMBDA, INT8_MASK],
     ),
     task_vector(Method::Della, "della", &[WEIGHT, DENSITY, EPSILON, NORMALIZE_ON, RESCALE_ON, LAMBDA, INT8_MASK]),
-    task_vector(Method::DellaLinear, "della_linear", &[WEIGHT, DENSITY, EPSILON, NORMALIZE_OFF, RESCALE_ON, LAMBDA, INT8_MASK]),
+    task_vector(
+        Method::DellaLinear,
+        "della_linear",
+        &[WEIGHT, DENSITY, EPSILON, NORMALIZE_OFF, RESCALE_ON, LAMBDA, INT8_MASK],
+    ),
     MethodSpec {
         method: Method::Slerp,
         name: "slerp",
@@ -183,8 +201,7 @@ pub const METHODS: &[MethodSpec] = &[
 ];
 
 /// Methods of mergekit 0.1.5 that are not in the table yet: known by name, so that the message can say so.
-pub const NOT_YET: &[&str] =
-    &["multislerp", "karcher", "model_stock", "nearswap", "sce", "ram", "ramplus_tl"];
+pub const NOT_YET: &[&str] = &["multislerp", "karcher", "model_stock", "nearswap", "sce", "ram", "ramplus_tl"];
 
 const fn task_vector(method: Method, name: &'static str, parameters: &'static [ParameterSpec]) -> MethodSpec {
     let random = matches!(method, Method::DareLinear | Method::DareTies | Method::Della | Method::DellaLinear);

@@ -182,7 +182,13 @@ impl MergeConfig {
     /// The raw value of a parameter for one tensor, and the level it was found at.
     ///
     /// `source` is the input a per-input parameter is asked for; a shared parameter never looks at a source.
-    pub fn look_up(&self, slice: &Slice, source: Option<&SourceModel>, name: &str, site: Site<'_>) -> Option<(Scalar, Level)> {
+    pub fn look_up(
+        &self,
+        slice: &Slice,
+        source: Option<&SourceModel>,
+        name: &str,
+        site: Site<'_>,
+    ) -> Option<(Scalar, Level)> {
         let levels = [
             (Level::Source, source.map(|source| &source.parameters)),
             (Level::Slice, Some(&slice.parameters)),

@@ -45,11 +45,8 @@ pub fn merge(
 ) -> Option<MergeDecision> {
     let Subject::Merge { config, seed } = subject else { return None };
     let key = merge_key(config, *seed, inputs);
-    let stale = if redo {
-        Some(StaleReason::Asked)
-    } else {
-        key.stale_since(state.merged.as_ref().map(|merged| &merged.key))
-    };
+    let stale =
+        if redo { Some(StaleReason::Asked) } else { key.stale_since(state.merged.as_ref().map(|merged| &merged.key)) };
     Some(MergeDecision { key, stale })
 }
 

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::write;
 use crate::config::MergeConfig;
+use crate::config::write;
 use crate::eval;
 use crate::merge;
 

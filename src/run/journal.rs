@@ -171,13 +171,8 @@ impl Journal {
     /// [`JournalError`], naming the line.
     pub fn open(path: &Path) -> Result<(Self, Vec<Record>), JournalError> {
         let io_error = |source| JournalError::Io { path: path.to_owned(), source };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(path)
-            .map_err(io_error)?;
+        let mut file =
+            OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(io_error)?;
         let text = io::read_to_string(&mut file).map_err(io_error)?;
         let (records, whole) = parse(path, &text)?;
         file.set_len(whole as u64).map_err(io_error)?;

@@ -51,10 +51,18 @@ mod tests {
 
     #[test]
     fn globs_match_whole_names_in_either_case() {
-        for (pattern, text) in [("slerp*", "SLERP (t=0.5)"), ("*t=0.5*", "SLERP (t=0.5)"), ("TIES", "Ties"), ("*", ""), ("a*b*c", "a-b-b-c")] {
+        for (pattern, text) in [
+            ("slerp*", "SLERP (t=0.5)"),
+            ("*t=0.5*", "SLERP (t=0.5)"),
+            ("TIES", "Ties"),
+            ("*", ""),
+            ("a*b*c", "a-b-b-c"),
+        ] {
             assert!(matches(pattern, text), "{pattern} {text}");
         }
-        for (pattern, text) in [("slerp", "SLERP (t=0.5)"), ("*ties", "TIES, w=1"), ("a*b*c", "a-c-b"), ("ab*ba", "aba")] {
+        for (pattern, text) in
+            [("slerp", "SLERP (t=0.5)"), ("*ties", "TIES, w=1"), ("a*b*c", "a-c-b"), ("ab*ba", "aba")]
+        {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
     }

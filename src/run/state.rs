@@ -78,8 +78,7 @@ impl TrialState {
             }
             What::Merged { key, merge, identity } => {
                 self.seconds += merge.seconds;
-                self.merged =
-                    Some(Merged { key: key.clone(), merge: merge.clone(), identity: identity.clone() });
+                self.merged = Some(Merged { key: key.clone(), merge: merge.clone(), identity: identity.clone() });
                 self.model_present = true;
                 self.settle();
             }

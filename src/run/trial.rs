@@ -12,9 +12,10 @@ use super::state::{SweepState, TrialState};
 use super::store;
 use super::{Facts, Listener, Request, RunError, merge_options, relative};
 use crate::config::{MergeConfig, write};
+use crate::eval::Score;
+use crate::eval::command::{self, KnownTasks};
 use crate::eval::failure::Cause;
 use crate::eval::harness::{self, HarnessEvent};
-use crate::eval::command;
 use crate::merge::{self, Merge, MergeError};
 use crate::plan::{Subject, Trial};
 use crate::process::Cancel;
@@ -194,7 +195,8 @@ impl Work<'_> {
                 Ok(evaluated) => evaluated,
                 Err(failure) if matches!(failure.cause, Cause::Cancelled) => return Err(Stop::Interrupted),
                 Err(failure) => {
-                    let reason = failure.to_string();
+                    let hint = failure.cause.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                    let reason = format!("{}{hint}", failure.cause);
                     return Err(Stop::Failed { stage: Stage::Evaluate, reason, log: failure.log });
                 }
             };
@@ -203,7 +205,7 @@ impl Work<'_> {
             }
             let seconds = begun.elapsed().as_secs_f64();
             let evaluation = Evaluation {
-                tasks: task_evaluations(stale, &tasks, &evaluated.scores),
+                tasks: task_evaluations(stale, &tasks, known, &evaluated.scores),
                 harness: evaluated.facts,
                 folder: relative_folder,
                 seconds,
@@ -222,7 +224,8 @@ impl Work<'_> {
     /// Deletes the merged model once it is scored. The journal says so first: a half-deleted folder must never count as
     /// present.
     fn delete_model_unless_kept(&mut self) -> Result<(), Stop> {
-        if self.request.keep_models || !self.is_model_present() || !matches!(self.trial.subject, Subject::Merge { .. }) {
+        if self.request.keep_models || !self.is_model_present() || !matches!(self.trial.subject, Subject::Merge { .. })
+        {
             return Ok(());
         }
         self.record(What::ModelDeleted)?;
@@ -277,14 +280,19 @@ fn failed(stage: Stage, error: &dyn std::error::Error) -> Stop {
 }
 
 /// Deals the scores of one harness process out to its tasks.
-fn task_evaluations(stale: &[StaleTask], tasks: &[String], scores: &[crate::eval::Score]) -> Vec<TaskEvaluation> {
+fn task_evaluations(
+    stale: &[StaleTask],
+    tasks: &[String],
+    known: &KnownTasks,
+    scores: &[Score],
+) -> Vec<TaskEvaluation> {
     stale
         .iter()
         .filter(|task| tasks.contains(&task.request.name))
         .map(|task| TaskEvaluation {
             task: task.request.name.clone(),
             key: task.key.clone(),
-            scores: scores.iter().filter(|score| score.task == task.request.name).cloned().collect(),
+            scores: command::scores_of(known, &task.request.name, scores),
         })
         .collect()
 }

@@ -68,9 +68,7 @@ fn axis(entry: &Entry, name: String, field: &Field<'_>, context: Context<'_>, pr
     let head = named?;
     let mut kept: Vec<AxisValue> = Vec::new();
     for value in values {
-        if head.target == Target::Seed
-            && Field::new(&value.value, field.path.clone()).whole(0, problems).is_none()
-        {
+        if head.target == Target::Seed && Field::new(&value.value, field.path.clone()).whole(0, problems).is_none() {
             continue;
         }
         if kept.iter().any(|earlier| same(&earlier.value, &value.value)) {

@@ -61,7 +61,15 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
                 _ => (None, None),
             };
             let scores = scores_of(&trial.id);
-            Row { id: trial.id.clone(), trial: trial.name.clone(), kind: trial.kind(), method, seed, axes: trial.axes.clone(), scores }
+            Row {
+                id: trial.id.clone(),
+                trial: trial.name.clone(),
+                kind: trial.kind(),
+                method,
+                seed,
+                axes: trial.axes.clone(),
+                scores,
+            }
         })
         .collect();
     let all: Vec<Score> = rows.iter().flat_map(|row| row.scores.iter().map(|(score, _)| score.clone())).collect();

@@ -65,8 +65,7 @@ pub fn read(path: &Path) -> Result<Reference, ReferenceError> {
     let csv_error = |source| ReferenceError::Csv { path: path.to_owned(), source };
     let mut reader = csv::Reader::from_path(path).map_err(csv_error)?;
     let head: Vec<String> = reader.headers().map_err(csv_error)?.iter().map(|head| head.trim().to_owned()).collect();
-    let wanted: Vec<usize> =
-        (1..head.len()).filter(|index| !DESCRIPTIONS.contains(&head[*index].as_str())).collect();
+    let wanted: Vec<usize> = (1..head.len()).filter(|index| !DESCRIPTIONS.contains(&head[*index].as_str())).collect();
     if wanted.is_empty() {
         return Err(ReferenceError::NoColumns { path: path.to_owned(), example: "humaneval" });
     }
@@ -179,9 +178,7 @@ fn pair<'a>(table: &'a ResultsTable, name: &str) -> Pairing<'a> {
             column,
             format!(
                 "the run has `{}`, {} over the same items; the reference holds {}",
-                column.name,
-                column.estimator,
-                expected.estimator
+                column.name, column.estimator, expected.estimator
             ),
         ),
         None => Pairing::Alone(format!("the run has no column of task `{}`", expected.task)),

@@ -87,7 +87,9 @@ fn only_the_command_line_prints_or_reads_the_environment() {
         let text = fs::read_to_string(&file).unwrap();
         for (index, line) in text.split("#[cfg(test)]").next().unwrap().lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();
-            for forbidden in ["println!(", "eprintln!(", "print!(", "env::var", "process::exit", "io::stdout", "io::stderr"] {
+            for forbidden in
+                ["println!(", "eprintln!(", "print!(", "env::var", "process::exit", "io::stdout", "io::stderr"]
+            {
                 if code.contains(forbidden) {
                     broken.push(format!("{}:{}: `{forbidden}`", inside.display(), index + 1));
                 }

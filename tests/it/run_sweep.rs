@@ -167,18 +167,15 @@ fn redo_and_only_touch_only_what_they_name() {
 #[test]
 fn an_interrupted_run_says_so_leaves_no_process_and_goes_on_later() {
     let Some(sweep) = Sweep::new() else { return };
-    let mut child = sweep
-        .command(&["run", "sweep.toml"], "hang")
-        .stderr(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut child =
+        sweep.command(&["run", "sweep.toml"], "hang").stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let journal = sweep.path("results/tiny/journal.jsonl");
     wait_for(|| fs::read_to_string(&journal).is_ok_and(|text| text.contains("evaluation-started")));
     // The stand-in names its own child once it hangs: that one must go too.
     let log = find(&sweep.path("results/tiny/trials"), "stderr.log");
     wait_for(|| log().is_some_and(|log| log.contains("child ")));
-    let grandchild: i32 = log().unwrap().split("child ").nth(1).unwrap().lines().next().unwrap().trim().parse().unwrap();
+    let grandchild: i32 =
+        log().unwrap().split("child ").nth(1).unwrap().lines().next().unwrap().trim().parse().unwrap();
 
     // While a run holds the sweep, another is refused and `status` reads.
     let second = sweep.run(&["run", "sweep.toml"], "ok");
