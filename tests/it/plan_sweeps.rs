@@ -54,6 +54,17 @@ fn the_quickstart_has_nine_rows() {
 }
 
 #[test]
+fn the_quickstart_with_code_differs_only_in_one_task_and_its_opt_in() {
+    let (plain, plain_plan) = open("quickstart.toml");
+    let (mut code, code_plan) = open("quickstart-code.toml");
+    assert_eq!(plain_plan, code_plan);
+    assert!(code.evaluate.allow_code_eval);
+    code.evaluate.allow_code_eval = false;
+    assert_eq!(code.evaluate.tasks.pop().unwrap().name, "humaneval_local");
+    assert_eq!(plain.evaluate, code.evaluate);
+}
+
+#[test]
 fn the_example_gives_the_same_plan_in_both_languages() {
     let (toml, toml_plan) = open("examples/slerp-and-dare.toml");
     let (yaml, yaml_plan) = open("examples/slerp-and-dare.yml");
