@@ -71,5 +71,11 @@ fn what_is_not_plain_lora_is_refused() {
         .iter()
         .map(|message| message.split_once("/adapter/").map_or(message.clone(), |(_, end)| end.to_owned()))
         .collect();
-    insta::assert_snapshot!(shown.join("\n"), @"");
+    insta::assert_snapshot!(shown.join("\n"), @r#"
+    adapter_config.json`: `use_dora` is `true`: only plain LoRA is applied (merge it with PEFT's `merge_and_unload` first)
+    adapter_config.json`: `bias` is `"all"`: only plain LoRA is applied (merge it with PEFT's `merge_and_unload` first)
+    adapter_config.json`: `modules_to_save` is `["lm_head"]`: only plain LoRA is applied (merge it with PEFT's `merge_and_unload` first)
+    adapter_model.safetensors`: module `model.layers.1.self_attn.q_proj`: expected rank 4 (adapter_config.json), found 2
+    adapter_config.json`: `alpha_pattern`: expected module names, found the pattern `(q|k)_proj`
+    "#);
 }
