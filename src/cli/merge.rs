@@ -20,10 +20,10 @@ use ignored::Ignored;
 
 /// Merge models as a mergekit config says, into a folder that transformers loads
 ///
-/// A drop-in for `mergekit-yaml CONFIG OUT`: same config dialect, same options, same
-/// results up to rounding. Model paths in the config are relative to the current folder.
-/// The output appears when it is complete; an older output of a merge is then replaced
-/// as a whole. Random methods draw from `--random-seed`, whatever the number of threads.
+/// A drop-in for `mergekit-yaml CONFIG OUT`: same config dialect, same options, same results up
+/// to rounding. Model paths in the config are relative to the current folder. The output
+/// appears when it is complete; an older output of a merge is then replaced as a whole. Random
+/// methods draw from `--random-seed`, whatever the number of threads.
 ///
 /// Examples:
 ///   mergesweep merge ties.yml merged

@@ -8,14 +8,15 @@ use super::{Failure, SweepArgs, print, warn};
 use crate::config::parameter::{Case, Setting};
 use crate::config::{MergeConfig, Parameters, SourceModel};
 use crate::exit_code::{self, Exit};
+use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
-use crate::plan::{Subject, Trial, json};
-use crate::table::render::{self, Cells};
+use crate::plan::{Plan, Subject, Trial, json};
+use crate::spec::Sweep;
 
 /// Print every trial of a sweep, in order, with its resolved settings; runs nothing
 ///
-/// Needs neither network nor models. All mistakes of the spec are reported in one pass, each with file, line, column,
-/// key path, what was expected and the nearest known key.
+/// Needs neither network nor models. All mistakes of the spec are reported in one pass, each
+/// with file, line, column, key path, what was expected and the nearest known key.
 ///
 /// Examples:
 ///   mergesweep plan sweeps/study.toml
@@ -44,11 +45,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     if args.json {
         print(&serde_json::to_string_pretty(&json::plan(&plan))?)?;
     } else {
-        let cells = Cells {
-            head: ["#", "trial", "method", "settings"].map(str::to_owned).to_vec(),
-            rows: plan.trials.iter().enumerate().map(|(index, trial)| line(index, trial)).collect(),
-        };
-        print(&render::markdown(&cells, None))?;
+        print(&listing(&sweep, &plan))?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(
@@ -62,54 +59,68 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn line(index: usize, trial: &Trial) -> Vec<String> {
-    let method = match &trial.subject {
-        Subject::Merge { config, .. } if !trial.baseline => config.method.name().to_owned(),
-        _ => "–".to_owned(),
+/// One line a trial: number, name, method, settings.
+fn listing(sweep: &Sweep, plan: &Plan) -> String {
+    let method = |trial: &Trial| match &trial.subject {
+        Subject::Merge { config, .. } if !trial.baseline => config.method.name(),
+        _ => trial.kind(),
     };
-    vec![(index + 1).to_string(), trial.name.clone(), method, settings(trial)]
+    let longest = |of: &dyn Fn(&Trial) -> usize| plan.trials.iter().map(of).max().unwrap_or_default();
+    let name_width = longest(&|trial| trial.name.chars().count());
+    let method_width = longest(&|trial| method(trial).len());
+    let names = Names(&sweep.models);
+    let lines = plan.trials.iter().enumerate().map(|(index, trial)| {
+        let settings = names.settings(trial);
+        format!("{:>4}  {:name_width$}  {:method_width$}  {settings}\n", index + 1, trial.name, method(trial))
+    });
+    lines.collect()
 }
 
-/// What a reader wants to see of a trial: its axis values, and the config in one line where there are none.
-fn settings(trial: &Trial) -> String {
-    match &trial.subject {
-        Subject::Checkpoint(model) => model.to_string(),
-        Subject::Merge { config, .. } if trial.baseline => {
-            config.models().first().map(ToString::to_string).unwrap_or_default()
+/// The short names that a spec gives to models.
+struct Names<'a>(&'a [(String, ModelRef)]);
+
+impl Names<'_> {
+    fn of(&self, model: &ModelRef) -> String {
+        let short = self.0.iter().find(|(_, reference)| reference == model).map(|(name, _)| name.clone());
+        short.unwrap_or_else(|| model.to_string())
+    }
+
+    /// What a reader wants to see of a trial.
+    fn settings(&self, trial: &Trial) -> String {
+        match &trial.subject {
+            Subject::Checkpoint(model) => self.of(model),
+            Subject::Merge { config, .. } if trial.baseline => {
+                config.models().first().map(|model| self.of(model)).unwrap_or_default()
+            }
+            Subject::Merge { config, seed } => self.resolved(config, *seed),
         }
-        Subject::Merge { config, seed } => resolved(config, *seed),
     }
-}
 
-/// Base, sources and parameters of a merge in one line.
-fn resolved(config: &MergeConfig, seed: u64) -> String {
-    let mut parts = Vec::new();
-    if let Some(base) = &config.base_model {
-        parts.push(format!("base {base}"));
+    /// Base, sources and parameters of a merge in one line.
+    fn resolved(&self, config: &MergeConfig, seed: u64) -> String {
+        let mut parts = Vec::new();
+        if let Some(base) = &config.base_model {
+            parts.push(format!("base {}", self.of(base)));
+        }
+        for (index, slice) in config.slices.iter().enumerate() {
+            let sources: Vec<String> = slice.sources.iter().map(|source| self.source(source)).collect();
+            let label = if config.slices.len() > 1 { format!("slice {index}: ") } else { String::new() };
+            parts.push(format!("{label}{}{}", sources.join(" + "), in_brackets(&slice.parameters)));
+        }
+        let global = config.module_parameters.iter().chain(&config.parameters);
+        parts.extend(global.map(|(name, value)| format!("{name}={}", shown(value))));
+        parts.extend(config.dtype.map(|dtype| dtype.to_string()));
+        parts.extend(config.out_dtype.map(|dtype| format!("out {dtype}")));
+        if config.method.spec().random {
+            parts.push(format!("seed={seed}"));
+        }
+        parts.join("; ")
     }
-    for (index, slice) in config.slices.iter().enumerate() {
-        let sources: Vec<String> = slice.sources.iter().map(source).collect();
-        let label = if config.slices.len() > 1 { format!("slice {index}: ") } else { String::new() };
-        parts.push(format!("{label}{}{}", sources.join(" + "), in_brackets(&slice.parameters)));
-    }
-    parts.extend(
-        config
-            .module_parameters
-            .iter()
-            .chain(&config.parameters)
-            .map(|(name, value)| format!("{name}={}", shown(value))),
-    );
-    parts.extend(config.dtype.map(|dtype| dtype.to_string()));
-    parts.extend(config.out_dtype.map(|dtype| format!("out {dtype}")));
-    if config.method.spec().random {
-        parts.push(format!("seed={seed}"));
-    }
-    parts.join("; ")
-}
 
-fn source(source: &SourceModel) -> String {
-    let layers = source.layer_range.map(|(from, to)| format!("[{from}..{to}]")).unwrap_or_default();
-    format!("{}{layers}{}", source.model, in_brackets(&source.parameters))
+    fn source(&self, source: &SourceModel) -> String {
+        let layers = source.layer_range.map(|(from, to)| format!("[{from}..{to}]")).unwrap_or_default();
+        format!("{}{layers}{}", self.of(&source.model), in_brackets(&source.parameters))
+    }
 }
 
 fn in_brackets(parameters: &Parameters) -> String {

@@ -16,9 +16,10 @@ use crate::table::{self, ResultsTable, frame, reference, render};
 
 /// Print the table of a sweep from what is recorded, and write it as CSV and Parquet
 ///
-/// Runs nothing. On a terminal the table is Markdown that fits its width; wide tables are dealt out over several. Files go
-/// to RESULTS/<sweep>/: table.csv and .parquet (one row per trial), scores.csv and .parquet (one row per score, with
-/// standard errors, sample counts and versions).
+/// Runs nothing. On a terminal the table is Markdown that fits its width; wide tables are dealt
+/// out over several. Files go to RESULTS/<sweep>/: table.csv and .parquet (one row per trial),
+/// scores.csv and .parquet (one row per score, with standard errors, sample counts and
+/// versions).
 ///
 /// Examples:
 ///   mergesweep report sweeps/quickstart.toml

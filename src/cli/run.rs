@@ -18,12 +18,14 @@ use crate::table::render;
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
-/// What is finished is not done again: a second run reuses every merge and evaluation whose inputs, settings and versions
-/// are unchanged, and says so. Ctrl-C stops after recording what is finished; the next run goes on from there. A trial that
-/// fails is recorded and the sweep goes on.
+/// What is finished is not done again: a second run reuses every merge and evaluation whose
+/// inputs, settings and versions are unchanged, and says so. Ctrl-C stops after recording what
+/// is finished; the next run goes on from there. A trial that fails is recorded and the sweep
+/// goes on.
 ///
-/// Results are in RESULTS/<sweep>/: journal.jsonl (what happened), table.csv and .parquet (one row per trial), scores.csv
-/// and .parquet (one row per score), trials/ (config, logs and harness output of each trial).
+/// Results are in RESULTS/<sweep>/: journal.jsonl (what happened), table.csv and .parquet (one
+/// row per trial), scores.csv and .parquet (one row per score), trials/ (config, logs and
+/// harness output of each trial).
 ///
 /// Examples:
 ///   mergesweep run sweeps/quickstart.toml

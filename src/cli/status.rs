@@ -14,8 +14,8 @@ use crate::table::render::{self, Cells};
 
 /// Show where every trial of a sweep stands; reads the journal and changes nothing
 ///
-/// States: planned, merging, merged, evaluating, scored, interrupted, failed. What would be done next, and why, is said by
-/// `mergesweep run SPEC --dry-run`.
+/// States: planned, merging, merged, evaluating, scored, interrupted, failed. What would be
+/// done next, and why, is said by `mergesweep run SPEC --dry-run`.
 ///
 /// Examples:
 ///   mergesweep status sweeps/quickstart.toml

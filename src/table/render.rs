@@ -88,18 +88,23 @@ pub fn markdown(cells: &Cells, width: Option<usize>) -> String {
 }
 
 fn block_of(cells: &Cells, block: &[usize], widths: &[usize]) -> String {
+    // Numbers stand to the right, so that their points stand one above the other.
+    let is_number =
+        |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "+-–".contains(c));
+    let cells_of = |column: usize| cells.rows.iter().filter_map(move |row| row.get(column));
+    let is_text: Vec<bool> = (0..widths.len()).map(|column| column == 0 || !cells_of(column).all(is_number)).collect();
     let line = |texts: &dyn Fn(usize) -> String| {
         let padded = block.iter().map(|column| {
             let text = texts(*column);
             let fill = " ".repeat(widths[*column].saturating_sub(columns_of(&text)));
-            if *column == 0 { format!("{text}{fill}") } else { format!("{fill}{text}") }
+            if is_text[*column] { format!("{text}{fill}") } else { format!("{fill}{text}") }
         });
         format!("| {} |\n", padded.collect::<Vec<_>>().join(" | "))
     };
     let mut text = line(&|column| escaped(&cells.head[column]));
     text.push_str(&line(&|column| {
         let dashes = "-".repeat(widths[column] - 1);
-        if column == 0 { format!("{dashes}-") } else { format!("{dashes}:") }
+        if is_text[column] { format!("{dashes}-") } else { format!("{dashes}:") }
     }));
     for row in &cells.rows {
         text.push_str(&line(&|column| row.get(column).map_or_else(String::new, |cell| escaped(cell))));
