@@ -29,6 +29,12 @@ pub fn require_python() -> Option<PathBuf> {
     }
 }
 
+/// The small real model. None, with the reason printed, where it was not fetched; a panic where skips are failures.
+pub fn require_model() -> Option<PathBuf> {
+    let model = Path::new(env!("CARGO_MANIFEST_DIR")).join(".models/SmolLM2-135M-Instruct");
+    if model.is_dir() { Some(model) } else { skip("`scripts/setup` has not fetched SmolLM2-135M-Instruct to .models") }
+}
+
 fn skip(reason: &str) -> Option<PathBuf> {
     assert!(std::env::var("MERGESWEEP_REQUIRE_PROGRAMS").as_deref() != Ok("1"), "skips are failures here: {reason}");
     eprintln!("skipped: {reason}");
