@@ -37,22 +37,26 @@ pub enum FrameError {
     },
 }
 
+/// One row of the long form.
+type Line<'a> = (&'a Row, &'a Score, &'a HarnessFacts);
+
+/// A cell of such a row.
+type Of<'a, T> = &'a dyn Fn(&Line<'_>) -> Option<T>;
+
 /// One row per score: trial, kind, method, seed, axis values, task, metric, filter, n, value, stderr, versions.
 ///
 /// # Errors
 /// [`FrameError::Polars`] when polars refuses the columns (two axes of one name cannot happen: the spec is checked).
 pub fn long(table: &ResultsTable) -> Result<DataFrame, FrameError> {
-    let lines: Vec<(&Row, &Score, &HarnessFacts)> =
+    let lines: Vec<Line<'_>> =
         table.rows.iter().flat_map(|row| row.scores.iter().map(move |(score, facts)| (row, score, facts))).collect();
-    let text = |name: &str, of: &dyn Fn(&(&Row, &Score, &HarnessFacts)) -> Option<String>| {
+    let text = |name: &str, of: Of<'_, String>| {
         Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<String>>>())
     };
-    let number = |name: &str, of: &dyn Fn(&(&Row, &Score, &HarnessFacts)) -> Option<f64>| {
-        Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<f64>>>())
-    };
-    let count = |name: &str, of: &dyn Fn(&(&Row, &Score, &HarnessFacts)) -> Option<u64>| {
-        Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<u64>>>())
-    };
+    let number =
+        |name: &str, of: Of<'_, f64>| Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<f64>>>());
+    let count =
+        |name: &str, of: Of<'_, u64>| Series::new(name.into(), lines.iter().map(of).collect::<Vec<Option<u64>>>());
     let mut columns = vec![
         text("trial", &|(row, ..)| Some(row.trial.clone())),
         text("trial_id", &|(row, ..)| Some(row.id.to_string())),
