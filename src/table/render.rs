@@ -96,7 +96,7 @@ fn block_of(cells: &Cells, block: &[usize], widths: &[usize]) -> String {
     let line = |texts: &dyn Fn(usize) -> String| {
         let padded = block.iter().map(|column| {
             let text = texts(*column);
-            let fill = " ".repeat(widths[*column].saturating_sub(columns_of(&text)));
+            let fill = " ".repeat(widths[*column].saturating_sub(text.chars().count()));
             if is_text[*column] { format!("{text}{fill}") } else { format!("{fill}{text}") }
         });
         format!("| {} |\n", padded.collect::<Vec<_>>().join(" | "))
