@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use clap::{ArgAction, Args};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Failure, default_python, locator, print, usage, warn};
 use crate::config::{Dtype, parse};
@@ -13,6 +14,7 @@ use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
 use crate::model::ModelRef;
+use crate::process::{Canceller, cancellation};
 
 mod ignored;
 
@@ -150,6 +152,11 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     if let Some(cache) = &args.transformers_cache {
         locator.hub.cache.clone_from(cache);
     }
+    let (canceller, cancel) = cancellation();
+    locator.hub.cancel = cancel.clone();
+    // Lives until the end of this function, and with it the listener.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.spawn(cancel_on_signal(canceller));
     let options = args.options();
     let work = || -> Result<Exit, Failure> {
         let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);
@@ -161,15 +168,41 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             return Ok(Exit::Ok);
         }
         let percent = Percent::new(args.quiet);
-        let progress = |done, total| percent.show(done, total);
+        let progress = |done, total| {
+            percent.show(done, total);
+            !cancel.is_cancelled()
+        };
         let merged = merge::merge(&parsed.config, &locate, &args.out, &text, &options, &progress);
         percent.clear();
-        tell(args, parsed.config.method.spec().random, &merged.map_err(failure)?)?;
-        Ok(Exit::Ok)
+        match merged {
+            Err(MergeError::Cancelled) => Ok(Exit::Interrupted),
+            merged => {
+                tell(args, parsed.config.method.spec().random, &merged.map_err(failure)?)?;
+                Ok(Exit::Ok)
+            }
+        }
     };
     // None means as many as there are cores.
     let n_threads = args.num_threads.map_or(0, usize::from);
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?.install(work)
+}
+
+/// First signal: stop the merge, which takes its unfinished folder away. Second: stop at once.
+async fn cancel_on_signal(canceller: Canceller) {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return;
+    };
+    for first in [true, false] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        if first {
+            canceller.cancel();
+        }
+    }
+    std::process::exit(130);
 }
 
 /// Which exit code an error of the engine stands for.
@@ -239,13 +272,12 @@ impl Percent {
         Self { shown: !quiet && std::io::stderr().is_terminal(), last: AtomicU64::new(0) }
     }
 
-    fn show(&self, done: u64, total: u64) -> bool {
+    fn show(&self, done: u64, total: u64) {
         let percent = done * 100 / total.max(1);
         if self.shown && self.last.fetch_max(percent, Ordering::Relaxed) < percent {
             // Nothing can be done about a closed standard error.
             let _ = write!(std::io::stderr(), "\rmerging {percent:3} % of {}", megabytes(total));
         }
-        true
     }
 
     fn clear(&self) {

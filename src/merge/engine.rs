@@ -66,6 +66,9 @@ fn inputs<'a>(recipe: &Recipe, sources: &'a [Source]) -> Result<Inputs<'a>, Merg
 
 impl Run<'_> {
     fn tensor<R: Real>(&self, index: usize, recipe: &Recipe, inputs: &Inputs<'_>) -> Result<Vec<Hash>, MergeError> {
+        if inputs.is_empty() {
+            return Ok(Vec::new());
+        }
         let kernel = Kernel::<R>::prepare(&recipe.operation, inputs);
         let piece = |piece: usize| self.piece(index, recipe, inputs, &kernel, piece);
         match inputs.n_pieces() {

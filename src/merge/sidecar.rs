@@ -99,7 +99,7 @@ pub fn sidecars(
     }
     if options.write_model_card {
         sidecars.files.insert("mergekit_config.yml".to_owned(), config_text.as_bytes().to_vec());
-        sidecars.files.insert("README.md".to_owned(), card(config, config_text).into_bytes());
+        sidecars.files.insert("README.md".to_owned(), card(config, config_text, options.seed).into_bytes());
     }
     Ok(sidecars)
 }
@@ -223,11 +223,12 @@ fn own_chat_template(folder: &Path) -> Result<Option<String>, CheckpointError> {
     Ok(tokenizer.get("chat_template").and_then(Value::as_str).map(str::to_owned))
 }
 
-fn card(config: &MergeConfig, config_text: &str) -> String {
+fn card(config: &MergeConfig, config_text: &str, seed: u64) -> String {
+    let seed = if config.method.spec().random { format!(", with random seed {seed}") } else { String::new() };
     let models: Vec<String> = config.models().iter().map(|model| format!("- `{model}`")).collect();
     format!(
         "---\nlibrary_name: transformers\ntags:\n- merge\n- mergesweep\n---\n\n# Merged model\n\nMade with mergesweep {} by \
-         the `{}` method from these models:\n\n{}\n\n## Configuration\n\n```yaml\n{}\n```\n",
+         the `{}` method{seed} from these models:\n\n{}\n\n## Configuration\n\n```yaml\n{}\n```\n",
         env!("CARGO_PKG_VERSION"),
         config.method,
         models.join("\n"),
