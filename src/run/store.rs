@@ -105,6 +105,20 @@ impl Store {
         matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
     }
 
+    /// Removes what a merge of this trial left half-written when it was killed. Only for the holder of the lock.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn clear_partial_models(&self, trial: &Trial) -> Result<(), StoreError> {
+        for entry in fs::read_dir(self.trial(trial)).into_iter().flatten().flatten() {
+            if entry.file_name().to_string_lossy().starts_with(".model.") {
+                let path = entry.path();
+                fs::remove_dir_all(&path).map_err(at(&path))?;
+            }
+        }
+        Ok(())
+    }
+
     /// The first unused attempt folder of a trial, made on the spot: `evaluations/<n>/`.
     ///
     /// # Errors

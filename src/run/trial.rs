@@ -133,6 +133,7 @@ impl Work<'_> {
         let out = self.request.store.model(self.trial);
         let text = write::yaml(&config, &|model| model.to_string());
         store::write_atomically(&self.request.store.trial(self.trial).join("config.yml"), text.as_bytes())?;
+        self.request.store.clear_partial_models(self.trial)?;
         self.record(What::MergeStarted)?;
         self.say(RunEvent::StageStarted { trial: self.name(), stage: Stage::Merge, why: reason.to_string() });
 

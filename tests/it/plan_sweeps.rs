@@ -86,7 +86,10 @@ fn every_committed_sweep_is_tested_here() {
         }
     }
     found.sort();
-    assert_eq!(found, ["quickstart.toml", "slerp-and-dare.toml", "slerp-and-dare.yml", "study.toml"]);
+    assert_eq!(
+        found,
+        ["quickstart-code.toml", "quickstart.toml", "slerp-and-dare.toml", "slerp-and-dare.yml", "study.toml"]
+    );
 }
 
 #[test]
