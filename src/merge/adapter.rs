@@ -401,7 +401,6 @@ fn pattern_value(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

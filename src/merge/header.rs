@@ -210,7 +210,6 @@ fn n_bytes(dtype: StoredDtype, shape: &[usize]) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

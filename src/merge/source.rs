@@ -86,7 +86,6 @@ fn key(model: &ModelRef, depth: usize) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,8 +1,8 @@
 //! `mergesweep merge` as a program: a drop-in for `mergekit-yaml`.
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
-use assert_cmd::Command;
 use tempfile::TempDir;
 
 use crate::merge_support::fixtures;
@@ -10,7 +10,8 @@ use crate::merge_support::fixtures;
 /// Runs in the folder of the fixtures, as their configs expect.
 fn merge(out: &Path, case: &str, arguments: &[&str]) -> (i32, String, String) {
     let config = format!("cases/{case}/config.yml");
-    let mut command = Command::cargo_bin("mergesweep").unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mergesweep"));
+    command.stdin(Stdio::null());
     let run = command.current_dir(fixtures()).arg("merge").arg(config).arg(out).args(arguments).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (run.status.code().unwrap(), text(run.stdout), text(run.stderr))
