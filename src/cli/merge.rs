@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context;
 use clap::{ArgAction, Args};
-use tokio::signal::unix::{SignalKind, signal};
 
+use super::interrupt::stop_on_signal;
 use super::{Failure, default_python, locator, print, usage, warn};
 use crate::config::{Dtype, parse};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
+use crate::merge::staging::OutputError;
 use crate::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
 use crate::model::ModelRef;
-use crate::process::{Canceller, cancellation};
+use crate::process::cancellation;
 
 mod ignored;
 
@@ -156,7 +157,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     locator.hub.cancel = cancel.clone();
     // Lives until the end of this function, and with it the listener.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.spawn(cancel_on_signal(canceller));
+    runtime.spawn(stop_on_signal(canceller, "what is unfinished goes"));
     let options = args.options();
     let work = || -> Result<Exit, Failure> {
         let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);
@@ -187,27 +188,10 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?.install(work)
 }
 
-/// First signal: stop the merge, which takes its unfinished folder away. Second: stop at once.
-async fn cancel_on_signal(canceller: Canceller) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    for first in [true, false] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if first {
-            canceller.cancel();
-        }
-    }
-    std::process::exit(130);
-}
-
 /// Which exit code an error of the engine stands for.
 fn failure(error: MergeError) -> Failure {
     match error {
+        MergeError::Output(OutputError::Occupied { .. } | OutputError::IsInput { .. }) => usage(error),
         MergeError::Output(_) => Failure::Internal(error.into()),
         _ => usage(error),
     }

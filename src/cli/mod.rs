@@ -1,6 +1,7 @@
 //! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
 //! the environment or decides on exit codes.
 
+mod interrupt;
 mod merge;
 mod plan_command;
 mod report;
@@ -107,7 +108,13 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn complain(error: &anyhow::Error) {
-    let text = format!("{error:#}");
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        // Some messages tell their cause themselves.
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
     // Problems of a document come as finished lines.
     let text = if text.starts_with("error:") { text } else { format!("error: {text}") };
     warn(&text);
@@ -117,6 +124,11 @@ fn complain(error: &anyhow::Error) {
 fn warn(text: &str) {
     // Nothing can be done about a closed standard error.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A number of things: `1 trial`, `2 trials`.
+fn counted(n: usize, thing: &str) -> String {
+    format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 
 /// Text on standard output.

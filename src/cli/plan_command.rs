@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, SweepArgs, print, warn};
+use super::{Failure, SweepArgs, counted, print, warn};
 use crate::config::parameter::{Case, Setting};
 use crate::config::{MergeConfig, Parameters, SourceModel};
 use crate::exit_code::{self, Exit};
@@ -12,6 +12,7 @@ use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
 use crate::plan::{Plan, Subject, Trial, json};
 use crate::spec::Sweep;
+use crate::table::render::plain;
 
 /// Print every trial of a sweep, in order, with its resolved settings; runs nothing
 ///
@@ -49,10 +50,11 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(
-            "{} trials: {} baselines, {n_merges} merges; {} tasks each: {}",
-            plan.trials.len(),
-            plan.trials.len() - n_merges,
-            tasks.len(),
+            "{}: {}, {}; {} each: {}",
+            counted(plan.trials.len(), "trial"),
+            counted(plan.trials.len() - n_merges, "baseline"),
+            counted(n_merges, "merge"),
+            counted(tasks.len(), "task"),
             tasks.join(", "),
         ));
     }
@@ -71,7 +73,7 @@ fn listing(sweep: &Sweep, plan: &Plan) -> String {
     let names = Names(&sweep.models);
     let lines = plan.trials.iter().enumerate().map(|(index, trial)| {
         let settings = names.settings(trial);
-        format!("{:>4}  {:name_width$}  {:method_width$}  {settings}\n", index + 1, trial.name, method(trial))
+        format!("{:>4}  {:name_width$}  {:method_width$}  {settings}\n", index + 1, plain(&trial.name), method(trial))
     });
     lines.collect()
 }

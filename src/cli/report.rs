@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
 use super::{Failure, SweepArgs, output_width, print, usage, warn};
@@ -55,10 +55,8 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
     let table = collect(&plan, &sweep, &store)?;
-    if store.root().exists() {
-        write_files(&table, &store)?;
-    } else {
-        warn(&format!("note: nothing is recorded in {} yet", store.root().display()));
+    if args.reference.is_some() && (args.long || args.format != Format::Markdown) {
+        return Err(usage(anyhow!("`--reference` prints Markdown: leave out `--format` and `--long`")));
     }
     let frame = || if args.long { frame::long(&table) } else { frame::wide(&table) };
     match args.format {
@@ -75,17 +73,28 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
         Format::Csv => print(&String::from_utf8(frame::to_csv(&frame()?)?)?)?,
         Format::Json => print(&serde_json::to_string_pretty(&frame::to_json(&frame()?))?)?,
     }
+    if store.root().exists() {
+        write_files(&table, &store);
+    } else {
+        warn(&format!("note: nothing is recorded in {} yet", store.root().display()));
+    }
     Ok(Exit::Ok)
 }
 
 /// The table of a plan from its journal.
 pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<ResultsTable, Failure> {
     let state = SweepState::replay(&journal::read(&store.journal())?);
-    Ok(table::collect(plan, &sweep.evaluate.tasks, |trial| state.of(trial).scores()))
+    Ok(table::collect(plan, &sweep.evaluate.tasks, |trial| state.of(trial).scores(&sweep.evaluate)))
 }
 
-/// Writes the table's files: derived, so deleting them loses nothing.
-pub(super) fn write_files(table: &ResultsTable, store: &Store) -> Result<(), Failure> {
+/// Writes the table's files. They are derived and lose nothing, so a place that refuses them is only worth a warning.
+pub(super) fn write_files(table: &ResultsTable, store: &Store) {
+    if let Err(error) = try_write_files(table, store) {
+        warn(&format!("warning: the table's files were not written: {error:#}"));
+    }
+}
+
+fn try_write_files(table: &ResultsTable, store: &Store) -> anyhow::Result<()> {
     for (name, mut frame) in [("scores", frame::long(table)?), ("table", frame::wide(table)?)] {
         let path = store.root().join(name);
         frame::write_csv(&frame, &path.with_extension("csv"))?;

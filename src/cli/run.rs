@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
-use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Failure, SweepArgs, output_width, print, report, usage, warn};
+use super::interrupt::stop_on_signal;
+use super::{Failure, SweepArgs, counted, output_width, print, report, usage, warn};
 use crate::console::Console;
 use crate::exit_code::{self, Exit};
-use crate::process::{Canceller, cancellation};
+use crate::process::cancellation;
 use crate::run::select::select;
 use crate::run::{self, Listener, Request, RunError, Summary, why};
 use crate::table::render;
@@ -61,6 +61,12 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     sweep.evaluate.python = args.sweep.python(&sweep);
     let redo = if args.redo.is_empty() { Vec::new() } else { select(&plan, &args.redo).map_err(usage)? };
     let selected = select(&plan, &args.only).map_err(usage)?;
+    if let Some(index) = redo.iter().find(|index| !selected.contains(index)) {
+        let name = &plan.trials[*index].name;
+        return Err(usage(anyhow!(
+            "`--redo` names `{name}`, which `--only` leaves out: name it in both, or in neither"
+        )));
+    }
     let store = args.sweep.store(&sweep)?;
     let cores = available_parallelism().map_or(1, std::num::NonZero::get);
     let request = Request {
@@ -78,7 +84,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     }
     let summary = drive(&request, args.quiet)?;
     let table = report::collect(&request.plan, &sweep, &store)?;
-    report::write_files(&table, &store)?;
+    report::write_files(&table, &store);
     if args.json {
         print(&serde_json::to_string_pretty(&summary_json(&summary, &store))?)?;
     } else {
@@ -102,32 +108,11 @@ fn drive(request: &Request, quiet: bool) -> Result<Summary, Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (canceller, cancel) = cancellation();
     let summary = runtime.block_on(async {
-        tokio::spawn(stop_on_signal(canceller));
+        tokio::spawn(stop_on_signal(canceller, "what is finished is recorded"));
         run::run(request, &listener, &cancel).await
     });
     console.finish();
     summary.map_err(sort)
-}
-
-/// First signal: finish what cannot be lost and stop. Second: stop at once.
-async fn stop_on_signal(canceller: Canceller) {
-    let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        return;
-    };
-    let mut first = true;
-    loop {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        if !first {
-            std::process::exit(130);
-        }
-        first = false;
-        warn("stopping: what is finished is recorded (again to stop at once)");
-        canceller.cancel();
-    }
 }
 
 fn dry_run(request: &Request) -> Result<Exit, Failure> {
@@ -160,7 +145,7 @@ fn sort(error: RunError) -> Failure {
 }
 
 fn in_words(summary: &Summary) -> String {
-    let mut text = format!("{} trials done", summary.n_done);
+    let mut text = format!("{} done", counted(summary.n_done, "trial"));
     if summary.n_reused > 0 {
         text.push_str(&format!(", {} of them reused from before", summary.n_reused));
     }

@@ -4,12 +4,14 @@ use clap::Args;
 use serde_json::json;
 
 use super::{Failure, SweepArgs, output_width, print, usage};
+use crate::eval::TaskRequest;
 use crate::exit_code::{self, Exit};
 use crate::plan::{Subject, Trial};
 use crate::run::journal::{self, Stage};
 use crate::run::select::select;
 use crate::run::state::{SweepState, TrialState};
 use crate::run::store::Store;
+use crate::spec::Sweep;
 use crate::table::render::{self, Cells};
 
 /// Show where every trial of a sweep stands; reads the journal and changes nothing
@@ -49,8 +51,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
                 json!({
                     "trial": trial.name,
                     "id": trial.id,
-                    "state": word(trial, state, &tasks, is_running),
-                    "scored": tasks.iter().filter(|task| state.tasks.contains_key(**task)).collect::<Vec<_>>(),
+                    "state": word(trial, state, &sweep, is_running),
+                    "scored": scored(&sweep, state),
                     "tasks": tasks,
                     "model": model(trial, state, &store),
                     "failure": state.failure.as_ref().map(|(stage, reason)| json!({ "stage": stage, "reason": reason })),
@@ -64,36 +66,43 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     } else {
         let cells = Cells {
             head: ["trial", "state", "tasks scored", "time", "remark"].map(str::to_owned).to_vec(),
-            rows: rows.iter().map(|(trial, state)| line(trial, state, &tasks, is_running)).collect(),
+            rows: rows.iter().map(|(trial, state)| line(trial, state, &sweep, is_running)).collect(),
         };
         print(&render::markdown(&cells, output_width()))?;
     }
     Ok(Exit::Ok)
 }
 
-fn line(trial: &Trial, state: &TrialState, tasks: &[&str], is_running: bool) -> Vec<String> {
-    let scored = tasks.iter().filter(|task| state.tasks.contains_key(**task)).count();
+fn line(trial: &Trial, state: &TrialState, sweep: &Sweep, is_running: bool) -> Vec<String> {
+    let scored = scored(sweep, state).len();
     let remark = state.failure.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default();
     vec![
         trial.name.clone(),
-        word(trial, state, tasks, is_running).to_owned(),
-        format!("{scored}/{}", tasks.len()),
+        word(trial, state, sweep, is_running).to_owned(),
+        format!("{scored}/{}", sweep.evaluate.tasks.len()),
         format!("{:.0} s", state.seconds),
         remark,
     ]
 }
 
 /// The state in one word. What is in flight while no run holds the sweep was interrupted.
-fn word(trial: &Trial, state: &TrialState, tasks: &[&str], is_running: bool) -> &'static str {
+fn word(trial: &Trial, state: &TrialState, sweep: &Sweep, is_running: bool) -> &'static str {
     match (&state.failure, state.in_flight) {
         (Some(_), _) => "failed",
         (None, Some(_)) if !is_running => "interrupted",
         (None, Some(Stage::Merge)) => "merging",
         (None, Some(Stage::Evaluate)) => "evaluating",
-        (None, None) if tasks.iter().all(|task| state.tasks.contains_key(*task)) => "scored",
+        (None, None) if scored(sweep, state).len() == sweep.evaluate.tasks.len() => "scored",
         (None, None) if state.merged.is_some() && matches!(trial.subject, Subject::Merge { .. }) => "merged",
         (None, None) => "planned",
     }
+}
+
+/// Tasks that have a current score.
+fn scored<'a>(sweep: &'a Sweep, state: &TrialState) -> Vec<&'a str> {
+    let settings = &sweep.evaluate;
+    let has_score = |task: &&TaskRequest| state.current(settings, task).is_some();
+    settings.tasks.iter().filter(has_score).map(|task| task.name.as_str()).collect()
 }
 
 fn model(trial: &Trial, state: &TrialState, store: &Store) -> Option<String> {

@@ -81,12 +81,14 @@ pub enum LocateError {
         root: PathBuf,
     },
     /// The hub cannot give it.
-    #[error("{role} `{written}`: {source}")]
+    #[error("{role} `{written}` is no folder (looked for `{}`), and the hub does not give it: {source}", .path.display())]
     Hub {
         /// Which half of the reference.
         role: Role,
         /// As written.
         written: String,
+        /// Where it was looked for on disk.
+        path: PathBuf,
         /// Why.
         source: HubError,
     },
@@ -96,7 +98,9 @@ impl LocateError {
     /// What to do, where something can be done.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Absent { .. } => Some("relative paths start at the folder of the spec file".to_owned()),
+            Self::Absent { .. } => {
+                Some("relative paths start at the folder of the spec file, or where `merge` is run".to_owned())
+            }
             Self::Hub { source, .. } => source.hint(),
             _ => None,
         }
@@ -162,7 +166,7 @@ impl Locator {
         if !hub::is_id(&location.path) {
             return Err(LocateError::Neither { role, written, root: self.root.clone() });
         }
-        self.hub.folder(location, role).map_err(|source| LocateError::Hub { role, written, source })
+        self.hub.folder(location, role).map_err(|source| LocateError::Hub { role, written, path, source })
     }
 
     /// The reference as it is written for other programs, which start elsewhere: local paths absolute, hub ids as they are.

@@ -79,6 +79,8 @@ fn locate(problem: &mut Problem, document: &Node) {
 /// Every trial of one merge.
 fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: &mut Problems) -> Vec<Trial> {
     let mut names = ModelNames { models: &sweep.models, spec: &sweep.document.span.source, complete: true };
+    let n_mistakes = problems.0.len();
+    let template = template(entry, problems);
     if !entry.complete {
         names.complete = false;
         if let Err(mistakes) = parse::parse(&entry.document, &names) {
@@ -86,8 +88,6 @@ fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: 
         }
         return Vec::new();
     }
-    let n_mistakes = problems.0.len();
-    let template = template(entry, problems);
     let mut unread = Unread::default();
     let mut trials = Vec::new();
     for setting in &entry.settings {

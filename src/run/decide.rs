@@ -63,8 +63,13 @@ pub fn tasks(
         .iter()
         .filter_map(|request| {
             let key = evaluation_key(model, settings, request, &harness.version, harness.task_files.as_deref());
-            let done = state.tasks.get(&request.name).map(|(done, _)| &done.key);
-            let reason = if redo { Some(StaleReason::Asked) } else { key.stale_since(done) };
+            let reason = if redo {
+                Some(StaleReason::Asked)
+            } else if state.evaluated(&request.name, &key).is_some() {
+                None
+            } else {
+                key.stale_since(state.last_evaluation(&request.name).map(|done| &done.key))
+            };
             reason.map(|reason| StaleTask { request: request.clone(), key, reason })
         })
         .collect()

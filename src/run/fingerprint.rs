@@ -65,6 +65,16 @@ impl Key {
         })
     }
 
+    /// Whether two evaluations were asked alike, whatever model, harness and task files they rest on.
+    pub fn asks_as(&self, other: &Self) -> bool {
+        let asked = |key: &Self| {
+            let mut key = key.0.clone();
+            ["weights", "harness", "task files"].iter().for_each(|name| _ = key.remove(*name));
+            key
+        };
+        asked(self) == asked(other)
+    }
+
     fn put(&mut self, name: &str, value: impl fmt::Display) {
         self.0.insert(name.to_owned(), value.to_string());
     }

@@ -4,7 +4,7 @@
 //! kill leaves behind: it is cut when the journal is opened. State is a fold over the records (`run::state`).
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -134,7 +134,7 @@ pub enum JournalError {
         found: u32,
     },
     /// A whole line that is no record.
-    #[error("{path}:{line}: not a journal record: {source}")]
+    #[error("{path}:{line}: not a journal record (restore the line from a copy, or delete it to do its work again)")]
     Record {
         /// The journal.
         path: PathBuf,
@@ -157,8 +157,8 @@ pub struct Journal {
 /// # Errors
 /// [`JournalError`], naming the line.
 pub fn read(path: &Path) -> Result<Vec<Record>, JournalError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(path, &text).map(|(records, _)| records),
+    match std::fs::read(path) {
+        Ok(bytes) => parse(path, &bytes).map(|(records, _)| records),
         Err(source) if source.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(source) => Err(JournalError::Io { path: path.to_owned(), source }),
     }
@@ -173,8 +173,9 @@ impl Journal {
         let io_error = |source| JournalError::Io { path: path.to_owned(), source };
         let mut file =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(path).map_err(io_error)?;
-        let text = io::read_to_string(&mut file).map_err(io_error)?;
-        let (records, whole) = parse(path, &text)?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).map_err(io_error)?;
+        let (records, whole) = parse(path, &bytes)?;
         file.set_len(whole as u64).map_err(io_error)?;
         file.seek(SeekFrom::End(0)).map_err(io_error)?;
         let mut journal = Self { path: path.to_owned(), file };
@@ -206,12 +207,13 @@ impl Journal {
     }
 }
 
-/// Records of a text, and how many of its bytes are whole lines.
-fn parse(path: &Path, text: &str) -> Result<(Vec<Record>, usize), JournalError> {
-    let whole = text.rfind('\n').map_or(0, |newline| newline + 1);
-    let mut lines = text[..whole].lines().enumerate();
+/// Records of a journal's bytes, and how many of these are whole lines. What follows the last newline may end anywhere,
+/// also inside a character.
+fn parse(path: &Path, bytes: &[u8]) -> Result<(Vec<Record>, usize), JournalError> {
+    let whole = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |newline| newline + 1);
+    let mut lines = bytes[..whole].split_inclusive(|byte| *byte == b'\n').enumerate();
     let Some((_, first)) = lines.next() else { return Ok((Vec::new(), 0)) };
-    match serde_json::from_str::<Header>(first) {
+    match serde_json::from_slice::<Header>(first) {
         Ok(header) if header.journal == "mergesweep" && header.format <= FORMAT => {}
         Ok(header) if header.journal == "mergesweep" => {
             return Err(JournalError::Newer { path: path.to_owned(), found: header.format });
@@ -220,7 +222,7 @@ fn parse(path: &Path, text: &str) -> Result<(Vec<Record>, usize), JournalError> 
     }
     let records = lines
         .map(|(index, line)| {
-            serde_json::from_str(line).map_err(|source| JournalError::Record {
+            serde_json::from_slice(line).map_err(|source| JournalError::Record {
                 path: path.to_owned(),
                 line: index + 1,
                 source,
@@ -241,7 +243,7 @@ mod tests {
         assert_eq!(records, []);
         let trial = TrialId("t1".to_owned());
         journal.append(&trial, What::MergeStarted).unwrap();
-        journal.append(&trial, What::Failed { stage: Stage::Merge, reason: "a\nb".to_owned() }).unwrap();
+        journal.append(&trial, What::Failed { stage: Stage::Merge, reason: "a\nbé".to_owned() }).unwrap();
         (folder, path)
     }
 
@@ -250,7 +252,7 @@ mod tests {
         let (_folder, path) = journal_with_two_records();
         let (_, records) = Journal::open(&path).unwrap();
         assert_eq!(records.len(), 2);
-        assert_eq!(records[1].what, What::Failed { stage: Stage::Merge, reason: "a\nb".to_owned() });
+        assert_eq!(records[1].what, What::Failed { stage: Stage::Merge, reason: "a\nbé".to_owned() });
     }
 
     #[test]

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::fingerprint::Key;
+use super::fingerprint::{Key, evaluation_key};
 use super::journal::{Evaluation, Record, Stage, TaskEvaluation, What};
-use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
+use crate::eval::{Score, Settings, TaskRequest};
 use crate::merge::Merge;
 use crate::plan::TrialId;
 
@@ -16,8 +16,8 @@ pub struct TrialState {
     pub merged: Option<Merged>,
     /// Whether its output is on disk.
     pub model_present: bool,
-    /// The last accepted evaluation of every task, with what the harness said of itself.
-    pub tasks: BTreeMap<String, (TaskEvaluation, HarnessFacts)>,
+    /// Every accepted evaluation, oldest first, with what the harness said of itself.
+    pub evaluations: Vec<(TaskEvaluation, HarnessFacts)>,
     /// The stage in flight when the journal ends: interrupted, if no run holds the lock.
     pub in_flight: Option<Stage>,
     /// The last failure, unless something succeeded after it.
@@ -61,12 +61,41 @@ impl SweepState {
 }
 
 impl TrialState {
-    /// Every accepted score, task by task.
-    pub fn scores(&self) -> Vec<(Score, HarnessFacts)> {
+    /// The evaluation of a task that rests on exactly this.
+    pub fn evaluated(&self, task: &str, key: &Key) -> Option<&TaskEvaluation> {
+        self.of_task(task).map(|(done, _)| done).find(|done| done.key == *key)
+    }
+
+    /// The last evaluation of a task, whatever it rests on.
+    pub fn last_evaluation(&self, task: &str) -> Option<&TaskEvaluation> {
+        self.of_task(task).map(|(done, _)| done).next()
+    }
+
+    /// The last evaluation of a task that was asked as the settings ask, of the model the trial has now. What changed in
+    /// models, tools and task files since then is for the next run to find.
+    pub fn current(&self, settings: &Settings, request: &TaskRequest) -> Option<&(TaskEvaluation, HarnessFacts)> {
+        if matches!(self.failure, Some((Stage::Merge, _))) {
+            return None;
+        }
+        let key = evaluation_key("", settings, request, "", None);
+        self.of_task(&request.name).find(|(done, _)| {
+            let weights = done.key.0.get("weights");
+            let is_of_merge = self.merged.as_ref().is_none_or(|merged| weights == Some(&merged.identity));
+            is_of_merge && done.key.asks_as(&key)
+        })
+    }
+
+    /// Every current score, task by task.
+    pub fn scores(&self, settings: &Settings) -> Vec<(Score, HarnessFacts)> {
         let of_task = |(done, facts): &(TaskEvaluation, HarnessFacts)| {
             done.scores.iter().map(|score| (score.clone(), facts.clone())).collect::<Vec<_>>()
         };
-        self.tasks.values().flat_map(of_task).collect()
+        settings.tasks.iter().filter_map(|request| self.current(settings, request)).flat_map(of_task).collect()
+    }
+
+    /// Evaluations of one task, newest first.
+    fn of_task(&self, task: &str) -> impl Iterator<Item = &(TaskEvaluation, HarnessFacts)> {
+        self.evaluations.iter().rev().filter(move |(done, _)| done.task == task)
     }
 
     fn apply(&mut self, what: &What) {
@@ -85,7 +114,7 @@ impl TrialState {
             What::EvaluationStarted { .. } => self.in_flight = Some(Stage::Evaluate),
             What::Evaluated(Evaluation { tasks, seconds, harness, .. }) => {
                 self.seconds += seconds;
-                self.tasks.extend(tasks.iter().map(|task| (task.task.clone(), (task.clone(), harness.clone()))));
+                self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
             What::ModelDeleted => self.model_present = false,

@@ -131,7 +131,8 @@ impl Work<'_> {
     async fn merge(&mut self, config: MergeConfig, seed: u64, key: Key, reason: &StaleReason) -> Result<(), Stop> {
         let begun = Instant::now();
         let out = self.request.store.model(self.trial);
-        let text = write::yaml(&config, &|model| model.to_string());
+        // The files beside the model are for other programs, which start elsewhere.
+        let text = write::yaml(&config, &|model| self.request.locator.written(model));
         store::write_atomically(&self.request.store.trial(self.trial).join("config.yml"), text.as_bytes())?;
         self.request.store.clear_partial_models(self.trial)?;
         self.record(What::MergeStarted)?;

@@ -7,7 +7,7 @@ use super::merge::merge_entry;
 use super::{Baseline, ModelNames, Sweep};
 use crate::document::read::{Field, Table, is_private, unknown_key};
 use crate::document::{Node, Problem, Problems, Value, parse};
-use crate::model::ModelRef;
+use crate::model::{Location, ModelRef};
 
 /// Longest name of a sweep: it becomes the name of a folder.
 const MAX_NAME: usize = 100;
@@ -63,7 +63,10 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     };
     let limits = limits(top.optional("limits").as_ref(), problems);
     settings.timeout = limits.evaluation_timeout;
-    if top.entry("baseline").is_none() && top.entry("merge").is_none() {
+    let is_empty = |key: &str| {
+        top.entry(key).is_none_or(|entry| matches!(&entry.value.value, Value::List(items) if items.is_empty()))
+    };
+    if is_empty("baseline") && is_empty("merge") {
         top.problem("nothing to evaluate, expected at least one `baseline` or `merge`", None, problems);
     }
     let known = top.known().to_vec();
@@ -131,9 +134,9 @@ fn models(field: &Field<'_>, problems: &mut Problems) -> Vec<(String, ModelRef)>
             let message = format!("the short name `{short}` {mistake}");
             problems.push(entry.key_span.clone(), field.path.clone(), message, None);
         }
-        if let Some(model) = reference(&field, problems) {
-            models.push((short.to_owned(), model));
-        }
+        // A name whose reference is broken is known all the same: it is not to be called unknown where it is used.
+        let broken = || ModelRef { base: Location { path: short.to_owned(), revision: None }, adapter: None };
+        models.push((short.to_owned(), reference(&field, problems).unwrap_or_else(broken)));
     }
     models
 }

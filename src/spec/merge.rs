@@ -227,13 +227,13 @@ fn sources(field: &Field<'_>, names: ModelNames<'_>, problems: &mut Problems) ->
     let node = Node { value: Value::List(items), span: field.span() };
     // Names are looked at here already, so that one unknown model is told once and not for each trial.
     let Value::List(items) = &node.value else { return None };
-    let mut all_known = problems.0.len() == n_mistakes;
+    let is_sound = problems.0.len() == n_mistakes;
     for model in items.iter().filter_map(|item| item.get("model")) {
         let Some(Err(error)) = model.as_text().map(|text| names.named(text)) else { continue };
-        all_known = false;
         Field::new(model, field.path.clone()).problem(error.to_string(), error.hint(), problems);
     }
-    all_known.then_some(node)
+    // An unknown model hides no other mistake: the rest of the document is looked at all the same.
+    is_sound.then_some(node)
 }
 
 fn nested_parameters(span: &Span, field: &Field<'_>, problems: &mut Problems) {

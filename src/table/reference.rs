@@ -104,10 +104,14 @@ enum Pairing<'a> {
 
 /// The comparison: cells for the table, and the reasons why columns are not compared.
 pub fn compare(table: &ResultsTable, reference: &Reference) -> (Cells, Vec<String>) {
-    let pairings: Vec<Pairing<'_>> = reference.columns.iter().map(|name| pair(table, name)).collect();
+    // A table that this program wrote has columns of axis values too.
+    let axes = table.axes();
+    let wanted: Vec<usize> =
+        (0..reference.columns.len()).filter(|index| !axes.contains(&reference.columns[*index].as_str())).collect();
+    let pairings: Vec<Pairing<'_>> = wanted.iter().map(|index| pair(table, &reference.columns[*index])).collect();
     let mut cells = Cells { head: vec!["trial".to_owned()], rows: Vec::new() };
     let mut reasons = Vec::new();
-    for (name, pairing) in reference.columns.iter().zip(&pairings) {
+    for (name, pairing) in wanted.iter().map(|index| &reference.columns[*index]).zip(&pairings) {
         match pairing {
             Pairing::Same(_) => {
                 cells.head.extend([name.clone(), format!("{name} (reference)"), "difference".to_owned()]);
@@ -132,8 +136,8 @@ pub fn compare(table: &ResultsTable, reference: &Reference) -> (Cells, Vec<Strin
         let row = row_of(table, name);
         let expected = reference.rows.iter().find(|(expected, _)| expected == name).map(|(_, values)| values);
         let mut line = vec![name.to_owned()];
-        for (index, pairing) in pairings.iter().enumerate() {
-            let expected = expected.and_then(|values| values[index]);
+        for (index, pairing) in wanted.iter().zip(&pairings) {
+            let expected = expected.and_then(|values| values[*index]);
             let got = |column: &Column| row.and_then(|row| row.score(column)).and_then(|score| score.value);
             match pairing {
                 Pairing::Same(column) => {
@@ -157,7 +161,11 @@ fn row_of<'a>(table: &'a ResultsTable, name: &str) -> Option<&'a Row> {
 
 fn pair<'a>(table: &'a ResultsTable, name: &str) -> Pairing<'a> {
     let Some(expected) = task::preset_named(name).map(Column::from) else {
-        return Pairing::Alone("its task and metric are unknown: the name is not in the table of columns".to_owned());
+        let reason = "its name is not in the table of columns, so the file does not say which task and metric it holds";
+        return match table.columns.iter().find(|column| column.name == name) {
+            Some(column) => Pairing::Apart(column, reason.to_owned()),
+            None => Pairing::Alone(reason.to_owned()),
+        };
     };
     let same = |column: &&Column| {
         column.task == expected.task && column.metric == expected.metric && column.filter == expected.filter

@@ -39,7 +39,8 @@ pub fn wide(table: &ResultsTable) -> Cells {
 fn heading(column: &Column, table: &ResultsTable) -> String {
     let scores: Vec<&Score> = table.rows.iter().filter_map(|row| row.score(column)).collect();
     let mut notes = Vec::new();
-    let sizes: Vec<u64> = scores.iter().filter(|score| score.is_limited()).filter_map(|score| score.n).collect();
+    let is_limited = scores.iter().any(|score| score.is_limited());
+    let sizes: Vec<u64> = scores.iter().filter(|_| is_limited).filter_map(|score| score.n).collect();
     if let (Some(least), Some(most)) = (sizes.iter().min(), sizes.iter().max()) {
         notes.push(if least == most { format!("n={least}") } else { format!("n={least}–{most}") });
     }
@@ -112,8 +113,13 @@ fn block_of(cells: &Cells, block: &[usize], widths: &[usize]) -> String {
     text
 }
 
+/// A name without characters that would move a terminal's cursor or change its colours.
+pub fn plain(text: &str) -> String {
+    text.replace(char::is_control, " ")
+}
+
 fn escaped(text: &str) -> String {
-    text.replace('|', "\\|").replace('\n', " ")
+    plain(text).replace('|', "\\|")
 }
 
 /// Terminal columns of a text: one per character is right for the scripts that trial names are written in.
