@@ -18,6 +18,7 @@ than free cores make torch several times slower.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import os
@@ -205,8 +206,10 @@ class Trainee:
 
 def settings_of(args):
     """What a saved state must agree on before a run goes on from it."""
-    keys = ["data", "steps", "seed", "batch_size", "max_tokens", "learning_rate", "warm_up", "rank", "alpha", "precision", "from_adapter", "eval"]
-    return {k: getattr(args, k) for k in keys}
+    keys = ["base", "data", "steps", "seed", "batch_size", "max_tokens", "learning_rate", "warm_up", "rank", "alpha", "precision", "from_adapter", "eval"]
+    settings = {k: getattr(args, k) for k in keys}
+    settings["split"] = hashlib.sha256((DATA / "split.json").read_bytes()).hexdigest()
+    return settings
 
 
 def save_state(path, trainee, optimizer, step, history, before, seconds, args):

@@ -225,7 +225,7 @@ impl Work<'_> {
 
     /// Deletes the merged model once it is scored. The journal says so first: a half-deleted folder must never count as
     /// present.
-    fn delete_model_unless_kept(&mut self) -> Result<(), Stop> {
+    fn delete_model_unless_kept(&mut self) -> Result<(), RunError> {
         if self.request.keep_models || !self.is_model_present() || !matches!(self.trial.subject, Subject::Merge { .. })
         {
             return Ok(());
