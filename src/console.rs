@@ -1,8 +1,9 @@
 //! Events of a run as progress bars and lines on standard error.
 //!
-//! On a terminal one bar shows the sweep and one the stage in flight; elsewhere only finished things are printed, a line
+//! On a terminal one bar shows the sweep and one each stage in flight; elsewhere only finished things are printed, a line
 //! each. No colours, so there is nothing for `NO_COLOR` to switch off.
 
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::run::journal::Stage;
 pub struct Console {
     bars: MultiProgress,
     sweep: ProgressBar,
-    stage: Mutex<Option<ProgressBar>>,
+    stages: Mutex<BTreeMap<String, ProgressBar>>,
     quiet: bool,
 }
 
@@ -28,15 +29,15 @@ impl Console {
         let target = if draw { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bars = MultiProgress::with_draw_target(target);
         let sweep = bars.add(ProgressBar::new(0).with_style(style("{pos}/{len} trials {wide_bar} {elapsed_precise}")));
-        Self { bars, sweep, stage: Mutex::new(None), quiet }
+        Self { bars, sweep, stages: Mutex::new(BTreeMap::new()), quiet }
     }
 
     /// Shows an event.
     pub fn show(&self, event: &RunEvent) {
         match event {
-            RunEvent::Preflight => self.begin_stage("checking the harness", false),
+            RunEvent::Preflight => self.begin_stage("", "checking the harness", false),
             RunEvent::Started { n_trials } => {
-                self.end_stage();
+                self.end_stage("");
                 self.sweep.set_length(*n_trials as u64);
             }
             RunEvent::Note(text) => self.say(&format!("note: {text}")),
@@ -45,15 +46,15 @@ impl Console {
                 self.sweep.inc(1);
             }
             RunEvent::StageStarted { trial, stage, why } => {
-                self.begin_stage(&format!("{} {trial}: {why}", verb(*stage)), true);
+                self.begin_stage(trial, &format!("{} {trial}: {why}", verb(*stage)), true);
             }
-            RunEvent::StageProgress { done, total, doing, .. } => self.move_stage(*done, *total, doing),
+            RunEvent::StageProgress { trial, done, total, doing } => self.move_stage(trial, *done, *total, doing),
             RunEvent::StageFinished { trial, stage, elapsed, what } => {
-                self.end_stage();
+                self.end_stage(trial);
                 self.line(past(*stage), trial, what, Some(*elapsed));
             }
             RunEvent::Failed { trial, stage, reason, log } => {
-                self.end_stage();
+                self.end_stage(trial);
                 self.say(&format!("error: {trial}: {} failed: {reason}", verb(*stage)));
                 if let Some(log) = log {
                     self.say(&format!("hint: the whole log is in {}", log.display()));
@@ -66,22 +67,22 @@ impl Console {
 
     /// Takes the bars away.
     pub fn finish(&self) {
-        self.end_stage();
+        std::mem::take(&mut *self.held()).values().for_each(ProgressBar::finish_and_clear);
         self.sweep.finish_and_clear();
     }
 
-    fn begin_stage(&self, message: &str, measured: bool) {
-        self.end_stage();
+    fn begin_stage(&self, trial: &str, message: &str, measured: bool) {
+        self.end_stage(trial);
         let template =
             if measured { "{spinner} {msg} {bar:20} {pos}/{len} {eta}" } else { "{spinner} {msg} {elapsed}" };
         let bar = self.bars.insert_before(&self.sweep, ProgressBar::new(0).with_style(style(template)));
         bar.set_message(message.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
-        *self.held() = Some(bar);
+        self.held().insert(trial.to_owned(), bar);
     }
 
-    fn move_stage(&self, done: u64, total: u64, doing: &str) {
-        if let Some(bar) = self.held().as_ref() {
+    fn move_stage(&self, trial: &str, done: u64, total: u64, doing: &str) {
+        if let Some(bar) = self.held().get(trial) {
             bar.set_length(total);
             bar.set_position(done);
             if !doing.is_empty() {
@@ -90,15 +91,16 @@ impl Console {
         }
     }
 
-    fn end_stage(&self) {
-        if let Some(bar) = self.held().take() {
+    fn end_stage(&self, trial: &str) {
+        let ended = self.held().remove(trial);
+        if let Some(bar) = ended {
             bar.finish_and_clear();
         }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, Option<ProgressBar>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ProgressBar>> {
         // A panic while drawing leaves a usable bar behind.
-        self.stage.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.stages.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn line(&self, verb: &str, trial: &str, what: &str, elapsed: Option<Duration>) {

@@ -45,7 +45,7 @@ pub(super) struct RunArgs {
     /// Say what would be done and why, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// CPU threads of one evaluation [default: all cores]
+    /// CPU threads of one evaluation [default: all cores, shared by concurrent ones]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Print no progress, only failures and the table
@@ -74,9 +74,10 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         redo,
         settings: sweep.evaluate.clone(),
         keep_models: sweep.limits.keep_models,
+        concurrent_evaluations: sweep.limits.concurrent_evaluations,
         store: store.clone(),
         locator: args.sweep.locator(&sweep)?,
-        n_threads: Some(args.threads.map_or(cores, usize::from)),
+        n_threads: Some(args.threads.map_or((cores / sweep.limits.concurrent_evaluations).max(1), usize::from)),
         plan,
     };
     if args.dry_run {

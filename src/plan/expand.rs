@@ -139,6 +139,8 @@ fn template(entry: &MergeEntry, problems: &mut Problems) -> Option<Template> {
     known.extend(fixed);
     match Template::parse(&entry.name, &known) {
         Ok(template) => Some(template),
+        // Not to be called unknown: its axis may be one of those that have mistakes.
+        Err(TemplateError::Unknown { .. }) if !entry.complete => None,
         Err(error) => {
             let hint = match &error {
                 TemplateError::Unknown { .. } if entry.axes.is_empty() => Some("this merge has no axes".to_owned()),

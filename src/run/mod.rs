@@ -14,7 +14,9 @@ mod trial;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+
+use futures_util::{StreamExt, stream};
 
 use crate::eval::preflight::{self, Folders};
 use crate::eval::{Settings, command};
@@ -22,11 +24,11 @@ use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
 use crate::model::locate::{LocateError, Locator};
-use crate::plan::{self, Plan, Subject, Trial};
+use crate::plan::{self, Plan, Subject, Trial, TrialId};
 use crate::process::Cancel;
 use decide::HarnessIdentity;
 use event::RunEvent;
-use journal::{Journal, JournalError, Stage};
+use journal::{Journal, JournalError, Stage, What};
 use state::SweepState;
 use store::{Store, StoreError};
 
@@ -46,6 +48,8 @@ pub struct Request {
     pub settings: Settings,
     /// Whether merged models stay once they are scored.
     pub keep_models: bool,
+    /// Evaluations that run at once; merges are made one at a time.
+    pub concurrent_evaluations: usize,
     /// Where everything goes.
     pub store: Store,
     /// Where models are.
@@ -118,8 +122,8 @@ struct Facts {
 /// the [`Summary`].
 pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
     let _lock = request.store.lock()?;
-    let (mut journal, records) = Journal::open(&request.store.journal())?;
-    let mut state = SweepState::replay(&records);
+    let (journal, records) = Journal::open(&request.store.journal())?;
+    let state = SweepState::replay(&records);
     let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
     store::write_atomically(&request.store.root().join("plan.json"), &plan)?;
 
@@ -135,37 +139,50 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     }
     listener(RunEvent::Started { n_trials: request.selected.len() });
 
-    let mut summary = Summary::default();
-    for index in &request.selected {
-        if cancel.is_cancelled() {
-            summary.interrupted = true;
-            break;
-        }
-        let trial = &request.plan.trials[*index];
-        let mut work = trial::Work {
+    let ledger = Mutex::new(Ledger { journal, state });
+    let merging = tokio::sync::Mutex::new(());
+    let outcomes = request.selected.iter().map(|index| {
+        let work = trial::Work {
             request,
             facts: &facts,
-            trial,
+            trial: &request.plan.trials[*index],
             redo: request.redo.contains(index),
-            journal: &mut journal,
-            state: &mut state,
+            ledger: &ledger,
+            merging: &merging,
             listener,
             cancel,
         };
-        match work.run().await? {
+        async move { (&work.trial.name, work.run().await) }
+    });
+    let mut outcomes = stream::iter(outcomes).buffer_unordered(request.concurrent_evaluations.max(1));
+    let mut summary = Summary::default();
+    while let Some((name, outcome)) = outcomes.next().await {
+        match outcome? {
             trial::Outcome::Reused => {
                 summary.n_reused += 1;
                 summary.n_done += 1;
             }
             trial::Outcome::Done => summary.n_done += 1,
-            trial::Outcome::Failed(stage, reason) => summary.failed.push((trial.name.clone(), stage, reason)),
-            trial::Outcome::Interrupted => {
-                summary.interrupted = true;
-                break;
-            }
+            trial::Outcome::Failed(stage, reason) => summary.failed.push((name.clone(), stage, reason)),
+            trial::Outcome::Interrupted => summary.interrupted = true,
         }
     }
     Ok(summary)
+}
+
+/// The journal and the state it stands for: one is never changed without the other.
+#[derive(Debug)]
+struct Ledger {
+    journal: Journal,
+    state: SweepState,
+}
+
+impl Ledger {
+    fn record(&mut self, trial: &TrialId, what: What) -> Result<(), JournalError> {
+        let record = self.journal.append(trial, what)?;
+        self.state.apply(&record);
+        Ok(())
+    }
 }
 
 /// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read.

@@ -2,15 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::decide::{self, StaleTask};
 use super::event::RunEvent;
 use super::fingerprint::{Key, StaleReason, digest};
-use super::journal::{Evaluation, Journal, Stage, TaskEvaluation, What};
-use super::state::{SweepState, TrialState};
+use super::journal::{Evaluation, Stage, TaskEvaluation, What};
+use super::state::TrialState;
 use super::store;
-use super::{Facts, Listener, Request, RunError, merge_options, relative};
+use super::{Facts, Ledger, Listener, Request, RunError, merge_options, relative};
 use crate::config::{MergeConfig, write};
 use crate::eval::Score;
 use crate::eval::command::{self, KnownTasks};
@@ -26,8 +27,9 @@ pub(super) struct Work<'a> {
     pub facts: &'a Facts,
     pub trial: &'a Trial,
     pub redo: bool,
-    pub journal: &'a mut Journal,
-    pub state: &'a mut SweepState,
+    pub ledger: &'a Mutex<Ledger>,
+    /// Held while a merge is made: two at once would only share the cores and the disk.
+    pub merging: &'a tokio::sync::Mutex<()>,
     pub listener: &'a Listener,
     pub cancel: &'a Cancel,
 }
@@ -68,7 +70,10 @@ impl Work<'_> {
     ///
     /// # Errors
     /// [`RunError`] when the journal or the folder of the sweep cannot be written.
-    pub async fn run(&mut self) -> Result<Outcome, RunError> {
+    pub async fn run(&self) -> Result<Outcome, RunError> {
+        if self.cancel.is_cancelled() {
+            return Ok(Outcome::Interrupted);
+        }
         match self.stages().await {
             Ok(outcome) => Ok(outcome),
             Err(Stop::Interrupted) => Ok(Outcome::Interrupted),
@@ -81,7 +86,7 @@ impl Work<'_> {
         }
     }
 
-    async fn stages(&mut self) -> Result<Outcome, Stop> {
+    async fn stages(&self) -> Result<Outcome, Stop> {
         let inputs = self.facts.inputs_of(self.trial);
         let mut worked = false;
         let model = match (&self.trial.subject, decide::merge(&self.trial.subject, &self.now(), &inputs, self.redo)) {
@@ -128,7 +133,11 @@ impl Work<'_> {
         decide::tasks(&self.request.settings, &self.facts.harness, &identity, &state, self.redo)
     }
 
-    async fn merge(&mut self, config: MergeConfig, seed: u64, key: Key, reason: &StaleReason) -> Result<(), Stop> {
+    async fn merge(&self, config: MergeConfig, seed: u64, key: Key, reason: &StaleReason) -> Result<(), Stop> {
+        let _lane = self.merging.lock().await;
+        if self.cancel.is_cancelled() {
+            return Err(Stop::Interrupted);
+        }
         let begun = Instant::now();
         let out = self.request.store.model(self.trial);
         // The files beside the model are for other programs, which start elsewhere.
@@ -165,7 +174,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    async fn evaluate(&mut self, model: &Path, stale: &[StaleTask]) -> Result<(), Stop> {
+    async fn evaluate(&self, model: &Path, stale: &[StaleTask]) -> Result<(), Stop> {
         let requests: Vec<_> = stale.iter().map(|task| task.request.clone()).collect();
         let known = &self.facts.known_tasks;
         let calls = command::calls(&self.request.settings, &requests, &|task| command::runs_code(known, task));
@@ -225,7 +234,7 @@ impl Work<'_> {
 
     /// Deletes the merged model once it is scored. The journal says so first: a half-deleted folder must never count as
     /// present.
-    fn delete_model_unless_kept(&mut self) -> Result<(), RunError> {
+    fn delete_model_unless_kept(&self) -> Result<(), RunError> {
         if self.request.keep_models || !self.is_model_present() || !matches!(self.trial.subject, Subject::Merge { .. })
         {
             return Ok(());
@@ -250,17 +259,21 @@ impl Work<'_> {
     }
 
     fn now(&self) -> TrialState {
-        self.state.of(&self.trial.id)
+        self.ledger().state.of(&self.trial.id)
     }
 
     fn name(&self) -> String {
         self.trial.name.clone()
     }
 
-    fn record(&mut self, what: What) -> Result<(), RunError> {
-        let record = self.journal.append(&self.trial.id, what)?;
-        self.state.apply(&record);
+    fn record(&self, what: What) -> Result<(), RunError> {
+        self.ledger().record(&self.trial.id, what)?;
         Ok(())
+    }
+
+    fn ledger(&self) -> MutexGuard<'_, Ledger> {
+        // A panic elsewhere leaves journal and state in step: the journal is written first.
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn say(&self, event: RunEvent) {

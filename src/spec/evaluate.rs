@@ -103,13 +103,16 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
 
 /// Reads `limits`.
 pub fn limits(field: Option<&Field<'_>>, problems: &mut Problems) -> Limits {
-    let mut limits = Limits { trials: 1000, evaluation_timeout: None, keep_models: false };
+    let mut limits = Limits { trials: 1000, evaluation_timeout: None, concurrent_evaluations: 1, keep_models: false };
     let Some(mut table) = field.and_then(|field| field.table("limits (a table)", problems)) else { return limits };
     if let Some(trials) = table.optional("trials").and_then(|field| field.whole(1, problems)) {
         limits.trials = usize::try_from(trials).unwrap_or(usize::MAX);
     }
     if let Some(field) = table.optional("evaluation_timeout") {
         limits.evaluation_timeout = duration(&field, problems);
+    }
+    if let Some(at_once) = table.optional("concurrent_evaluations").and_then(|field| field.whole(1, problems)) {
+        limits.concurrent_evaluations = usize::try_from(at_once).unwrap_or(usize::MAX);
     }
     if let Some(field) = table.optional("keep_models") {
         limits.keep_models = field.switch(problems).unwrap_or_default();

@@ -122,6 +122,9 @@ pub struct Limits {
     pub trials: usize,
     /// Longest time one harness process may take (default: none). `evaluate` gets the same.
     pub evaluation_timeout: Option<Duration>,
+    /// Evaluations that run at once (default: 1). On a CPU they share its cores: two of them use cores that one leaves
+    /// idle while it starts. On one GPU they share its memory.
+    pub concurrent_evaluations: usize,
     /// Whether merged models stay on disk once they are scored (default: false).
     pub keep_models: bool,
 }

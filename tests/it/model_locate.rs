@@ -57,7 +57,12 @@ fn what_is_not_there_is_told_by_what_it_looks_like() {
         "model `gpt2` is neither an existing folder under `ROOT` nor a hub id of the form `owner/name`"
     );
     let hub = folder.path().join("hub").display().to_string();
-    assert_eq!(told("owner/name"), format!("model `owner/name`: not in the hub cache `{hub}`, and downloads are off"));
+    assert_eq!(
+        told("owner/name"),
+        format!(
+            "model `owner/name` is no folder (looked for `ROOT/owner/name`), and the hub does not give it: not in the hub cache `{hub}`, and downloads are off"
+        )
+    );
 }
 
 #[test]
@@ -100,7 +105,10 @@ fn a_snapshot_with_a_missing_part_is_not_taken() {
     assert_eq!(locate(&locator, "owner/name").unwrap().base, snapshot);
     // The same folder is no adapter.
     let told = locate(&locator, "owner/name+owner/name").unwrap_err();
-    assert!(told.starts_with("adapter `owner/name`: ") && told.contains("`adapter_config.json` is missing"), "{told}");
+    assert!(
+        told.starts_with("adapter `owner/name` is no folder") && told.contains("`adapter_config.json` is missing"),
+        "{told}"
+    );
 }
 
 #[test]
