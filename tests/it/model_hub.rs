@@ -159,16 +159,18 @@ fn what_the_hub_refuses_is_told_in_plain_words() {
     };
     let (message, hint) = told("owner/gated");
     assert!(
-        message.starts_with("model `owner/gated`: access is restricted: ") && hint.contains("HF_TOKEN"),
+        message.starts_with("model `owner/gated` ")
+            && message.contains(": access is restricted: ")
+            && hint.contains("HF_TOKEN"),
         "{message}\n{hint}"
     );
     let (message, _) = told("owner/nosuch");
-    assert_eq!(
-        message,
-        "model `owner/nosuch`: no such repository on the hub (or a private one that the token does not open)"
+    assert!(
+        message.ends_with(": no such repository on the hub (or a private one that the token does not open)"),
+        "{message}"
     );
     let (message, _) = told("owner/name@nosuch");
-    assert_eq!(message, "model `owner/name@nosuch`: the repository has no revision `nosuch`");
+    assert!(message.ends_with(": the repository has no revision `nosuch`"), "{message}");
     let (message, hint) = told("owner/pickled");
     assert!(message.contains("is not usable") && !hint.is_empty(), "{message}");
 }
@@ -190,5 +192,5 @@ fn a_hub_that_does_not_answer_is_told() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let locator = locator(&python, folder.path(), &format!("http://127.0.0.1:{port}"), "");
     let told = locator.locate(&"owner/name".parse().unwrap()).unwrap_err().to_string();
-    assert!(told.starts_with("model `owner/name`: the hub cannot be reached: "), "{told}");
+    assert!(told.contains(": the hub cannot be reached: "), "{told}");
 }
