@@ -24,7 +24,9 @@ use ignored::Ignored;
 /// Merge models as a mergekit config says, into a folder that transformers loads
 ///
 /// A drop-in for `mergekit-yaml CONFIG OUT`: same config dialect, same options, same results up
-/// to rounding. Model paths in the config are relative to the current folder. The output
+/// to rounding, except where mergekit itself depends on chance or on the machine: random masks,
+/// equal changes at a cut, and the sampled quantiles of arcee_fusion on large tensors. Model
+/// paths in the config are relative to the current folder. The output
 /// appears when it is complete; an older output of a merge is then replaced as a whole. Random
 /// methods draw from `--random-seed`, whatever the number of threads.
 ///
