@@ -43,7 +43,7 @@ fn arity(
     let n_sources = slice.sources.len();
     let has_base = base.is_some_and(|base| slice.sources.iter().any(|source| source.model == *base));
     let n_others = n_sources - usize::from(has_base);
-    let needs_base = matches!(method.spec().inputs, Inputs::BaseAndAny | Inputs::BaseAndOne);
+    let needs_base = method.spec().inputs.need_base();
     if needs_base {
         let Some(base) = base else {
             return Some((format!("`{method}` needs a `base_model`, found none"), None));
@@ -66,6 +66,12 @@ fn arity(
         }
         Inputs::TwoAndOptionalBase if n_others != 2 => {
             Some((format!("`{method}` takes exactly 2 models besides the base, found {n_others}"), None))
+        }
+        Inputs::SomeAndOptionalBase if n_others == 0 => {
+            Some((format!("`{method}` takes at least 1 model besides the base, found none"), None))
+        }
+        Inputs::BaseAndTwoOrMore if n_others < 2 => {
+            Some((format!("`{method}` takes at least 2 models besides the base, found {n_others}"), None))
         }
         Inputs::One if n_sources != 1 => {
             let hint = (has_base && n_sources == 2).then(|| {

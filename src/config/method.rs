@@ -32,6 +32,20 @@ pub enum Method {
     Passthrough,
     /// Importance-masked transfer from a second model (Arcee Fusion).
     ArceeFusion,
+    /// Weighted spherical mean of task vectors or tensors in one tangent space.
+    Multislerp,
+    /// Riemannian (Karcher) mean on the sphere.
+    Karcher,
+    /// Interpolation towards the average by the angle between task vectors (arXiv:2403.19522).
+    ModelStock,
+    /// Pulls the base towards the other where the two are near.
+    Nearswap,
+    /// Select by variance, calculate weights, erase minority signs (arXiv:2408.07990).
+    Sce,
+    /// Mean of task vectors over the models that changed an element.
+    Ram,
+    /// Ram, with elements that one model alone changed scaled up.
+    RamplusTl,
 }
 
 /// How a parameter's values are read.
@@ -80,8 +94,24 @@ pub enum Inputs {
     BaseAndOne,
     /// Exactly two besides the base, which is optional.
     TwoAndOptionalBase,
+    /// At least one besides the base, which is optional.
+    SomeAndOptionalBase,
+    /// The base and at least two others.
+    BaseAndTwoOrMore,
     /// Exactly one.
     One,
+}
+
+impl Inputs {
+    /// Whether there is no merge without a base.
+    pub fn need_base(self) -> bool {
+        matches!(self, Self::BaseAndAny | Self::BaseAndOne | Self::BaseAndTwoOrMore)
+    }
+
+    /// Whether a base that is set must be among the sources.
+    pub fn know_base(self) -> bool {
+        self.need_base() || matches!(self, Self::TwoAndOptionalBase | Self::SomeAndOptionalBase)
+    }
 }
 
 /// A row of the table.
@@ -198,10 +228,60 @@ pub const METHODS: &[MethodSpec] = &[
         parameters: &[],
         random: false,
     },
+    MethodSpec {
+        method: Method::Multislerp,
+        name: "multislerp",
+        inputs: Inputs::SomeAndOptionalBase,
+        parameters: &[WEIGHT, shared("normalize_weights", Kind::Bool, Some(1.0)), shared("eps", Kind::Float, Some(1e-8))],
+        random: false,
+    },
+    MethodSpec {
+        method: Method::Karcher,
+        name: "karcher",
+        inputs: Inputs::Any,
+        parameters: &[shared("max_iter", Kind::Float, Some(10.0)), shared("tol", Kind::Float, Some(1e-5))],
+        random: false,
+    },
+    MethodSpec {
+        method: Method::ModelStock,
+        name: "model_stock",
+        inputs: Inputs::BaseAndTwoOrMore,
+        parameters: &[shared("filter_wise", Kind::Bool, Some(0.0))],
+        random: false,
+    },
+    MethodSpec {
+        method: Method::Nearswap,
+        name: "nearswap",
+        inputs: Inputs::BaseAndOne,
+        parameters: &[shared("t", Kind::Float, None)],
+        random: false,
+    },
+    MethodSpec {
+        method: Method::Sce,
+        name: "sce",
+        inputs: Inputs::BaseAndAny,
+        parameters: &[INT8_MASK, shared("select_topk", Kind::Float, Some(1.0))],
+        random: false,
+    },
+    MethodSpec {
+        method: Method::Ram,
+        name: "ram",
+        inputs: Inputs::BaseAndAny,
+        parameters: &[shared("epsilon", Kind::Float, Some(1e-5))],
+        random: false,
+    },
+    MethodSpec {
+        method: Method::RamplusTl,
+        name: "ramplus_tl",
+        inputs: Inputs::BaseAndAny,
+        parameters: &[
+            shared("r", Kind::Float, Some(0.1)),
+            shared("alpha", Kind::Float, Some(0.2)),
+            shared("epsilon", Kind::Float, Some(1e-5)),
+        ],
+        random: false,
+    },
 ];
-
-/// Methods of mergekit 0.1.5 that are not in the table yet: known by name, so that the message can say so.
-pub const NOT_YET: &[&str] = &["multislerp", "karcher", "model_stock", "nearswap", "sce", "ram", "ramplus_tl"];
 
 const fn task_vector(method: Method, name: &'static str, parameters: &'static [ParameterSpec]) -> MethodSpec {
     let random = matches!(method, Method::DareLinear | Method::DareTies | Method::Della | Method::DellaLinear);
@@ -247,6 +327,6 @@ mod tests {
             assert_eq!(row.method.spec().name, row.name);
             assert_eq!(Method::from_name(row.name), Some(row.method));
         }
-        assert_eq!(METHODS.len(), Method::ArceeFusion as usize + 1);
+        assert_eq!(METHODS.len(), Method::RamplusTl as usize + 1);
     }
 }

@@ -7,6 +7,7 @@
 mod check;
 pub mod dtype;
 pub mod method;
+pub mod numerics;
 pub mod parameter;
 pub mod parse;
 mod tokenizer;
@@ -15,6 +16,7 @@ pub mod write;
 
 pub use dtype::Dtype;
 pub use method::Method;
+pub use numerics::Numerics;
 pub use parameter::{Parameters, Scalar, Setting};
 
 use crate::model::ModelRef;

@@ -7,7 +7,7 @@
 use std::path::Path;
 
 use super::check;
-use super::method::{METHODS, NOT_YET};
+use super::method::METHODS;
 use super::value::parameters;
 use super::{Dtype, MergeConfig, Method, Parameters, Slice, SourceModel, Tokenizer, tokenizer};
 use crate::document::read::{Field, Table, is_private, listed, nearest, unknown_key};
@@ -201,17 +201,11 @@ impl Parser<'_> {
         let method = Method::from_name(name);
         if method.is_none() {
             let known = METHODS.iter().map(|row| row.name);
-            let (message, hint) = if NOT_YET.contains(&name) {
-                let known = format!("methods that are: {}", listed(known));
-                (format!("mergekit's method `{name}` is not supported yet"), known)
-            } else {
-                let hint = match nearest(name, known.clone().chain(NOT_YET.iter().copied())) {
-                    Some(near) => format!("did you mean `{near}`?"),
-                    None => format!("methods: {}", listed(known)),
-                };
-                (format!("unknown merge method `{name}`"), hint)
+            let hint = match nearest(name, known.clone()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("methods: {}", listed(known)),
             };
-            field.problem(message, Some(hint), &mut self.problems);
+            field.problem(format!("unknown merge method `{name}`"), Some(hint), &mut self.problems);
         }
         method
     }

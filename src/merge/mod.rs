@@ -35,7 +35,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Dtype, MergeConfig};
+use crate::config::{Dtype, MergeConfig, Numerics};
 use crate::model::ModelRef;
 use crate::model::locate::Located;
 
@@ -56,6 +56,8 @@ pub const ENGINE: u32 = 1;
 pub struct MergeOptions {
     /// Seed of random masks.
     pub seed: u64,
+    /// How intermediate results are rounded.
+    pub numerics: Numerics,
     /// Largest shard in bytes; a larger tensor gets a shard of its own.
     pub shard_size: u64,
     /// What becomes of the tokenizer's files (mergekit: `--copy-tokenizer`).
@@ -76,6 +78,7 @@ impl Default for MergeOptions {
     fn default() -> Self {
         Self {
             seed: 0,
+            numerics: Numerics::F32,
             shard_size: 5_000_000_000,
             tokenizer: TokenizerFiles::IfPresent,
             write_model_card: true,

@@ -1,7 +1,7 @@
 //! The parameters of a method for one tensor: from the levels of the config to an [`Operation`] of plain numbers.
 
 use super::method::stream::Stream;
-use super::method::{Axis, Operation, Sparsity, TaskModel, TaskVector};
+use super::method::{Axis, Operation, Sparsity, TaskModel, TaskVector, UniqueScale};
 use super::recipe::RecipeError;
 use crate::config::parameter::Site;
 use crate::config::{MergeConfig, Method, Slice, SourceModel};
@@ -65,6 +65,27 @@ pub fn resolve(
             Operation::Nuslerp { weights: [weights[0], weights[1]], has_base, axis }
         }
         Method::ArceeFusion => Operation::ArceeFusion,
+        Method::Multislerp => Operation::Multislerp {
+            weights: weights()?,
+            has_base,
+            normalize_weights: resolver.switch("normalize_weights")?,
+            eps: resolver.required("eps", None)?,
+        },
+        Method::Karcher => {
+            let max_iter = resolver.required("max_iter", None)?;
+            if max_iter < 0.0 || max_iter.fract() != 0.0 {
+                return Err(resolver.shared_range("max_iter", "a whole number from 0", max_iter));
+            }
+            Operation::Karcher { max_iter: max_iter as usize, tol: resolver.required("tol", None)? }
+        }
+        Method::ModelStock => Operation::ModelStock { filter_wise: resolver.switch("filter_wise")? },
+        Method::Nearswap => Operation::Nearswap { t: resolver.required("t", None)? },
+        Method::Sce => Operation::Sce { select_topk: resolver.required("select_topk", None)? },
+        Method::Ram => Operation::Ram { epsilon: resolver.required("epsilon", None)?, unique: None },
+        Method::RamplusTl => Operation::Ram {
+            epsilon: resolver.required("epsilon", None)?,
+            unique: Some(UniqueScale { r: resolver.required("r", None)?, alpha: resolver.required("alpha", None)? }),
+        },
         Method::TaskArithmetic
         | Method::Ties
         | Method::DareLinear
@@ -87,6 +108,10 @@ impl Resolver<'_> {
 
     fn required(&self, name: &str, input: Option<&Asked<'_>>) -> Result<f64, RecipeError> {
         self.optional(name, input).map(Option::unwrap_or_default)
+    }
+
+    fn shared_range(&self, name: &'static str, expected: &'static str, found: f64) -> RecipeError {
+        RecipeError::Range { name, tensor: self.tensor.name.to_owned(), model: "all models".to_owned(), expected, found }
     }
 
     fn switch(&self, name: &str) -> Result<bool, RecipeError> {
@@ -114,7 +139,7 @@ impl Resolver<'_> {
         let range = |name, expected, found| RecipeError::Range {
             name,
             tensor: self.tensor.name.to_owned(),
-            model: input.listed.model.to_string(),
+            model: format!("`{}`", input.listed.model),
             expected,
             found,
         };

@@ -193,7 +193,7 @@ pub enum RecipeError {
     #[error(transparent)]
     Parameter(#[from] ParameterError),
     /// A parameter that has a value which cannot be.
-    #[error("parameter `{name}` of `{model}` for `{tensor}`: expected {expected}, found {found}")]
+    #[error("parameter `{name}` of {model} for `{tensor}`: expected {expected}, found {found}")]
     Range {
         /// The parameter.
         name: &'static str,
@@ -366,10 +366,9 @@ fn check_inputs(
     base_listed: bool,
     base: Option<String>,
 ) -> Result<(), RecipeError> {
-    let needs_base = matches!(inputs, Inputs::BaseAndAny | Inputs::BaseAndOne);
     match base {
-        None if needs_base => return Err(RecipeError::BaseRequired { method }),
-        Some(base) if !base_listed && (needs_base || inputs == Inputs::TwoAndOptionalBase) => {
+        None if inputs.need_base() => return Err(RecipeError::BaseRequired { method }),
+        Some(base) if !base_listed && inputs.know_base() => {
             return Err(RecipeError::BaseNotListed { slice, base });
         }
         _ => {}
@@ -378,6 +377,8 @@ fn check_inputs(
         Inputs::Any | Inputs::BaseAndAny => (true, "any number of models"),
         Inputs::BaseAndOne => (found == 2, "two models, one of them the base"),
         Inputs::TwoAndOptionalBase => (found == 2 + usize::from(base_listed), "two models besides the base"),
+        Inputs::SomeAndOptionalBase => (found > usize::from(base_listed), "at least one model besides the base"),
+        Inputs::BaseAndTwoOrMore => (found >= 3, "the base and at least two other models"),
         Inputs::One => (found == 1, "one model"),
     };
     if fits { Ok(()) } else { Err(RecipeError::InputCount { slice, method, expected, found }) }

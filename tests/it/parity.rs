@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 
 use mergesweep::config::Method;
-use mergesweep::config::method::NOT_YET;
 use mergesweep::merge::checkpoint::Checkpoint;
 use mergesweep::merge::{MergeOptions, TokenizerFiles};
 use serde_json::Value;
@@ -23,8 +22,7 @@ fn cases(kind: &str) -> Vec<(String, Value, String)> {
     let mut found = Vec::new();
     for (name, case) in cases.iter().filter(|(_, case)| case["kind"] == kind) {
         let text = std::fs::read_to_string(fixtures().join("cases").join(name).join("config.yml")).unwrap();
-        let later = NOT_YET.iter().any(|method| text.contains(&format!("merge_method: {method}\n")));
-        if !later && !LATER.contains(&name.as_str()) {
+        if !LATER.contains(&name.as_str()) {
             found.push((name.clone(), case.clone(), text));
         }
     }

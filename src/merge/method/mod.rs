@@ -53,6 +53,55 @@ pub enum Operation {
     },
     /// What matters of the other, on the base.
     ArceeFusion,
+    /// Weighted mean of directions, in the tangent space of their mean.
+    Multislerp {
+        /// Of the inputs besides the base.
+        weights: Vec<f64>,
+        /// Whether input 0 is a base.
+        has_base: bool,
+        /// Whether weights are made to sum to 1.
+        normalize_weights: bool,
+        /// Norms below it count as zero.
+        eps: f64,
+    },
+    /// Spherical mean of all inputs.
+    Karcher {
+        /// Steps at most.
+        max_iter: usize,
+        /// Angles and norms below it count as zero.
+        tol: f64,
+    },
+    /// Towards the average of the others, by how much their task vectors agree.
+    ModelStock {
+        /// Whether every row has its own angle.
+        filter_wise: bool,
+    },
+    /// Towards the other where it is near.
+    Nearswap {
+        /// Difference that is still taken over whole.
+        t: f64,
+    },
+    /// Mean of task vectors by their energy, without minority signs.
+    Sce {
+        /// Share of the elements that vary that stay, by their variance.
+        select_topk: f64,
+    },
+    /// Mean of the task vectors that change an element.
+    Ram {
+        /// Changes up to this count as none.
+        epsilon: f64,
+        /// Scaling of what one model alone changed.
+        unique: Option<UniqueScale>,
+    },
+}
+
+/// How `ramplus_tl` scales what one model alone changed: by `1 + r * clip(shared / unique, 0, alpha)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct UniqueScale {
+    /// Strength.
+    pub r: f64,
+    /// Largest ratio that counts.
+    pub alpha: f64,
 }
 
 /// An operation with the statistics of its inputs.
@@ -84,6 +133,7 @@ impl<R: Real> Kernel<R> {
                 Self::Nuslerp(nuslerp::Kernel::new(*weights, *has_base, *axis, inputs))
             }
             Operation::ArceeFusion => Self::ArceeFusion(arcee_fusion::Kernel::new(inputs)),
+            _ => unimplemented!("being written"),
         }
     }
 
