@@ -9,7 +9,7 @@ use clap::{ArgAction, Args};
 
 use super::interrupt::stop_on_signal;
 use super::{Failure, default_python, locator, print, usage, warn};
-use crate::config::{Dtype, parse};
+use crate::config::{Dtype, Numerics, parse};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::staging::OutputError;
@@ -50,6 +50,10 @@ pub(super) struct MergeArgs {
     /// Seed of random masks
     #[arg(long, value_name = "N", default_value_t = 0)]
     random_seed: u64,
+    /// How intermediate results are rounded: `f32` computes in 32 bits and rounds once, `mergekit` rounds to the working
+    /// dtype after every step, as mergekit does
+    #[arg(long, value_name = "NUMERICS", default_value_t, value_parser = numerics)]
+    numerics: Numerics,
     /// Largest shard in bytes; K, M and B stand for 10^3, 10^6 and 10^9
     #[arg(long, value_name = "SIZE", default_value = "5B", value_parser = shard_size)]
     out_shard_size: u64,
@@ -112,6 +116,11 @@ fn shard_size(text: &str) -> Result<u64, String> {
     size.filter(|size| *size > 0).ok_or_else(expected)
 }
 
+fn numerics(text: &str) -> Result<Numerics, String> {
+    let named = Numerics::NAMES.iter().find(|(name, _)| *name == text);
+    named.map(|(_, numerics)| *numerics).ok_or_else(|| format!("expected f32 or mergekit, found `{text}`"))
+}
+
 fn dtype(text: &str) -> Result<Dtype, String> {
     text.parse().map_err(|()| format!("expected bfloat16, float16, float32 or float64, found `{text}`"))
 }
@@ -125,6 +134,7 @@ impl MergeArgs {
         };
         MergeOptions {
             seed: self.random_seed,
+            numerics: self.numerics,
             shard_size: self.out_shard_size,
             tokenizer,
             write_model_card: !self.no_write_model_card,
@@ -175,12 +185,15 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             percent.show(done, total);
             !cancel.is_cancelled()
         };
-        let merged = merge::merge(&parsed.config, &locate, &args.out, &text, &options, &progress);
+        let job = merge::Job { config: &parsed.config, config_text: &text, out: &args.out, options: &options };
+        let merged = merge::merge(&[job], &locate, &progress);
         percent.clear();
         match merged {
             Err(MergeError::Cancelled) => Ok(Exit::Interrupted),
             merged => {
-                tell(args, parsed.config.method.spec().random, &merged.map_err(failure)?)?;
+                for merge in merged.map_err(failure)? {
+                    tell(args, parsed.config.method.spec().random, &merge)?;
+                }
                 Ok(Exit::Ok)
             }
         }

@@ -229,6 +229,11 @@ impl Adapter {
         Ok(Self { file, weights, dtype, pairs })
     }
 
+    /// Whether [`Adapter::apply`] gives other bytes for a tensor than the base model has.
+    pub fn changes(&self, name: &str) -> bool {
+        self.dtype.is_some() || self.pairs.contains_key(name)
+    }
+
     /// The dtype of what [`Adapter::apply`] gives.
     pub fn dtype(&self, tensor: &Tensor) -> Option<Dtype> {
         tensor.dtype().map(|own| self.dtype.unwrap_or(own))

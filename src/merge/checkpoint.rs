@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 use safetensors::Dtype as StoredDtype;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -187,6 +187,13 @@ impl Checkpoint {
     /// The bytes of one of this checkpoint's tensors.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
         &self.shards[tensor.shard][tensor.bytes.0..tensor.bytes.1]
+    }
+
+    /// Asks the operating system to have a tensor's bytes at hand soon.
+    pub fn read_ahead(&self, tensor: &Tensor) {
+        let (start, end) = tensor.bytes;
+        // A hint: where it is not taken, the bytes come when they are read.
+        let _ = self.shards[tensor.shard].advise_range(Advice::WillNeed, start, end - start);
     }
 
     /// A whole number of the config, at the top or in the part about text.

@@ -12,7 +12,7 @@ use super::checkpoint::{Checkpoint, CheckpointError, Tensor};
 use super::inputs::PIECE;
 
 /// Digest of one tensor from the digests of its pieces, in order.
-pub fn of_pieces(pieces: &[Hash]) -> Hash {
+pub fn of_pieces(pieces: impl IntoIterator<Item = Hash>) -> Hash {
     let mut hasher = Hasher::new();
     for piece in pieces {
         hasher.update(piece.as_bytes());
@@ -59,7 +59,7 @@ pub fn of_folder(folder: &Path) -> Result<String, CheckpointError> {
     let of_tensor = |tensor: &Tensor| {
         let piece = (PIECE * tensor.stored.bitsize() / 8).max(1);
         let pieces: Vec<Hash> = checkpoint.bytes(tensor).par_chunks(piece).map(blake3::hash).collect();
-        of_pieces(&pieces)
+        of_pieces(pieces)
     };
     let mut tensors: Vec<Digested<'_>> = checkpoint
         .tensors()

@@ -1,118 +1,356 @@
-//! Running recipes: every output tensor in order, its pieces over all cores, each piece computed in scratch buffers,
-//! hashed and written where it belongs. No tensor is ever held as a whole.
+//! Running recipes of one merge or of several: output tensors that are made of the same inputs are computed together, so
+//! that every input is read once and every statistic taken once. The pieces of a group of tensors go over all cores; each
+//! is computed in scratch buffers, hashed and written where it belongs. No tensor is ever held as a whole.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use blake3::Hash;
 use rayon::prelude::*;
 
-use super::inputs::{BLOCK, Input, Inputs};
-use super::method::Kernel;
+use super::arithmetic::{Arithmetic, Work, with_arithmetic};
+use super::inputs::{BLOCK, Input, Inputs, block_sum};
+use super::method::{Block, Kernel, Task, prepare};
 use super::real::Real;
 use super::recipe::Recipe;
 use super::source::Source;
-use super::writer::Writer;
+use super::writer::{PageBuffer, Writer};
 use super::{MergeError, Progress, digest};
-use crate::config::Dtype;
+use super::vector::{Loop, vectorised};
+use crate::config::Numerics;
+
+/// Bytes of inputs that the operating system is asked to read ahead.
+const READ_AHEAD: usize = 256 << 20;
+
+/// One merge of a run.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// What is computed.
+    pub recipes: &'a [Recipe],
+    /// From which models.
+    pub sources: &'a [Source],
+    /// Where it goes.
+    pub writer: &'a Writer,
+    /// How intermediate results are rounded.
+    pub numerics: Numerics,
+}
+
+/// What became of an output tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Computed {
+    /// Digest of its bytes.
+    pub digest: Hash,
+    /// Infinities and NaN, all of them where an input had one.
+    pub n_non_finite: u64,
+    /// Square of the L2 norm of what it differs by from the base, where there is one.
+    pub squared_change: Option<f64>,
+}
+
+/// Output tensors of the same inputs, and with them of the same shape and number formats.
+struct Group<'a> {
+    tensors: Vec<(&'a Source, &'a str)>,
+    members: Vec<Member<'a>>,
+}
+
+/// One output tensor of a group.
+struct Member<'a> {
+    job: usize,
+    index: usize,
+    recipe: &'a Recipe,
+    /// Numbers of its inputs in the group.
+    inputs: Vec<usize>,
+}
+
+/// What one piece adds to what is known of an output tensor.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    hash: Hash,
+    n_non_finite: u64,
+    /// Of those, the ones whose inputs were all finite.
+    n_made: u64,
+    squared_change: f64,
+}
 
 thread_local! {
-    static PIECE_BYTES: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    static PIECES: RefCell<Vec<PageBuffer>> = const { RefCell::new(Vec::new()) };
 }
 
 /// What a run shares between threads.
 struct Run<'a> {
-    writer: &'a Writer,
+    jobs: &'a [Job<'a>],
     progress: &'a Progress<'a>,
     done: AtomicU64,
     total: u64,
 }
 
-/// Computes and writes every recipe; the digests of the tensors are in the order of the recipes.
+/// Computes and writes every recipe of every job; the results are in the order of the jobs and their recipes.
 ///
 /// # Errors
-/// [`MergeError::Cancelled`] when `progress` says so, and what writing or an adapter may raise.
-pub fn run(
-    recipes: &[Recipe],
-    sources: &[Source],
-    writer: &Writer,
-    progress: &Progress<'_>,
-) -> Result<Vec<Hash>, MergeError> {
-    let total = recipes.iter().map(Recipe::n_bytes).sum();
-    let run = Run { writer, progress, done: AtomicU64::new(0), total };
+/// [`MergeError::Cancelled`] when `progress` says so, [`MergeError::NonFinite`] for a tensor that came out with
+/// infinities or NaN of its own, and what a method, writing or an adapter may raise.
+pub fn run(jobs: &[Job<'_>], progress: &Progress<'_>) -> Result<Vec<Vec<Computed>>, MergeError> {
+    let total = jobs.iter().flat_map(|job| job.recipes).map(Recipe::n_bytes).sum();
+    let run = Run { jobs, progress, done: AtomicU64::new(0), total };
     run.advance(0)?;
-    let tensor = |(index, recipe): (usize, &Recipe)| {
-        let inputs = inputs(recipe, sources)?;
-        let pieces = match recipe.working {
-            Dtype::F64 => run.tensor::<f64>(index, recipe, &inputs),
-            Dtype::Bf16 | Dtype::F16 | Dtype::F32 => run.tensor::<f32>(index, recipe, &inputs),
-        }?;
-        Ok(digest::of_pieces(&pieces))
-    };
-    recipes.iter().enumerate().map(tensor).collect()
+    let groups = groups(jobs);
+    let mut computed: Vec<Vec<Option<Computed>>> = jobs.iter().map(|job| vec![None; job.recipes.len()]).collect();
+    let mut ahead = ReadAhead { groups: &groups, next: 0, bytes: 0 };
+    for (index, group) in groups.iter().enumerate() {
+        ahead.go_on(index);
+        let inputs = group.inputs()?;
+        // All members agree on it: see `groups`.
+        let Some(first) = group.members.first() else { continue };
+        let work = GroupWork { run: &run, group, inputs: &inputs };
+        let results = with_arithmetic(jobs[first.job].numerics, inputs.working, work)?;
+        for (member, result) in group.members.iter().zip(results) {
+            computed[member.job][member.index] = Some(result);
+        }
+    }
+    // Every recipe is in exactly one group.
+    Ok(computed.into_iter().map(|of_job| of_job.into_iter().flatten().collect()).collect())
 }
 
-fn inputs<'a>(recipe: &Recipe, sources: &'a [Source]) -> Result<Inputs<'a>, MergeError> {
-    let mut inputs = Vec::with_capacity(recipe.inputs.len());
-    for input in &recipe.inputs {
-        let source = &sources[input.source];
-        // Recipes are made from these very headers.
-        let Some(tensor) = source.checkpoint.tensor(&input.tensor) else { continue };
-        let stored = source.dtype(tensor).unwrap_or(recipe.working);
-        inputs.push(Input { bytes: source.bytes(&input.tensor, tensor)?, stored });
+/// The output tensors of all jobs, put together where they share an input, shape, working dtype and numerics, in the
+/// order of the first of each.
+fn groups<'a>(jobs: &'a [Job<'_>]) -> Vec<Group<'a>> {
+    let recipes: Vec<(usize, usize)> =
+        jobs.iter().enumerate().flat_map(|(job, of)| (0..of.recipes.len()).map(move |index| (job, index))).collect();
+    // A recipe's group is that of the smallest recipe it is connected to.
+    let mut parents: Vec<usize> = (0..recipes.len()).collect();
+    fn root(parents: &mut [usize], mut node: usize) -> usize {
+        while parents[node] != node {
+            parents[node] = parents[parents[node]];
+            node = parents[node];
+        }
+        node
     }
-    Ok(Inputs { inputs, shape: recipe.shape.clone(), working: recipe.working })
+    let mut users = HashMap::new();
+    for (node, (job, index)) in recipes.iter().enumerate() {
+        let Job { recipes, sources, numerics, .. } = jobs[*job];
+        let recipe = &recipes[*index];
+        for input in &recipe.inputs {
+            let identity = sources[input.source].identity(&input.tensor);
+            let key = (identity, input.tensor.as_str(), recipe.shape.as_slice(), recipe.working, numerics);
+            let user = *users.entry(key).or_insert(node);
+            let (a, b) = (root(&mut parents, user), root(&mut parents, node));
+            parents[a.max(b)] = a.min(b);
+        }
+    }
+    let mut groups: BTreeMap<(usize, usize), (Group<'a>, Vec<_>)> = BTreeMap::new();
+    for (node, (job, index)) in recipes.iter().enumerate() {
+        let root = root(&mut parents, node);
+        let order = (recipes[root].1, root);
+        let (group, identities) =
+            groups.entry(order).or_insert_with(|| (Group { tensors: Vec::new(), members: Vec::new() }, Vec::new()));
+        let Job { recipes, sources, .. } = jobs[*job];
+        let recipe = &recipes[*index];
+        let mut inputs = Vec::with_capacity(recipe.inputs.len());
+        for input in &recipe.inputs {
+            let source = &sources[input.source];
+            let identity = (source.identity(&input.tensor), input.tensor.as_str());
+            let known = identities.iter().position(|known| *known == identity);
+            inputs.push(known.unwrap_or_else(|| {
+                identities.push(identity);
+                group.tensors.push((source, &input.tensor));
+                identities.len() - 1
+            }));
+        }
+        group.members.push(Member { job: *job, index: *index, recipe, inputs });
+    }
+    groups.into_values().map(|(group, _)| group).collect()
+}
+
+/// Asks for the inputs of groups to come before their turn.
+struct ReadAhead<'a> {
+    groups: &'a [Group<'a>],
+    /// The first group that was not asked for.
+    next: usize,
+    /// Bytes asked for and not used yet.
+    bytes: usize,
+}
+
+impl ReadAhead<'_> {
+    fn go_on(&mut self, current: usize) {
+        let bytes_of = |group: &Group<'_>| group.tensors.iter().map(|(source, name)| source.n_bytes(name)).sum::<usize>();
+        while let Some(group) = self.groups.get(self.next)
+            && (self.next <= current || self.bytes < READ_AHEAD)
+        {
+            group.tensors.iter().for_each(|(source, name)| source.read_ahead(name));
+            self.bytes += bytes_of(group);
+            self.next += 1;
+        }
+        self.bytes = self.bytes.saturating_sub(bytes_of(&self.groups[current]));
+    }
+}
+
+impl Group<'_> {
+    fn inputs(&self) -> Result<Inputs<'_>, MergeError> {
+        let recipe = self.members[0].recipe;
+        let mut inputs = Vec::with_capacity(self.tensors.len());
+        for (source, name) in &self.tensors {
+            // Recipes are made from these very headers.
+            let Some(tensor) = source.checkpoint.tensor(name) else { continue };
+            let stored = source.dtype(tensor).unwrap_or(recipe.working);
+            inputs.push(Input { bytes: source.bytes(name, tensor)?, stored });
+        }
+        Ok(Inputs { inputs, shape: recipe.shape.clone(), working: recipe.working })
+    }
+}
+
+/// The computation of one group.
+struct GroupWork<'a> {
+    run: &'a Run<'a>,
+    group: &'a Group<'a>,
+    inputs: &'a Inputs<'a>,
+}
+
+impl Work for GroupWork<'_> {
+    type Output = Result<Vec<Computed>, MergeError>;
+
+    fn run<A: Arithmetic>(self) -> Self::Output {
+        let Self { run, group, inputs } = self;
+        let tasks: Vec<Task<'_>> = group
+            .members
+            .iter()
+            .map(|member| Task { operation: &member.recipe.operation, inputs: &member.inputs })
+            .collect();
+        let name = || group.members[0].recipe.name.clone();
+        let kernels =
+            prepare::<A>(&tasks, inputs).map_err(|source| MergeError::Method { tensor: name(), source })?;
+        let piece = |piece| run.piece(group, inputs, &kernels, piece);
+        let pieces: Vec<Vec<Piece>> = match inputs.n_pieces() {
+            1 => vec![piece(0)?],
+            n => (0..n).into_par_iter().map(piece).collect::<Result<_, MergeError>>()?,
+        };
+        let computed = |(number, member): (usize, &Member<'_>)| {
+            let of_member = || pieces.iter().map(|piece| piece[number]);
+            let count = of_member().map(|piece| piece.n_made).sum();
+            if count > 0 {
+                return Err(MergeError::NonFinite { tensor: member.recipe.name.clone(), count });
+            }
+            Ok(Computed {
+                digest: digest::of_pieces(of_member().map(|piece| piece.hash)),
+                n_non_finite: of_member().map(|piece| piece.n_non_finite).sum(),
+                squared_change: member
+                    .recipe
+                    .operation
+                    .has_base()
+                    .then(|| of_member().map(|piece| piece.squared_change).sum()),
+            })
+        };
+        group.members.iter().enumerate().map(computed).collect()
+    }
 }
 
 impl Run<'_> {
-    fn tensor<R: Real>(&self, index: usize, recipe: &Recipe, inputs: &Inputs<'_>) -> Result<Vec<Hash>, MergeError> {
-        if inputs.is_empty() {
-            return Ok(Vec::new());
-        }
-        let kernel = Kernel::<R>::prepare(&recipe.operation, inputs);
-        let piece = |piece: usize| self.piece(index, recipe, inputs, &kernel, piece);
-        match inputs.n_pieces() {
-            1 => piece(0).map(|hash| vec![hash]),
-            n => (0..n).into_par_iter().map(piece).collect(),
-        }
-    }
-
-    fn piece<R: Real>(
+    /// Computes one piece of every member.
+    fn piece<A: Arithmetic>(
         &self,
-        index: usize,
-        recipe: &Recipe,
+        group: &Group<'_>,
         inputs: &Inputs<'_>,
-        kernel: &Kernel<R>,
+        kernels: &[Kernel<A>],
         piece: usize,
-    ) -> Result<Hash, MergeError> {
+    ) -> Result<Vec<Piece>, MergeError> {
         let range = inputs.piece(piece);
-        let size = recipe.out.size();
-        PIECE_BYTES.with_borrow_mut(|bytes| {
-            bytes.resize(range.len() * size, 0);
-            R::with_blocks(inputs.inputs.len() + 1, |blocks| {
-                let Some((out, blocks)) = blocks.split_last_mut() else { return };
-                for (start, bytes) in range.clone().step_by(BLOCK).zip(bytes.chunks_mut(BLOCK * size)) {
-                    let end = range.end.min(start + BLOCK);
-                    for (input, block) in blocks.iter_mut().enumerate() {
-                        inputs.read(input, start..end, block);
-                    }
-                    out.resize(end - start, R::default());
-                    kernel.apply(start, blocks, out);
-                    if recipe.out != recipe.working {
-                        R::round_to(out, recipe.working);
-                    }
-                    R::encode(out, recipe.out, bytes);
+        let n_inputs = inputs.inputs.len();
+        let n_scratch = kernels.iter().map(Kernel::n_scratch).max().unwrap_or_default();
+        let mut buffers = PIECES.take();
+        buffers.resize_with(buffers.len().max(group.members.len()), PageBuffer::default);
+        for (member, buffer) in group.members.iter().zip(&mut buffers) {
+            let size = member.recipe.out.size();
+            let lead = self.jobs[member.job].writer.lead(member.index, (range.start * size) as u64);
+            buffer.reserve(lead, range.len() * size);
+        }
+        let empty = Piece { hash: Hash::from_bytes([0; 32]), n_non_finite: 0, n_made: 0, squared_change: 0.0 };
+        let mut pieces = vec![empty; group.members.len()];
+        A::Real::with_blocks(n_inputs + n_scratch + 1, |blocks| {
+            let (blocks, scratch) = blocks.split_at_mut(n_inputs);
+            let Some((out, scratch)) = scratch.split_last_mut() else { return };
+            for start in range.clone().step_by(BLOCK) {
+                let end = range.end.min(start + BLOCK);
+                for (input, block) in blocks.iter_mut().enumerate() {
+                    inputs.read(input, start..end, block);
                 }
-            });
-            self.writer.write(index, (range.start * size) as u64, bytes)?;
-            let hash = blake3::hash(bytes);
-            self.advance(bytes.len() as u64)?;
-            Ok(hash)
-        })
+                out.resize(end - start, A::Real::default());
+                for (((member, kernel), buffer), piece) in
+                    group.members.iter().zip(kernels).zip(&mut buffers).zip(&mut pieces)
+                {
+                    let Member { recipe, inputs, .. } = member;
+                    let block = Block { start, blocks, inputs };
+                    let size = recipe.out.size();
+                    let bytes = &mut buffer.bytes_mut()[(start - range.start) * size..(end - range.start) * size];
+                    vectorised(Apply { kernel, block, scratch, out });
+                    A::Real::round_to(out, recipe.result);
+                    A::Real::round_to(out, recipe.out);
+                    vectorised(Look { piece, recipe, block, out });
+                    A::Real::encode(out, recipe.out, bytes);
+                }
+            }
+        });
+        let mut written = 0;
+        for ((member, buffer), piece) in group.members.iter().zip(&buffers).zip(&mut pieces) {
+            let size = member.recipe.out.size();
+            self.jobs[member.job].writer.write(member.index, (range.start * size) as u64, buffer)?;
+            piece.hash = blake3::hash(buffer.bytes());
+            written += buffer.bytes().len() as u64;
+        }
+        PIECES.set(buffers);
+        self.advance(written)?;
+        Ok(pieces)
     }
 
     fn advance(&self, bytes: u64) -> Result<(), MergeError> {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if (self.progress)(done, self.total) { Ok(()) } else { Err(MergeError::Cancelled) }
+    }
+}
+
+/// One block of one member.
+struct Apply<'a, A: Arithmetic> {
+    kernel: &'a Kernel<A>,
+    block: Block<'a, A::Real>,
+    scratch: &'a mut [Vec<A::Real>],
+    out: &'a mut [A::Real],
+}
+
+impl<A: Arithmetic> Loop for Apply<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.kernel.apply(self.block, self.scratch, self.out);
+    }
+}
+
+/// A look at one block of a result: counts what is not finite, and measures the change against the base.
+struct Look<'a, R> {
+    piece: &'a mut Piece,
+    recipe: &'a Recipe,
+    block: Block<'a, R>,
+    out: &'a [R],
+}
+
+impl<R: Real> Loop for Look<'_, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { piece, recipe, block, out } = self;
+        let n_non_finite = out.iter().map(|value| u64::from(!value.is_finite())).sum::<u64>();
+        if n_non_finite > 0 {
+            piece.n_non_finite += n_non_finite;
+            for (index, _) in out.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
+                let had_one = (0..block.inputs.len()).any(|input| !block.input(input)[index].is_finite());
+                piece.n_made += u64::from(!had_one);
+            }
+        }
+        if recipe.operation.has_base() {
+            let base = &block.input(0)[..out.len()];
+            piece.squared_change += block_sum(out.len(), |index| {
+                let change = out[index].wide() - base[index].wide();
+                change * change
+            });
+        }
     }
 }

@@ -4,6 +4,7 @@ use crate::config::Tokenizer;
 
 use super::adapter::AdapterError;
 use super::checkpoint::CheckpointError;
+use super::method::MethodError;
 use super::recipe::RecipeError;
 use super::sidecar::SidecarError;
 use super::staging::OutputError;
@@ -46,6 +47,25 @@ pub enum MergeError {
     Tokenizer {
         /// The setting.
         tokenizer: Tokenizer,
+    },
+    /// A result that cannot be had from these numbers.
+    #[error("merging `{tensor}`")]
+    Method {
+        /// Output tensor.
+        tensor: String,
+        /// Why.
+        source: MethodError,
+    },
+    /// Infinities or NaN where no input had one.
+    #[error(
+        "merging `{tensor}`: {count} elements came out as infinity or NaN, and no input had one there (weights that sum to \
+         nothing, or numbers beyond the range of `dtype`)"
+    )]
+    NonFinite {
+        /// Output tensor.
+        tensor: String,
+        /// Elements.
+        count: u64,
     },
     /// Stopped by the caller.
     #[error("cancelled")]

@@ -15,8 +15,8 @@ use crate::config::Dtype;
 /// Elements of a piece.
 pub const PIECE: usize = 1 << 18;
 
-/// Elements of a block: a few of them fit the second-level cache together.
-pub const BLOCK: usize = 1 << 14;
+/// Elements of a block: a dozen of them fit the second-level cache together.
+pub const BLOCK: usize = 1 << 12;
 
 /// One input tensor.
 #[derive(Debug)]
@@ -27,10 +27,10 @@ pub struct Input<'a> {
     pub stored: Dtype,
 }
 
-/// The inputs of one output tensor, all of one shape.
+/// The inputs of output tensors that are computed together, all of one shape.
 #[derive(Debug)]
 pub struct Inputs<'a> {
-    /// In the order of the recipe.
+    /// Each tensor once.
     pub inputs: Vec<Input<'a>>,
     /// The shape they share.
     pub shape: Vec<usize>,
@@ -84,15 +84,23 @@ impl Inputs<'_> {
         }
     }
 
-    /// Walks a range block by block: `step` gets the first element's index and a buffer for every input.
-    pub fn walk<R: Real>(&self, range: Range<usize>, mut step: impl FnMut(usize, &mut [Vec<R>])) {
-        R::with_blocks(self.inputs.len(), |blocks| {
+    /// Walks a range block by block, reading the inputs of `which`: `step` gets the first element's index, a buffer for
+    /// every input (filled for those of `which`), and `n_scratch` buffers whose contents are left over from earlier work.
+    pub fn walk<R: Real>(
+        &self,
+        which: &[usize],
+        n_scratch: usize,
+        range: Range<usize>,
+        mut step: impl FnMut(usize, &[Vec<R>], &mut [Vec<R>]),
+    ) {
+        R::with_blocks(self.inputs.len() + n_scratch, |blocks| {
+            let (blocks, scratch) = blocks.split_at_mut(self.inputs.len());
             for start in range.clone().step_by(BLOCK) {
                 let end = range.end.min(start + BLOCK);
-                for (input, block) in blocks.iter_mut().enumerate() {
-                    self.read(input, start..end, block);
+                for input in which {
+                    self.read(*input, start..end, &mut blocks[*input]);
                 }
-                step(start, blocks);
+                step(start, blocks, scratch);
             }
         });
     }
@@ -100,12 +108,16 @@ impl Inputs<'_> {
     /// Folds every piece in parallel; the results are in piece order.
     pub fn fold<R: Real, T: Send>(
         &self,
+        which: &[usize],
+        n_scratch: usize,
         init: impl Fn() -> T + Sync,
-        step: impl Fn(&mut T, usize, &mut [Vec<R>]) + Sync,
+        step: impl Fn(&mut T, usize, &[Vec<R>], &mut [Vec<R>]) + Sync,
     ) -> Vec<T> {
         let piece = |index| {
             let mut state = init();
-            self.walk(self.piece(index), |start, blocks| step(&mut state, start, blocks));
+            self.walk(which, n_scratch, self.piece(index), |start, blocks, scratch| {
+                step(&mut state, start, blocks, scratch);
+            });
             state
         };
         match self.n_pieces() {
@@ -119,8 +131,9 @@ impl Inputs<'_> {
     /// depend on the shape alone, and the results are in their order.
     pub fn fold_rows<R: Real, T: Send>(
         &self,
+        which: &[usize],
         init: impl Fn() -> T + Sync,
-        step: impl Fn(&mut T, usize, &mut [Vec<R>]) + Sync,
+        step: impl Fn(&mut T, usize, &[Vec<R>]) + Sync,
     ) -> Vec<T> {
         let rows = self.rows();
         let group = PIECE.div_ceil(rows.len.max(1));
@@ -130,8 +143,8 @@ impl Inputs<'_> {
                 let mut state = init();
                 R::with_blocks(self.inputs.len(), |blocks| {
                     for row in index * group..rows.count.min((index + 1) * group) {
-                        for (input, block) in blocks.iter_mut().enumerate() {
-                            self.read(input, row * rows.len..(row + 1) * rows.len, block);
+                        for input in which {
+                            self.read(*input, row * rows.len..(row + 1) * rows.len, &mut blocks[*input]);
                         }
                         step(&mut state, row, blocks);
                     }
@@ -143,14 +156,16 @@ impl Inputs<'_> {
 }
 
 /// Sums `term` over a block in a fixed order that the compiler can vectorise: eight running sums, then their sum.
-pub fn block_sum(len: usize, term: impl Fn(usize) -> f64) -> f64 {
+#[inline(always)]
+pub fn block_sum<R: Real>(len: usize, term: impl Fn(usize) -> R) -> R {
     const LANES: usize = 8;
-    let mut sums = [0.0; LANES];
+    let mut sums = [R::of(0.0); LANES];
     let whole = len - len % LANES;
     for start in (0..whole).step_by(LANES) {
         for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum += term(start + lane);
+            *sum = *sum + term(start + lane);
         }
     }
-    (whole..len).fold(sums.iter().sum(), |sum, index| sum + term(index))
+    let sum = sums.iter().fold(R::of(0.0), |sum, lane| sum + *lane);
+    (whole..len).fold(sum, |sum, index| sum + term(index))
 }

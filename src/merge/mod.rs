@@ -12,6 +12,7 @@
 
 pub mod adapter;
 pub mod arch;
+pub mod arithmetic;
 pub mod checkpoint;
 pub mod digest;
 pub mod engine;
@@ -26,11 +27,14 @@ pub mod select;
 pub mod sidecar;
 pub mod source;
 pub mod staging;
+pub mod survey;
+pub mod vector;
 pub mod writer;
 
 pub use error::{BoxError, MergeError};
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +46,7 @@ use crate::model::locate::Located;
 use adapter::Adapter;
 use arch::Architecture;
 use checkpoint::Checkpoint;
+use engine::Computed;
 use recipe::{Choices, Recipes};
 use source::Source;
 use staging::{OutputError, Staging};
@@ -49,7 +54,7 @@ use writer::Writer;
 
 /// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
 /// made by an older engine are known to be stale.
-pub const ENGINE: u32 = 1;
+pub const ENGINE: u32 = 2;
 
 /// What a caller may choose beside the config.
 #[derive(Debug, Clone, PartialEq)]
@@ -107,14 +112,36 @@ pub struct Merge {
     pub weights_digest: String,
     /// The seed.
     pub seed: u64,
+    /// How intermediate results were rounded.
+    #[serde(default)]
+    pub numerics: Numerics,
     /// Output tensors.
     pub n_tensors: u64,
     /// Bytes of tensor data written.
     pub n_bytes: u64,
-    /// Wall time.
+    /// Wall time; of all merges together where several were computed in one pass.
     pub seconds: f64,
+    /// L2 norm of what the output differs by from the base model, where there is one.
+    #[serde(default)]
+    pub change: Option<f64>,
     /// Things the user should know: dropped tensors, settings without effect.
     pub notes: Vec<String>,
+    /// Every output tensor, in the order of writing.
+    #[serde(default)]
+    pub tensors: Vec<MergedTensor>,
+}
+
+/// The record of one output tensor.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MergedTensor {
+    /// Its name.
+    pub name: String,
+    /// BLAKE3 digest of the digests of its pieces: see [`digest`].
+    pub digest: String,
+    /// L2 norm of what it differs by from the base model, where there is one.
+    pub change: Option<f64>,
+    /// Infinities and NaN, all of them where an input has one.
+    pub n_non_finite: u64,
 }
 
 /// Reported after every piece of work with the bytes done and all bytes; answering `false` stops the merge, which then
@@ -124,49 +151,64 @@ pub type Progress<'a> = dyn Fn(u64, u64) -> bool + Sync + 'a;
 /// Finds the folders of a model.
 pub type Locate<'a> = dyn Fn(&ModelRef) -> Result<Located, BoxError> + 'a;
 
-/// Merges, and writes the result to the folder `out`. `config_text` is what is kept beside the weights as
-/// `mergekit_config.yml`.
+/// One merge that is asked for.
+#[derive(Debug, Clone, Copy)]
+pub struct Job<'a> {
+    /// What to merge.
+    pub config: &'a MergeConfig,
+    /// What is kept beside the weights as `mergekit_config.yml`.
+    pub config_text: &'a str,
+    /// The folder to write.
+    pub out: &'a Path,
+    /// What the caller chose.
+    pub options: &'a MergeOptions,
+}
+
+/// Merges, all in one pass: what several of them read is read once, and what several of them need to know of it is found
+/// once. The bytes are those of merging one by one.
 ///
 /// # Errors
-/// [`MergeError`]. Nothing is left behind then, and a folder that was at `out` before is untouched.
-pub fn merge(
-    config: &MergeConfig,
-    locate: &Locate<'_>,
-    out: &Path,
-    config_text: &str,
-    options: &MergeOptions,
-    progress: &Progress<'_>,
-) -> Result<Merge, MergeError> {
+/// [`MergeError`], for all of them. Nothing is left behind then but what was complete, and a folder that was at an `out`
+/// before is untouched.
+pub fn merge(jobs: &[Job<'_>], locate: &Locate<'_>, progress: &Progress<'_>) -> Result<Vec<Merge>, MergeError> {
     let started = Instant::now();
-    let plan = plan(config, locate, config_text, options)?;
-    for source in &plan.sources {
-        refuse_input(out, &source.checkpoint.folder)?;
+    let mut pool = Pool::default();
+    let mut plans = Vec::with_capacity(jobs.len());
+    for job in jobs {
+        let plan = plan_with(&mut pool, job.config, locate, job.config_text, job.options)?;
+        for source in &plan.sources {
+            refuse_input(job.out, &source.checkpoint.folder)?;
+        }
+        plans.push(plan);
     }
-    let recipes = &plan.recipes.recipes;
-    let staging = Staging::new(out)?;
-    let writer = Writer::create(&staging, recipes, options.shard_size)?;
-    let digests = engine::run(recipes, &plan.sources, &writer, progress)?;
-    plan.sidecars.write(&staging)?;
-    writer.finish()?;
-    staging.commit()?;
-    let mut digested: Vec<digest::Digested<'_>> = recipes
+    staging::check_space(jobs.iter().zip(&plans).map(|(job, plan)| (job.out, plan.n_bytes())))?;
+    let mut outputs = Vec::with_capacity(jobs.len());
+    for (job, plan) in jobs.iter().zip(&plans) {
+        let staging = Staging::new(job.out)?;
+        let writer = Writer::create(&staging, &plan.recipes.recipes, job.options.shard_size)?;
+        outputs.push((staging, writer));
+    }
+    let running: Vec<engine::Job<'_>> = jobs
         .iter()
-        .zip(digests)
-        .map(|(recipe, digest)| digest::Digested {
-            name: &recipe.name,
-            stored: writer::stored(recipe.out),
-            shape: &recipe.shape,
-            digest,
+        .zip(&plans)
+        .zip(&outputs)
+        .map(|((job, plan), (_, writer))| engine::Job {
+            recipes: &plan.recipes.recipes,
+            sources: &plan.sources,
+            writer,
+            numerics: job.options.numerics,
         })
         .collect();
-    Ok(Merge {
-        weights_digest: digest::of_tensors(&mut digested),
-        seed: options.seed,
-        n_tensors: recipes.len() as u64,
-        n_bytes: plan.n_bytes(),
-        seconds: started.elapsed().as_secs_f64(),
-        notes: plan.notes,
-    })
+    let computed = engine::run(&running, progress)?;
+    drop(running);
+    for ((staging, writer), plan) in outputs.into_iter().zip(&plans) {
+        plan.sidecars.write(&staging)?;
+        writer.finish()?;
+        staging.commit()?;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let record = |((job, plan), computed): ((&Job<'_>, MergePlan), Vec<Computed>)| plan.record(job, &computed, seconds);
+    Ok(jobs.iter().zip(plans).zip(computed).map(record).collect())
 }
 
 /// Everything about a merge that is known before a byte is written.
@@ -187,6 +229,36 @@ impl MergePlan {
     pub fn n_bytes(&self) -> u64 {
         self.recipes.recipes.iter().map(recipe::Recipe::n_bytes).sum()
     }
+
+    fn record(self, job: &Job<'_>, computed: &[Computed], seconds: f64) -> Merge {
+        let recipes = || self.recipes.recipes.iter().zip(computed);
+        let mut digested: Vec<digest::Digested<'_>> = recipes()
+            .map(|(recipe, computed)| digest::Digested {
+                name: &recipe.name,
+                stored: writer::stored(recipe.out),
+                shape: &recipe.shape,
+                digest: computed.digest,
+            })
+            .collect();
+        let tensors = recipes().map(|(recipe, computed)| MergedTensor {
+            name: recipe.name.clone(),
+            digest: computed.digest.to_hex().to_string(),
+            change: computed.squared_change.map(f64::sqrt),
+            n_non_finite: computed.n_non_finite,
+        });
+        let squared_change: Option<f64> = computed.iter().map(|computed| computed.squared_change).sum();
+        Merge {
+            weights_digest: digest::of_tensors(&mut digested),
+            seed: job.options.seed,
+            numerics: job.options.numerics,
+            n_tensors: computed.len() as u64,
+            n_bytes: self.n_bytes(),
+            seconds,
+            change: squared_change.map(f64::sqrt),
+            tensors: tensors.collect(),
+            notes: self.notes,
+        }
+    }
 }
 
 /// Opens the models and resolves everything, without writing anything.
@@ -199,15 +271,26 @@ pub fn plan(
     config_text: &str,
     options: &MergeOptions,
 ) -> Result<MergePlan, MergeError> {
+    plan_with(&mut Pool::default(), config, locate, config_text, options)
+}
+
+fn plan_with(
+    pool: &mut Pool,
+    config: &MergeConfig,
+    locate: &Locate<'_>,
+    config_text: &str,
+    options: &MergeOptions,
+) -> Result<MergePlan, MergeError> {
     if let Some(tokenizer) = &config.tokenizer {
         return Err(MergeError::Tokenizer { tokenizer: tokenizer.clone() });
     }
     let models = config.models();
     let keys = source::keys(&models);
     let sources: Vec<Source> =
-        models.into_iter().zip(keys).map(|(model, key)| open(model, key, locate, options)).collect::<Result<_, _>>()?;
+        models.into_iter().zip(keys).map(|(model, key)| pool.open(model, key, locate, options)).collect::<Result<_, _>>()?;
     let choices = Choices {
         seed: options.seed,
+        numerics: options.numerics,
         allow_crimes: options.allow_crimes,
         truncate_embeddings: options.truncate_embeddings,
     };
@@ -229,12 +312,35 @@ pub fn weights_digest(folder: &Path) -> Result<String, MergeError> {
     Ok(digest::of_folder(folder)?)
 }
 
-fn open(model: &ModelRef, key: String, locate: &Locate<'_>, options: &MergeOptions) -> Result<Source, MergeError> {
-    let located = locate(model).map_err(|source| MergeError::Locate { model: model.to_string(), source })?;
-    let checkpoint = Checkpoint::open(&located.base)?;
-    let adapter = located.adapter.map(|folder| Adapter::open(&folder, &checkpoint, options.lora_dtype)).transpose()?;
-    let architecture = Architecture::of(&checkpoint);
-    Ok(Source { model: model.clone(), key, checkpoint, adapter, architecture })
+/// Open models, each once.
+#[derive(Debug, Default)]
+struct Pool(Vec<(Option<Dtype>, Source)>);
+
+impl Pool {
+    fn open(
+        &mut self,
+        model: &ModelRef,
+        key: String,
+        locate: &Locate<'_>,
+        options: &MergeOptions,
+    ) -> Result<Source, MergeError> {
+        let same = |(dtype, source): &&(Option<Dtype>, Source)| *dtype == options.lora_dtype && source.model == *model;
+        if let Some((_, source)) = self.0.iter().find(same) {
+            return Ok(Source { key, ..source.clone() });
+        }
+        let located = locate(model).map_err(|source| MergeError::Locate { model: model.to_string(), source })?;
+        // An adapter on a model that is open already shares its files.
+        let opened = self.0.iter().find(|(_, source)| source.checkpoint.folder == located.base);
+        let checkpoint = match opened {
+            Some((_, source)) => source.checkpoint.clone(),
+            None => Arc::new(Checkpoint::open(&located.base)?),
+        };
+        let adapter = located.adapter.map(|folder| Adapter::open(&folder, &checkpoint, options.lora_dtype)).transpose()?;
+        let architecture = Arc::new(Architecture::of(&checkpoint));
+        let source = Source { model: model.clone(), key, checkpoint, adapter: adapter.map(Arc::new), architecture };
+        self.0.push((options.lora_dtype, source.clone()));
+        Ok(source)
+    }
 }
 
 fn refuse_input(out: &Path, folder: &Path) -> Result<(), OutputError> {

@@ -5,15 +5,13 @@
 
 use std::cell::RefCell;
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
+use super::vector::vectorised;
 use crate::config::Dtype;
 
 /// What a kernel computes in.
 pub trait Real: num_traits::Float + Default + Send + Sync + 'static {
-    /// Bits of a key: selection walks them 16 at a time.
-    const KEY_BITS: u32;
+    /// An unsigned number that orders values: see [`Real::magnitude_key`].
+    type Key: Key;
 
     /// Nearest value.
     fn of(value: f64) -> Self;
@@ -22,16 +20,16 @@ pub trait Real: num_traits::Float + Default + Send + Sync + 'static {
     fn wide(self) -> f64;
 
     /// A key whose order is the order of magnitudes (a NaN comes last).
-    fn magnitude_key(self) -> u64;
+    fn magnitude_key(self) -> Self::Key;
 
     /// The number of that magnitude key.
-    fn from_magnitude_key(key: u64) -> Self;
+    fn from_magnitude_key(key: Self::Key) -> Self;
 
     /// A key whose order is the numbers' own order.
-    fn order_key(self) -> u64;
+    fn order_key(self) -> Self::Key;
 
     /// The number of that order key.
-    fn from_order_key(key: u64) -> Self;
+    fn from_order_key(key: Self::Key) -> Self;
 
     /// Reads `out.len()` numbers of dtype `stored`.
     fn decode(bytes: &[u8], stored: Dtype, out: &mut [Self]);
@@ -46,7 +44,51 @@ pub trait Real: num_traits::Float + Default + Send + Sync + 'static {
     fn with_blocks<T>(count: usize, work: impl FnOnce(&mut [Vec<Self>]) -> T) -> T;
 }
 
-/// Numbers converted at a time where a conversion goes through an aligned stretch of `f16`.
+/// A key as selection sees it.
+pub trait Key: Copy + Ord + Default + Send + Sync + std::fmt::Debug + 'static {
+    /// Its width.
+    const BITS: u32;
+    /// The largest one.
+    const MAX: Self;
+
+    /// As a wide number.
+    fn wide(self) -> u64;
+
+    /// From a wide number that is one.
+    fn of(wide: u64) -> Self;
+}
+
+impl Key for u32 {
+    const BITS: u32 = 32;
+    const MAX: Self = Self::MAX;
+
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        u64::from(self)
+    }
+
+    #[inline(always)]
+    fn of(wide: u64) -> Self {
+        wide as Self
+    }
+}
+
+impl Key for u64 {
+    const BITS: u32 = 64;
+    const MAX: Self = Self::MAX;
+
+    #[inline(always)]
+    fn wide(self) -> u64 {
+        self
+    }
+
+    #[inline(always)]
+    fn of(wide: u64) -> Self {
+        wide
+    }
+}
+
+/// Numbers converted at a time where a conversion goes through 32 bits.
 const HALVES: usize = 256;
 
 thread_local! {
@@ -66,67 +108,96 @@ fn with_pool<R, T>(pool: &RefCell<Vec<Vec<R>>>, count: usize, work: impl FnOnce(
     result
 }
 
+#[inline(always)]
 fn bf16_to_f32(bytes: [u8; 2]) -> f32 {
     f32::from_bits(u32::from(u16::from_le_bytes(bytes)) << 16)
 }
 
-/// Adding 0x7fff and the lowest kept bit carries exactly where nearest-even rounds up; only NaN must not carry.
-fn f32_to_bf16(value: f32) -> u16 {
+/// The nearest bfloat16. Adding 0x7fff and the lowest kept bit carries exactly where nearest-even rounds up; only NaN
+/// must not carry.
+#[inline(always)]
+pub fn round_to_bf16(value: f32) -> f32 {
     let bits = value.to_bits();
-    if value.is_nan() {
-        return (bits >> 16) as u16 | 0x40;
-    }
-    ((bits + 0x7fff + ((bits >> 16) & 1)) >> 16) as u16
+    let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1)) & 0xffff_0000;
+    let nan = (bits | 0x0040_0000) & 0xffff_0000;
+    f32::from_bits(if value.is_nan() { nan } else { rounded })
 }
 
-fn f16_to_f32(bytes: &[u8], out: &mut [f32]) {
-    let mut halves = [f16::ZERO; HALVES];
-    for (bytes, out) in bytes.chunks(2 * HALVES).zip(out.chunks_mut(HALVES)) {
-        let halves = &mut halves[..out.len()];
-        for (half, bytes) in halves.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *half = f16::from_bits(u16::from_le_bytes(*bytes));
-        }
-        halves.convert_to_f32_slice(out);
-    }
+/// The nearest float16. Above its subnormals as for bfloat16, with 10 bits kept; below, adding and taking off a number
+/// whose last bit weighs 2^-24 leaves a multiple of that, rounded to nearest even by the addition itself.
+#[inline(always)]
+pub fn round_to_f16(value: f32) -> f32 {
+    const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;
+    const SHIFT: f32 = 0.75;
+    const TOO_LARGE: f32 = 65520.0;
+    let bits = value.to_bits();
+    let magnitude = value.abs();
+    let normal = f32::from_bits(bits.wrapping_add(0x0fff + ((bits >> 13) & 1)) & !0x1fff);
+    let small = ((magnitude + SHIFT) - SHIFT).copysign(value);
+    let rounded = if magnitude < SMALLEST_NORMAL { small } else { normal };
+    let rounded = if magnitude >= TOO_LARGE { f32::INFINITY.copysign(value) } else { rounded };
+    if value.is_nan() { value } else { rounded }
 }
 
-fn f32_to_f16(block: &[f32], out: &mut [u8]) {
-    let mut halves = [f16::ZERO; HALVES];
-    for (block, out) in block.chunks(HALVES).zip(out.chunks_mut(2 * HALVES)) {
-        let halves = &mut halves[..block.len()];
-        halves.convert_from_f32_slice(block);
-        for (half, bytes) in halves.iter().zip(out.as_chunks_mut::<2>().0) {
-            *bytes = half.to_bits().to_le_bytes();
-        }
-    }
+#[inline(always)]
+fn f32_to_bf16(value: f32) -> u16 {
+    (round_to_bf16(value).to_bits() >> 16) as u16
+}
+
+/// Shifting the bits of a float16 into place gives a float32 that is 2^112 times too small, subnormals included.
+#[inline(always)]
+fn f16_to_f32(bytes: [u8; 2]) -> f32 {
+    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
+    let bits = u32::from(u16::from_le_bytes(bytes));
+    let magnitude = (bits & 0x7fff) << 13;
+    let finite = (f32::from_bits(magnitude) * SCALE).to_bits();
+    let special = magnitude | 0x7f80_0000;
+    f32::from_bits((if magnitude >= 0x0f80_0000 { special } else { finite }) | (bits & 0x8000) << 16)
+}
+
+/// The other way round, once the number is one that float16 has.
+#[inline(always)]
+fn f32_to_f16(value: f32) -> u16 {
+    const SCALE: f32 = f32::from_bits((127 - 112) << 23);
+    let rounded = round_to_f16(value);
+    let bits = rounded.to_bits();
+    let finite = (rounded.abs() * SCALE).to_bits() >> 13;
+    let special = if rounded.is_nan() { 0x7e00 } else { 0x7c00 };
+    let magnitude = if rounded.is_finite() { finite } else { special };
+    (magnitude | (bits >> 16) & 0x8000) as u16
 }
 
 impl Real for f32 {
-    const KEY_BITS: u32 = 32;
+    type Key = u32;
 
+    #[inline(always)]
     fn of(value: f64) -> Self {
         value as Self
     }
 
+    #[inline(always)]
     fn wide(self) -> f64 {
         f64::from(self)
     }
 
-    fn magnitude_key(self) -> u64 {
-        u64::from(self.to_bits() & 0x7fff_ffff)
+    #[inline(always)]
+    fn magnitude_key(self) -> u32 {
+        self.to_bits() & 0x7fff_ffff
     }
 
-    fn from_magnitude_key(key: u64) -> Self {
-        Self::from_bits(key as u32)
+    #[inline(always)]
+    fn from_magnitude_key(key: u32) -> Self {
+        Self::from_bits(key)
     }
 
-    fn order_key(self) -> u64 {
+    #[inline(always)]
+    fn order_key(self) -> u32 {
         let bits = self.to_bits();
-        u64::from(if bits >> 31 == 1 { !bits } else { bits | 0x8000_0000 })
+        if bits >> 31 == 1 { !bits } else { bits | 0x8000_0000 }
     }
 
-    fn from_order_key(key: u64) -> Self {
-        let key = key as u32;
+    #[inline(always)]
+    fn from_order_key(key: u32) -> Self {
         Self::from_bits(if key >> 31 == 1 { key & 0x7fff_ffff } else { !key })
     }
 
@@ -142,31 +213,24 @@ impl Real for f32 {
                     *out = f64::from_le_bytes(*bytes) as Self;
                 }
             }
-            Dtype::Bf16 => {
+            Dtype::Bf16 => vectorised(|| {
                 for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
                     *out = bf16_to_f32(*bytes);
                 }
-            }
-            Dtype::F16 => f16_to_f32(bytes, out),
+            }),
+            Dtype::F16 => vectorised(|| {
+                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
+                    *out = f16_to_f32(*bytes);
+                }
+            }),
         }
     }
 
     fn round_to(block: &mut [Self], dtype: Dtype) {
         match dtype {
             Dtype::F32 | Dtype::F64 => {}
-            Dtype::Bf16 => {
-                for value in block {
-                    *value = Self::from_bits(u32::from(f32_to_bf16(*value)) << 16);
-                }
-            }
-            Dtype::F16 => {
-                let mut halves = [f16::ZERO; HALVES];
-                for block in block.chunks_mut(HALVES) {
-                    let halves = &mut halves[..block.len()];
-                    halves.convert_from_f32_slice(block);
-                    halves.convert_to_f32_slice(block);
-                }
-            }
+            Dtype::Bf16 => vectorised(|| block.iter_mut().for_each(|value| *value = round_to_bf16(*value))),
+            Dtype::F16 => vectorised(|| block.iter_mut().for_each(|value| *value = round_to_f16(*value))),
         }
     }
 
@@ -182,12 +246,16 @@ impl Real for f32 {
                     *bytes = f64::from(*value).to_le_bytes();
                 }
             }
-            Dtype::Bf16 => {
+            Dtype::Bf16 => vectorised(|| {
                 for (value, bytes) in block.iter().zip(out.as_chunks_mut::<2>().0) {
                     *bytes = f32_to_bf16(*value).to_le_bytes();
                 }
-            }
-            Dtype::F16 => f32_to_f16(block, out),
+            }),
+            Dtype::F16 => vectorised(|| {
+                for (value, bytes) in block.iter().zip(out.as_chunks_mut::<2>().0) {
+                    *bytes = f32_to_f16(*value).to_le_bytes();
+                }
+            }),
         }
     }
 
@@ -197,29 +265,35 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    const KEY_BITS: u32 = 64;
+    type Key = u64;
 
+    #[inline(always)]
     fn of(value: f64) -> Self {
         value
     }
 
+    #[inline(always)]
     fn wide(self) -> f64 {
         self
     }
 
+    #[inline(always)]
     fn magnitude_key(self) -> u64 {
         self.to_bits() & (u64::MAX >> 1)
     }
 
+    #[inline(always)]
     fn from_magnitude_key(key: u64) -> Self {
         Self::from_bits(key)
     }
 
+    #[inline(always)]
     fn order_key(self) -> u64 {
         let bits = self.to_bits();
         if bits >> 63 == 1 { !bits } else { bits | (1 << 63) }
     }
 
+    #[inline(always)]
     fn from_order_key(key: u64) -> Self {
         Self::from_bits(if key >> 63 == 1 { key & (u64::MAX >> 1) } else { !key })
     }
@@ -283,17 +357,22 @@ impl Real for f64 {
 
 #[cfg(test)]
 mod tests {
-    use half::bf16;
+    use half::{bf16, f16};
 
     use super::*;
 
     #[test]
-    fn bf16_rounds_as_the_half_crate_does() {
-        for bits in (0..=u32::MAX).step_by(4_093) {
+    fn halves_are_rounded_as_the_half_crate_does() {
+        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+        for bits in (0..=u32::MAX).step_by(1_021) {
             let value = f32::from_bits(bits);
-            let expected = bf16::from_f32(value);
-            let found = bf16::from_bits(f32_to_bf16(value));
-            assert!(found == expected || (found.is_nan() && expected.is_nan()), "{value}: {found} {expected}");
+            assert!(same(round_to_bf16(value), bf16::from_f32(value).to_f32()), "{value:e}");
+            assert!(same(round_to_f16(value), f16::from_f32(value).to_f32()), "{value:e}");
+            let half = f16::from_bits(f32_to_f16(value));
+            assert!(half == f16::from_f32(value) || value.is_nan() && half.is_nan(), "{value:e}");
+        }
+        for bits in 0..=u16::MAX {
+            assert!(same(f16_to_f32(bits.to_le_bytes()), f16::from_bits(bits).to_f32()), "{bits:x}");
         }
     }
 

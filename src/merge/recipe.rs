@@ -9,7 +9,7 @@ use super::operation::{self, Asked};
 use super::source::Source;
 use crate::config::method::{Inputs, Method};
 use crate::config::parameter::ParameterError;
-use crate::config::{Dtype, MergeConfig, Slice, SourceModel};
+use crate::config::{Dtype, MergeConfig, Numerics, Slice, SourceModel};
 
 /// How one output tensor is computed.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,8 +18,10 @@ pub struct Recipe {
     pub name: String,
     /// Its shape.
     pub shape: Vec<usize>,
-    /// What the inputs are cast to; the result is rounded to it.
+    /// What the inputs are cast to.
     pub working: Dtype,
+    /// What the result is rounded to: the working dtype, but for arcee_fusion in mergekit's numerics.
+    pub result: Dtype,
     /// What is written.
     pub out: Dtype,
     /// In the order of the operation: a base comes first.
@@ -221,6 +223,8 @@ pub enum RecipeError {
 pub struct Choices {
     /// Seed of random masks.
     pub seed: u64,
+    /// How intermediate results are rounded.
+    pub numerics: Numerics,
     /// Whether architectures may differ.
     pub allow_crimes: bool,
     /// Whether vocabularies of different sizes are cut to the shortest.
@@ -442,19 +446,22 @@ impl<'a> Planner<'a> {
             operation::resolve(self.config, layout.slice, &inputs, base.is_some(), tensor, self.choices.seed)?;
         let inputs =
             found.into_iter().map(|input| RecipeInput { source: input.member.source, tensor: input.tensor }).collect();
-        let out = self.config.out_dtype.unwrap_or(working);
-        self.recipes.push(Recipe { name: name.to_owned(), shape, working, out, inputs, operation });
+        // mergekit's mask is a 32-bit tensor, and so is what it was multiplied with.
+        let wide = self.choices.numerics == Numerics::Mergekit && self.config.method == Method::ArceeFusion;
+        let result = if wide { working.promote(Dtype::F32) } else { working };
+        let out = self.config.out_dtype.unwrap_or(result);
+        self.recipes.push(Recipe { name: name.to_owned(), shape, working, result, out, inputs, operation });
         Ok(())
     }
 
     /// The base comes first. The others of a method that does not care about their order follow by key, so that sums are
-    /// the same whatever the order in the file.
+    /// the same whatever the order in the file; mergekit adds in that order.
     fn put_in_order(&self, found: &mut [Found<'_>], base: Option<usize>) {
         let first = usize::from(base.is_some());
         if let Some(base) = base {
             found[..=base].rotate_right(1);
         }
-        if self.config.method != Method::Nuslerp {
+        if self.config.method != Method::Nuslerp && self.choices.numerics == Numerics::F32 {
             found[first..].sort_by(|a, b| {
                 let key = |found: &Found<'_>| (&self.sources[found.member.source].key, found.member.source);
                 key(a).cmp(&key(b))

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::adapter::{Adapter, AdapterError};
 use super::arch::Architecture;
@@ -9,20 +10,23 @@ use super::checkpoint::{Checkpoint, Tensor};
 use crate::config::Dtype;
 use crate::model::ModelRef;
 
-/// One model of a merge.
-#[derive(Debug)]
+/// One model of a merge. Merges that are computed together share the open files.
+#[derive(Debug, Clone)]
 pub struct Source {
     /// As the config names it.
     pub model: ModelRef,
     /// Short name: see [`keys`].
     pub key: String,
     /// Its files.
-    pub checkpoint: Checkpoint,
+    pub checkpoint: Arc<Checkpoint>,
     /// What is added on reading.
-    pub adapter: Option<Adapter>,
+    pub adapter: Option<Arc<Adapter>>,
     /// Its tensors and layers.
-    pub architecture: Architecture,
+    pub architecture: Arc<Architecture>,
 }
+
+/// What a tensor's bytes come from: equal for sources that give the same bytes.
+pub type Identity = (*const Checkpoint, Option<*const Adapter>);
 
 impl Source {
     /// The number format of what [`Source::bytes`] gives, where a merge can compute with it.
@@ -30,6 +34,24 @@ impl Source {
         match &self.adapter {
             Some(adapter) => adapter.dtype(tensor),
             None => tensor.dtype(),
+        }
+    }
+
+    /// What the bytes of a tensor come from.
+    pub fn identity(&self, name: &str) -> Identity {
+        let adapter = self.adapter.as_ref().filter(|adapter| adapter.changes(name));
+        (Arc::as_ptr(&self.checkpoint), adapter.map(Arc::as_ptr))
+    }
+
+    /// Bytes of a tensor in its file.
+    pub fn n_bytes(&self, name: &str) -> usize {
+        self.checkpoint.tensor(name).map_or(0, |tensor| self.checkpoint.bytes(tensor).len())
+    }
+
+    /// Asks the operating system to have a tensor's bytes at hand soon.
+    pub fn read_ahead(&self, name: &str) {
+        if let Some(tensor) = self.checkpoint.tensor(name) {
+            self.checkpoint.read_ahead(tensor);
         }
     }
 

@@ -4,12 +4,14 @@
 //! An existing folder is replaced as a whole, by swapping, and only if every file in it is one that a model folder has:
 //! whatever else lies there was not written by a merge and is not ours to delete.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, RenameFlags, renameat_with, statvfs};
 
 /// An output folder that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +29,16 @@ pub enum OutputError {
     IsInput {
         /// The folder.
         out: PathBuf,
+    },
+    /// Too little room for what is to be written.
+    #[error("`{}`: {needed} bytes are to be written, {free} are free on its disk", .folder.display())]
+    NoSpace {
+        /// A folder on the disk.
+        folder: PathBuf,
+        /// Bytes of all outputs there.
+        needed: u64,
+        /// Bytes free.
+        free: u64,
     },
     /// The disk is full, or refuses.
     #[error("`{}`: cannot be written", .file.display())]
@@ -61,6 +73,34 @@ impl OutputError {
     }
 }
 
+/// Refuses outputs for which their disks have no room, before any of them is begun.
+///
+/// # Errors
+/// [`OutputError::NoSpace`].
+pub fn check_space<'a>(outputs: impl Iterator<Item = (&'a Path, u64)>) -> Result<(), OutputError> {
+    let mut disks: BTreeMap<u64, (PathBuf, u64)> = BTreeMap::new();
+    for (out, n_bytes) in outputs {
+        // The folder may not be there yet; one above it is.
+        let Some(folder) = out.ancestors().skip(1).map(or_here).find(|folder| folder.is_dir()) else { continue };
+        let Ok(metadata) = fs::metadata(folder) else { continue };
+        let (_, needed) = disks.entry(metadata.dev()).or_insert_with(|| (folder.to_owned(), 0));
+        *needed += n_bytes;
+    }
+    for (folder, needed) in disks.into_values() {
+        // A file system that does not tell is tried.
+        let Ok(space) = statvfs(&folder) else { continue };
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        if needed > free {
+            return Err(OutputError::NoSpace { folder, needed, free });
+        }
+    }
+    Ok(())
+}
+
+fn or_here(folder: &Path) -> &Path {
+    if folder.as_os_str().is_empty() { Path::new(".") } else { folder }
+}
+
 /// A folder on its way.
 #[derive(Debug)]
 pub struct Staging {
@@ -79,10 +119,7 @@ impl Staging {
     /// [`OutputError::Occupied`] and [`OutputError::Write`].
     pub fn new(out: &Path) -> Result<Self, OutputError> {
         check_replaceable(out)?;
-        let parent = match out.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
+        let parent = or_here(out.parent().unwrap_or(Path::new("")));
         fs::create_dir_all(parent).map_err(OutputError::write(parent))?;
         let name = out.file_name().unwrap_or_default().to_string_lossy();
         let count = STAGINGS.fetch_add(1, Ordering::Relaxed);

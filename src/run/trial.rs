@@ -156,14 +156,17 @@ impl Work<'_> {
                 !cancel.is_cancelled()
             };
             let locate = |model: &crate::model::ModelRef| locator.locate(model).map_err(Into::into);
-            merge::merge(&config, &locate, &out, &text, &merge_options(seed), &progress)
+            let options = merge_options(seed);
+            let job = merge::Job { config: &config, config_text: &text, out: &out, options: &options };
+            merge::merge(&[job], &locate, &progress)
         });
         let merge = match merging.await {
-            Ok(Ok(merge)) => merge,
+            Ok(Ok(merges)) => merges,
             Ok(Err(MergeError::Cancelled)) => return Err(Stop::Interrupted),
             Ok(Err(error)) => return Err(failed(Stage::Merge, &error)),
             Err(error) => return Err(failed(Stage::Merge, &error)),
         };
+        let Some(merge) = merge.into_iter().next() else { return Ok(()) };
         let identity = identity_of(&merge, &self.request.store.model(self.trial));
         for note in &merge.notes {
             self.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));

@@ -65,7 +65,8 @@ pub fn merge_to(
             adapter: model.adapter.as_ref().map(|adapter| root.join(&adapter.path)),
         })
     };
-    merge::merge(&config(text), &locate, out, text, options, progress)
+    let job = merge::Job { config: &config(text), config_text: text, out, options };
+    merge::merge(&[job], &locate, progress).map(|mut merges| merges.remove(0))
 }
 
 /// Merges fixture models.

@@ -4,74 +4,171 @@
 //! `K = sum p ln(p / q)` and the importance `I = |c - a| K`, an element is taken over where
 //! `I >= q(.5) + 1.5 (q(.75) - q(.25))`; `q(f)` is the element of rank floor(f (N - 1)) of all importances of the tensor.
 //!
-//! Invariants: the quantiles are exact at any size (mergekit samples above 10^6 elements); softmax and divergence are
-//! computed in the kernel's precision, and the result has the config's dtype (mergekit's 32-bit output under
-//! `dtype: bfloat16` is not reproduced); an unchanged tensor stays as it is.
+//! The terms of a row nearly cancel, so which elements are taken over hangs on how they are rounded: to 32 bits one by
+//! one, as mergekit's are where the dtype is float32. In mergekit's numerics every operation is a step, which leaves of a
+//! half-precision divergence little but noise, and the result is not rounded to such a working dtype: mergekit's mask is
+//! a 32-bit tensor.
+//!
+//! Invariants: the quantiles are exact at any size (mergekit samples above 10^6 elements); an unchanged tensor stays as
+//! it is.
 
-use super::super::select::order_statistics;
-use crate::merge::inputs::Inputs;
+use num_traits::Float;
+
+use super::Block;
+use super::exponential::{exp, ln};
+use crate::merge::arithmetic::Arithmetic;
+use crate::merge::inputs::block_sum;
 use crate::merge::real::Real;
+use crate::merge::select::Keys;
+use crate::merge::survey::Survey;
+use crate::merge::vector::{Loop, vectorised};
 
 /// Added to every probability.
 const FLOOR: f64 = 1e-8;
 
 /// Ready to be applied block by block.
 #[derive(Debug)]
-pub struct Kernel<R> {
+pub struct Kernel<A: Arithmetic> {
     row_len: usize,
-    divergences: Vec<R>,
-    threshold: R,
+    divergences: Vec<A::Real>,
+    threshold: A::Real,
 }
 
-impl<R: Real> Kernel<R> {
+impl<A: Arithmetic> Kernel<A> {
     /// Takes the divergences and the quantiles. Input 0 is the base, input 1 the other.
-    pub fn new(inputs: &Inputs<'_>) -> Self {
-        let row_len = inputs.rows().len.max(1);
-        let divergences = inputs
-            .fold_rows::<R, Vec<R>>(Vec::new, |found, _, blocks| found.push(divergence(&blocks[1], &blocks[0])))
-            .concat();
-        let mut kernel = Self { row_len, divergences, threshold: R::zero() };
-        let last = inputs.len().saturating_sub(1) as f64;
+    pub fn new(inputs: &[usize], survey: &Survey<'_, A>) -> Self {
+        let tensors = survey.inputs;
+        let groups = tensors.fold_rows::<A::Real, (Vec<A::Real>, [Vec<A::Real>; 2])>(
+            inputs,
+            || (Vec::new(), [Vec::new(), Vec::new()]),
+            |(found, scratch), _, blocks| {
+                let (a, c) = (&blocks[inputs[0]], &blocks[inputs[1]]);
+                let divergence = if A::STEPS { stepped::<A>(c, a) } else { vectorised(Divergence { c, a, scratch }) };
+                found.push(divergence);
+            },
+        );
+        let divergences = groups.into_iter().flat_map(|(found, _)| found).collect();
+        let mut kernel = Self { row_len: tensors.rows().len.max(1), divergences, threshold: A::Real::of(0.0) };
+        let last = tensors.len().saturating_sub(1) as f64;
         let ranks = [0.25, 0.5, 0.75].map(|share| (share * last) as u64).to_vec();
-        let found = order_statistics(inputs, &[ranks], |start, blocks: &[Vec<R>], _, out| {
-            out.clear();
-            out.extend((0..blocks[0].len()).map(|index| kernel.importance(start, index, blocks).order_key()));
-        });
-        let quartile = |index: usize| found[0].get(index).map_or(R::zero(), |found| R::from_order_key(found.key));
-        kernel.threshold = quartile(1) + R::of(1.5) * (quartile(2) - quartile(0));
+        let fill = |start: usize, blocks: &[Vec<A::Real>], _: usize, out: &mut Vec<<A::Real as Real>::Key>| {
+            vectorised(|| {
+                out.resize(blocks[inputs[0]].len(), Default::default());
+                let mut rest = out.as_mut_slice();
+                kernel.rows(Block { start, blocks, inputs }, |divergence, a, c| {
+                    let (stretch, after) = std::mem::take(&mut rest).split_at_mut(a.len());
+                    for ((key, a), c) in stretch.iter_mut().zip(a).zip(c) {
+                        *key = importance::<A>(divergence, *a, *c).order_key();
+                    }
+                    rest = after;
+                });
+            });
+        };
+        let found = Keys::<A::Real, _>::new(tensors, inputs, fill).at(&[ranks]);
+        let quartile = |index: usize| {
+            found[0].get(index).map_or(A::Real::of(0.0), |found| A::Real::from_order_key(found.key))
+        };
+        let spread = A::step(A::Real::of(1.5) * A::step(quartile(2) - quartile(0)));
+        kernel.threshold = A::step(quartile(1) + spread);
         kernel
     }
 
-    fn importance(&self, start: usize, index: usize, blocks: &[Vec<R>]) -> R {
-        let divergence = self.divergences[(start + index) / self.row_len];
-        (blocks[1][index] - blocks[0][index]).abs() * divergence
+    /// Calls `visit` with every row's part of a block: its divergence, the base, the other.
+    #[inline(always)]
+    fn rows<'b>(
+        &self,
+        block: Block<'b, A::Real>,
+        mut visit: impl FnMut(A::Real, &'b [A::Real], &'b [A::Real]),
+    ) {
+        let (a, c) = (block.input(0), block.input(1));
+        let mut position = 0;
+        while position < a.len() {
+            let start = block.start + position;
+            let end = a.len().min(position + self.row_len - start % self.row_len);
+            visit(self.divergences[start / self.row_len], &a[position..end], &c[position..end]);
+            position = end;
+        }
     }
 
     /// One block.
-    pub fn apply(&self, start: usize, blocks: &[Vec<R>], out: &mut [R]) {
-        for (index, y) in out.iter_mut().enumerate() {
-            let taken = self.importance(start, index, blocks) >= self.threshold;
-            let (a, c) = (blocks[0][index], blocks[1][index]);
-            *y = if taken { a + (c - a) } else { a };
-        }
+    #[inline(always)]
+    pub fn apply(&self, block: Block<'_, A::Real>, out: &mut [A::Real]) {
+        let mut rest = out;
+        self.rows(block, |divergence, a, c| {
+            let (stretch, after) = std::mem::take(&mut rest).split_at_mut(a.len());
+            for ((y, a), c) in stretch.iter_mut().zip(a).zip(c) {
+                let taken = importance::<A>(divergence, *a, *c) >= self.threshold;
+                *y = if taken { *a + A::step(*c - *a) } else { *a };
+            }
+            rest = after;
+        });
     }
 }
 
-/// The divergence of `c` from `a` over one row.
-fn divergence<R: Real>(c: &[R], a: &[R]) -> R {
-    let (c_largest, c_sum) = softmax_scale(c);
-    let (a_largest, a_sum) = softmax_scale(a);
-    let floor = R::of(FLOOR);
-    let term = |(c, a): (&R, &R)| {
-        let p = (*c - c_largest).exp() / c_sum + floor;
-        let q = (*a - a_largest).exp() / a_sum + floor;
-        p * (p / q).ln()
-    };
-    c.iter().zip(a).map(term).fold(R::zero(), |sum, term| sum + term)
+#[inline(always)]
+fn importance<A: Arithmetic>(divergence: A::Real, a: A::Real, c: A::Real) -> A::Real {
+    A::step(A::step(c - a).abs() * divergence)
 }
 
-/// The largest value, and the sum of the exponentials of what is left when it is taken off.
-fn softmax_scale<R: Real>(row: &[R]) -> (R, R) {
-    let largest = row.iter().fold(R::neg_infinity(), |largest, x| largest.max(*x));
-    (largest, row.iter().fold(R::zero(), |sum, x| sum + (*x - largest).exp()))
+/// The divergence of `c` from `a` over one row.
+struct Divergence<'a, R> {
+    c: &'a [R],
+    a: &'a [R],
+    scratch: &'a mut [Vec<R>; 2],
+}
+
+impl<R: Real> Loop for Divergence<'_, R> {
+    type Output = R;
+
+    #[inline(always)]
+    fn call(self) -> R {
+        let Self { c, a, scratch: [p, q] } = self;
+        let (p_sum, q_sum) = (exponentials(c, p), exponentials(a, q));
+        let floor = R::of(FLOOR);
+        // First all terms, then their sum: a loop that does both is not vectorised.
+        for (p, q) in p.iter_mut().zip(&*q) {
+            let (share, other) = (*p / p_sum + floor, *q / q_sum + floor);
+            *p = share * R::of(ln((share / other).wide()));
+        }
+        block_sum(p.len(), |index| p[index])
+    }
+}
+
+/// Exponentials of a row without its largest value, and their sum.
+#[inline(always)]
+fn exponentials<R: Real>(row: &[R], out: &mut Vec<R>) -> R {
+    let largest = largest(row);
+    out.resize(row.len(), R::of(0.0));
+    out.iter_mut().zip(row).for_each(|(y, x)| *y = R::of(exp((*x - largest).wide())));
+    block_sum(out.len(), |index| out[index])
+}
+
+#[inline(always)]
+fn largest<R: Real>(row: &[R]) -> R {
+    let larger = |largest: R, x: R| if x > largest { x } else { largest };
+    let (chunks, rest) = row.as_chunks::<16>();
+    let mut lanes = [R::of(f64::NEG_INFINITY); 16];
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = larger(*lane, *x);
+        }
+    }
+    lanes.into_iter().chain(rest.iter().copied()).fold(R::of(f64::NEG_INFINITY), larger)
+}
+
+/// The same, step by step.
+fn stepped<A: Arithmetic>(c: &[A::Real], a: &[A::Real]) -> A::Real {
+    let (p, q) = (stepped_softmax::<A>(c), stepped_softmax::<A>(a));
+    let floor = A::Real::of(FLOOR);
+    let term = |(p, q): (A::Real, A::Real)| {
+        let (p, q) = (A::step(p + floor), A::step(q + floor));
+        A::step(p * A::step(A::step(p / q).ln()))
+    };
+    A::step(p.zip(q).map(term).fold(A::Real::of(0.0), |sum, term| sum + term))
+}
+
+fn stepped_softmax<A: Arithmetic>(row: &[A::Real]) -> impl Iterator<Item = A::Real> {
+    let largest = row.iter().fold(A::Real::of(f64::NEG_INFINITY), |largest, x| largest.max(*x));
+    let sum = row.iter().fold(A::Real::of(0.0), |sum, x| sum + (*x - largest).exp());
+    row.iter().map(move |x| A::step((*x - largest).exp() / sum))
 }

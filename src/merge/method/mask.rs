@@ -1,7 +1,14 @@
 //! Which elements of a task vector stay.
 
+use std::ops::Range;
+use std::sync::Arc;
+
+use rayon::prelude::*;
+
 use super::stream::{Stream, threshold};
+use crate::merge::arithmetic::Arithmetic;
 use crate::merge::real::Real;
+use crate::merge::vector::{Loop, vectorised};
 
 /// A choice of elements of one tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,15 +17,20 @@ pub enum Mask<R> {
     Everything,
     /// None.
     Nothing,
-    /// Those whose magnitude lies between two values, both included.
+    /// Those whose magnitude lies between two values; of the elements that have one of the two values, those at some
+    /// positions.
     Between {
         /// Smallest magnitude kept.
         low: R,
+        /// Where that stays.
+        low_at: Range<usize>,
         /// Largest magnitude kept.
         high: R,
+        /// Where that stays.
+        high_at: Range<usize>,
     },
     /// One bit an element, lowest bit first.
-    Bits(Vec<u64>),
+    Bits(Arc<Vec<u64>>),
     /// Each with the same probability, drawn where it is needed.
     Random {
         /// The numbers.
@@ -28,34 +40,91 @@ pub enum Mask<R> {
     },
 }
 
+/// Numbers of a stream turned into bits.
+struct Draw<'a> {
+    stream: &'a Stream,
+    below: u64,
+    start: usize,
+    bits: &'a mut [u64],
+}
+
+impl Loop for Draw<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { stream, below, start, bits } = self;
+        let len = 64 * bits.len();
+        stream.for_batches(start, len, |range, numbers| {
+            let kept = (0..).zip(numbers).map(|(index, number)| u64::from(u64::from(*number) < below) << index);
+            bits[range.start / 64] = kept.fold(0, |word, bit| word | bit);
+        });
+    }
+}
+
 impl<R: Real> Mask<R> {
     /// Keeps every element with that probability.
     pub fn random(stream: Stream, probability: f64) -> Self {
         Self::Random { stream, below: threshold(probability) }
     }
 
+    /// The same choice of the elements of a tensor, with random ones drawn for good: worth it where they are asked for
+    /// more than once.
+    pub fn drawn(self, len: usize) -> Self {
+        /// Words that one task draws.
+        const WORDS: usize = 1 << 12;
+        let Self::Random { stream, below } = self else { return self };
+        let mut bits = vec![0u64; len.div_ceil(64)];
+        bits.par_chunks_mut(WORDS).enumerate().for_each(|(chunk, bits)| {
+            vectorised(Draw { stream: &stream, below, start: 64 * WORDS * chunk, bits });
+        });
+        Self::Bits(Arc::new(bits))
+    }
+
     /// Zeroes what is not kept of a stretch from element `start`, and multiplies the rest by `factor`.
-    pub fn apply(&self, start: usize, block: &mut [R], factor: R) {
+    #[inline(always)]
+    pub fn apply<A: Arithmetic<Real = R>>(&self, start: usize, block: &mut [R], factor: R) {
         match self {
             Self::Everything => {}
             Self::Nothing => block.fill(R::zero()),
-            Self::Between { low, high } => {
-                for value in block {
-                    let magnitude = value.abs();
-                    let kept = magnitude >= *low && magnitude <= *high;
-                    *value = if kept { *value * factor } else { R::zero() };
+            Self::Between { low, low_at, high, high_at } => {
+                let (low, high) = (*low, *high);
+                // All elements of a stretch are on the same side of every boundary, so the two comparisons settle it.
+                let mut rest = block;
+                let mut first = start;
+                while !rest.is_empty() {
+                    let boundaries = [low_at.start, low_at.end, high_at.start, high_at.end];
+                    let next = boundaries.into_iter().filter(|boundary| *boundary > first).min();
+                    let len = next.map_or(rest.len(), |next| rest.len().min(next - first));
+                    let (stretch, after) = rest.split_at_mut(len);
+                    let (with_low, with_high) = (low_at.contains(&first), high_at.contains(&first));
+                    for value in stretch {
+                        let magnitude = value.abs();
+                        let above = (magnitude > low) | (with_low & (magnitude == low));
+                        let under = (magnitude < high) | (with_high & (magnitude == high));
+                        // Where both are one value, its elements stay where both say so.
+                        *value = if above & under { A::step(*value * factor) } else { R::zero() };
+                    }
+                    (rest, first) = (after, first + len);
                 }
             }
             Self::Bits(bits) => {
-                for (index, value) in (start..).zip(block) {
-                    let kept = bits[index / 64] >> (index % 64) & 1 == 1;
-                    *value = if kept { *value * factor } else { R::zero() };
+                for (word, values) in (start..).step_by(64).zip(block.chunks_mut(64)) {
+                    // A stretch starts at a multiple of 64.
+                    let bits = bits[word / 64];
+                    for (index, value) in values.iter_mut().enumerate() {
+                        let kept = bits >> index & 1 == 1;
+                        *value = if kept { A::step(*value * factor) } else { R::zero() };
+                    }
                 }
             }
             Self::Random { stream, below } => {
-                stream.for_each(start, block.len(), |index, number| {
-                    let value = block[index];
-                    block[index] = if u64::from(number) < *below { value * factor } else { R::zero() };
+                let below = *below;
+                stream.for_batches(start, block.len(), |range, numbers| {
+                    for (value, number) in block[range].iter_mut().zip(numbers) {
+                        let kept = u64::from(*number) < below;
+                        *value = if kept { A::step(*value * factor) } else { R::zero() };
+                    }
                 });
             }
         }
@@ -65,17 +134,23 @@ impl<R: Real> Mask<R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::merge::arithmetic::Once;
 
     #[test]
     fn every_mask_keeps_what_it_says() {
         let kept = |mask: Mask<f32>| {
-            let mut block = [1.0, -2.0, 3.0, -4.0];
-            mask.apply(0, &mut block, 2.0);
+            let mut block = [1.0, -2.0, 3.0, -4.0, 2.0];
+            mask.apply::<Once<f32>>(0, &mut block, 2.0);
             block
         };
-        assert_eq!(kept(Mask::Everything), [1.0, -2.0, 3.0, -4.0]);
-        assert_eq!(kept(Mask::Nothing), [0.0; 4]);
-        assert_eq!(kept(Mask::Between { low: 2.0, high: 3.0 }), [0.0, -4.0, 6.0, 0.0]);
-        assert_eq!(kept(Mask::Bits(vec![0b1001])), [2.0, 0.0, 0.0, -8.0]);
+        let all = 0..usize::MAX;
+        let between = |low, low_at, high, high_at| Mask::Between { low, low_at, high, high_at };
+        assert_eq!(kept(Mask::Everything), [1.0, -2.0, 3.0, -4.0, 2.0]);
+        assert_eq!(kept(Mask::Nothing), [0.0; 5]);
+        assert_eq!(kept(between(2.0, all.clone(), 3.0, all.clone())), [0.0, -4.0, 6.0, 0.0, 4.0]);
+        assert_eq!(kept(between(2.0, 2..9, 3.0, all.clone())), [0.0, 0.0, 6.0, 0.0, 4.0]);
+        assert_eq!(kept(between(1.0, all.clone(), 2.0, 0..2)), [2.0, -4.0, 0.0, 0.0, 0.0]);
+        assert_eq!(kept(between(2.0, 0..4, 2.0, all)), [0.0, -4.0, 0.0, 0.0, 0.0]);
+        assert_eq!(kept(Mask::Bits(Arc::new(vec![0b1001]))), [2.0, 0.0, 0.0, -8.0, 0.0]);
     }
 }

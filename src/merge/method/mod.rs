@@ -1,13 +1,22 @@
 //! Merge methods: tensors and numbers only, no paths and no files.
 //!
-//! An [`Operation`] is a method with its parameters resolved for one tensor. [`Kernel::prepare`] takes the statistics of
-//! the whole tensor that it needs (norms, thresholds, divergences), [`Kernel::apply`] then computes any block of the
-//! result. Kernels compute in `f32` (`f64` where the working dtype is float64) and leave rounding to the caller, once.
+//! An [`Operation`] is a method with its parameters resolved for one tensor. [`prepare`] takes the statistics of whole
+//! tensors that operations need (norms, thresholds, divergences), for all operations on the same tensors at once;
+//! [`Kernel::apply`] then computes any block of a result. Kernels compute in `f32` (`f64` where the working dtype is
+//! float64) and leave the last rounding to the caller; how they round on the way is the
+//! [`Arithmetic`](super::arithmetic)'s business.
 
 pub mod arcee_fusion;
+pub mod combination;
+pub mod exponential;
 pub mod linear;
+pub mod magprune;
 pub mod mask;
+pub mod model_stock;
+pub mod nearswap;
 pub mod nuslerp;
+pub mod ram;
+pub mod sce;
 pub mod slerp;
 pub mod sparsify;
 pub mod stream;
@@ -17,8 +26,15 @@ pub use nuslerp::Axis;
 pub use sparsify::Sparsity;
 pub use task_vector::{TaskModel, TaskVector};
 
+use std::sync::Arc;
+
+use super::arithmetic::Arithmetic;
 use super::inputs::Inputs;
-use super::real::Real;
+use super::survey::{Sum, Survey, Vector};
+use combination::Gram;
+use magprune::Prune;
+use mask::Mask;
+use sparsify::Sparse;
 
 /// A method with its parameters for one tensor. A base is always input 0.
 #[derive(Debug, Clone, PartialEq)]
@@ -95,6 +111,23 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Whether input 0 is a base that the others change.
+    pub fn has_base(&self) -> bool {
+        match self {
+            Self::Passthrough { .. } | Self::Linear { .. } | Self::Karcher { .. } => false,
+            Self::Nuslerp { has_base, .. } | Self::Multislerp { has_base, .. } => *has_base,
+            Self::TaskVector(_)
+            | Self::Slerp { .. }
+            | Self::ArceeFusion
+            | Self::ModelStock { .. }
+            | Self::Nearswap { .. }
+            | Self::Sce { .. }
+            | Self::Ram { .. } => true,
+        }
+    }
+}
+
 /// How `ramplus_tl` scales what one model alone changed: by `1 + r * clip(shared / unique, 0, alpha)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UniqueScale {
@@ -104,49 +137,226 @@ pub struct UniqueScale {
     pub alpha: f64,
 }
 
-/// An operation with the statistics of its inputs.
-#[derive(Debug)]
-pub enum Kernel<R> {
-    /// See [`Operation::Passthrough`].
-    Passthrough(Option<R>),
-    /// See [`linear`].
-    Linear(linear::Kernel<R>),
-    /// See [`task_vector`].
-    TaskVector(task_vector::Kernel<R>),
-    /// See [`slerp`].
-    Slerp(slerp::Kernel<R>),
-    /// See [`nuslerp`].
-    Nuslerp(nuslerp::Kernel<R>),
-    /// See [`arcee_fusion`].
-    ArceeFusion(arcee_fusion::Kernel<R>),
+/// An operation and its inputs, as numbers of the tensors it is computed with.
+#[derive(Debug, Clone, Copy)]
+pub struct Task<'a> {
+    /// What is to be done.
+    pub operation: &'a Operation,
+    /// With which tensors: a base first.
+    pub inputs: &'a [usize],
 }
 
-impl<R: Real> Kernel<R> {
-    /// Reads the inputs as often as the operation's statistics need.
-    pub fn prepare(operation: &Operation, inputs: &Inputs<'_>) -> Self {
-        match operation {
-            Operation::Passthrough { scale } => Self::Passthrough(scale.map(R::of)),
-            Operation::Linear { weights, normalize } => Self::Linear(linear::Kernel::new(weights, *normalize)),
-            Operation::TaskVector(task_vector) => Self::TaskVector(task_vector.prepare(inputs)),
-            Operation::Slerp { t } => Self::Slerp(slerp::Kernel::new(*t, inputs)),
-            Operation::Nuslerp { weights, has_base, axis } => {
-                Self::Nuslerp(nuslerp::Kernel::new(*weights, *has_base, *axis, inputs))
-            }
-            Operation::ArceeFusion => Self::ArceeFusion(arcee_fusion::Kernel::new(inputs)),
-            _ => unimplemented!("being written"),
+/// A result that cannot be had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MethodError {
+    /// Nothing is left of the mean of directions.
+    #[error("multislerp: the directions of the models cancel out, so they have no mean")]
+    DirectionsCancel,
+}
+
+/// A block of every tensor that an operation works with.
+#[derive(Debug, Clone, Copy)]
+pub struct Block<'a, R> {
+    /// Number of its first element.
+    pub start: usize,
+    /// By number of the tensor.
+    pub blocks: &'a [Vec<R>],
+    /// Numbers of the operation's inputs.
+    pub inputs: &'a [usize],
+}
+
+impl<'a, R> Block<'a, R> {
+    /// The block of an input of the operation.
+    #[inline(always)]
+    pub fn input(&self, input: usize) -> &'a [R] {
+        &self.blocks[self.inputs[input]]
+    }
+}
+
+/// An operation with the statistics of its inputs.
+#[derive(Debug)]
+pub enum Kernel<A: Arithmetic> {
+    /// See [`Operation::Passthrough`].
+    Passthrough(Option<A::Real>),
+    /// See [`linear`].
+    Linear(linear::Kernel<A>),
+    /// See [`task_vector`].
+    TaskVector(task_vector::Kernel<A>),
+    /// See [`slerp`].
+    Slerp(slerp::Kernel<A>),
+    /// See [`nuslerp`].
+    Nuslerp(nuslerp::Kernel<A>),
+    /// See [`arcee_fusion`].
+    ArceeFusion(arcee_fusion::Kernel<A>),
+    /// See [`combination`].
+    Combination(combination::Kernel<A>),
+    /// See [`model_stock`].
+    ModelStock(model_stock::Kernel<A>),
+    /// See [`nearswap`].
+    Nearswap(nearswap::Kernel<A>),
+    /// See [`sce`].
+    Sce(sce::Kernel<A>),
+    /// See [`ram`].
+    Ram(ram::Kernel<A>),
+}
+
+/// Reads the tensors as often as the operations' statistics need, together.
+///
+/// # Errors
+/// [`MethodError`] of the first operation that has one.
+pub fn prepare<A: Arithmetic>(tasks: &[Task<'_>], inputs: &Inputs<'_>) -> Result<Vec<Kernel<A>>, MethodError> {
+    let n = inputs.len() as u64;
+    let mut survey = Survey::<A>::new(inputs);
+    survey.take_sums(tasks.iter().flat_map(|task| task.sums(inputs)).collect());
+    survey.take_ranks(tasks.iter().flat_map(|task| task.ranks(n)).collect());
+    let prunes: Vec<Prune> = tasks.iter().flat_map(Task::prunes).collect();
+    let prunings = magprune::prune::<A>(inputs, &prunes);
+    let mut masks: Vec<Vec<Mask<A::Real>>> = tasks.iter().map(|task| task.masks(&survey, &prunings)).collect();
+    draw(tasks, &mut masks, inputs.len());
+    survey.take_sums(tasks.iter().zip(&masks).flat_map(|(task, masks)| task.rescale_sums(masks)).collect());
+    tasks.iter().zip(masks).map(|(task, masks)| task.kernel(masks, &survey)).collect()
+}
+
+/// Draws random masks that rescaling will ask for besides the result, each once.
+fn draw<R: super::real::Real>(tasks: &[Task<'_>], masks: &mut [Vec<Mask<R>>], len: usize) {
+    let mut drawn: Vec<(Mask<R>, Mask<R>)> = Vec::new();
+    for (task, masks) in tasks.iter().zip(masks) {
+        let Operation::TaskVector(TaskVector { rescale: true, .. }) = task.operation else { continue };
+        for mask in masks {
+            let known = drawn.iter().find(|(random, _)| random == mask).map(|(_, bits)| bits.clone());
+            let bits = known.unwrap_or_else(|| mask.clone().drawn(len));
+            drawn.push((std::mem::replace(mask, bits.clone()), bits));
+        }
+    }
+}
+
+impl Task<'_> {
+    /// The sums that are wanted before anything else is known.
+    fn sums<R: super::real::Real>(&self, inputs: &Inputs<'_>) -> Vec<Sum<R>> {
+        match self.operation {
+            Operation::Slerp { .. } => slerp::sums(self.inputs),
+            Operation::Nuslerp { has_base, axis, .. } => match axis.in_shape(&inputs.shape) {
+                Axis::Whole => nuslerp::sums(nuslerp::vectors(self.inputs, *has_base)),
+                Axis::First | Axis::Last => Vec::new(),
+            },
+            Operation::Multislerp { has_base, .. } => Gram::sums(&self.directions(*has_base)),
+            Operation::Karcher { .. } => Gram::sums(&self.directions(false)),
+            Operation::ModelStock { filter_wise: false } => Gram::sums(&self.directions(true)),
+            _ => Vec::new(),
         }
     }
 
-    /// Computes one block of the result from the same block of every input (which may be overwritten).
-    pub fn apply(&self, start: usize, blocks: &mut [Vec<R>], out: &mut [R]) {
+    /// The vectors whose directions are averaged.
+    fn directions(&self, has_base: bool) -> Vec<Vector> {
+        if has_base {
+            task_vector::vectors(self.inputs).collect()
+        } else {
+            self.inputs.iter().map(|input| Vector::of(*input)).collect()
+        }
+    }
+
+    /// The task vectors that are thinned out, and how.
+    fn sparsities(&self) -> impl Iterator<Item = (Vector, Sparsity)> {
+        let models = match self.operation {
+            Operation::TaskVector(task_vector) => task_vector.models.as_slice(),
+            _ => &[],
+        };
+        models.iter().zip(self.inputs.iter().skip(1)).map(|(model, input)| {
+            (Vector::task(*input, self.inputs[0]), model.sparsity)
+        })
+    }
+
+    fn ranks(&self, n: u64) -> Vec<(Vector, u64)> {
+        self.sparsities().flat_map(|(vector, sparsity)| sparsity.ranks(n).into_iter().map(move |rank| (vector, rank))).collect()
+    }
+
+    fn prunes(&self) -> Vec<Prune> {
+        self.sparsities().filter_map(|(vector, sparsity)| sparsity.prune(vector)).collect()
+    }
+
+    fn masks<A: Arithmetic>(&self, survey: &Survey<'_, A>, prunings: &[(Prune, Arc<Vec<u64>>)]) -> Vec<Mask<A::Real>> {
+        self.sparsities().map(|(vector, sparsity)| sparsity.mask(vector, survey, prunings)).collect()
+    }
+
+    fn rescale_sums<R: super::real::Real>(&self, masks: &[Mask<R>]) -> Vec<Sum<R>> {
+        match self.operation {
+            Operation::TaskVector(TaskVector { rescale: true, .. }) => {
+                self.sparsities().zip(masks).flat_map(|((vector, _), mask)| sparsify::rescale_sums(vector, mask)).collect()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn kernel<A: Arithmetic>(&self, masks: Vec<Mask<A::Real>>, survey: &Survey<'_, A>) -> Result<Kernel<A>, MethodError> {
+        Ok(match self.operation {
+            Operation::Passthrough { scale } => Kernel::Passthrough(scale.map(A::step_wide)),
+            Operation::Linear { weights, normalize } => Kernel::Linear(linear::Kernel::new(weights, *normalize)),
+            Operation::TaskVector(task_vector) => {
+                let sparse = self.sparsities().zip(masks).map(|((vector, _), mask)| {
+                    let factor = if task_vector.rescale {
+                        sparsify::rescale_factor(vector, &mask, survey)
+                    } else {
+                        num_traits::one()
+                    };
+                    Sparse { mask, factor }
+                });
+                Kernel::TaskVector(task_vector.kernel(sparse.collect()))
+            }
+            Operation::Slerp { t } => Kernel::Slerp(slerp::Kernel::new(*t, self.inputs, survey)),
+            Operation::Nuslerp { weights, has_base, axis } => {
+                Kernel::Nuslerp(nuslerp::Kernel::new(*weights, *has_base, *axis, self.inputs, survey))
+            }
+            Operation::ArceeFusion => Kernel::ArceeFusion(arcee_fusion::Kernel::new(self.inputs, survey)),
+            Operation::Multislerp { weights, has_base, normalize_weights, eps } => {
+                let gram = Gram::new(&self.directions(*has_base), survey);
+                let coefficients = combination::multislerp(&gram, weights, *normalize_weights, *eps)?;
+                Kernel::Combination(combination::Kernel::new(*has_base, &coefficients))
+            }
+            Operation::Karcher { max_iter, tol } => {
+                let coefficients = combination::karcher(&Gram::new(&self.directions(false), survey), *max_iter, *tol);
+                Kernel::Combination(combination::Kernel::new(false, &coefficients))
+            }
+            Operation::ModelStock { filter_wise } => {
+                Kernel::ModelStock(model_stock::Kernel::new(*filter_wise, self.inputs, survey))
+            }
+            Operation::Nearswap { t } => Kernel::Nearswap(nearswap::Kernel::new(*t)),
+            Operation::Sce { select_topk } => Kernel::Sce(sce::Kernel::new(*select_topk, self.inputs, survey)),
+            Operation::Ram { epsilon, unique } => {
+                Kernel::Ram(ram::Kernel::new(*epsilon, *unique, self.inputs, survey))
+            }
+        })
+    }
+}
+
+impl<A: Arithmetic> Kernel<A> {
+    /// Buffers that [`Kernel::apply`] works in.
+    pub fn n_scratch(&self) -> usize {
         match self {
-            Self::Passthrough(None) => out.copy_from_slice(&blocks[0]),
-            Self::Passthrough(Some(scale)) => out.iter_mut().zip(&blocks[0]).for_each(|(y, x)| *y = *x * *scale),
-            Self::Linear(kernel) => kernel.apply(blocks, out),
-            Self::TaskVector(kernel) => kernel.apply(start, blocks, out),
-            Self::Slerp(kernel) => kernel.apply(blocks, out),
-            Self::Nuslerp(kernel) => kernel.apply(start, blocks, out),
-            Self::ArceeFusion(kernel) => kernel.apply(start, blocks, out),
+            Self::TaskVector(kernel) => kernel.n_scratch(),
+            Self::Sce(kernel) => kernel.n_scratch(),
+            Self::Ram(_) => 3,
+            _ => 0,
+        }
+    }
+
+    /// Computes one block of the result. `scratch` has [`Kernel::n_scratch`] buffers whose contents do not matter.
+    #[inline(always)]
+    pub fn apply(&self, block: Block<'_, A::Real>, scratch: &mut [Vec<A::Real>], out: &mut [A::Real]) {
+        match self {
+            Self::Passthrough(None) => out.copy_from_slice(block.input(0)),
+            Self::Passthrough(Some(scale)) => {
+                out.iter_mut().zip(block.input(0)).for_each(|(y, x)| *y = *x * *scale);
+            }
+            Self::Linear(kernel) => kernel.apply(block, out),
+            Self::TaskVector(kernel) => kernel.apply(block, scratch, out),
+            Self::Slerp(kernel) => kernel.apply(block, out),
+            Self::Nuslerp(kernel) => kernel.apply(block, out),
+            Self::ArceeFusion(kernel) => kernel.apply(block, out),
+            Self::Combination(kernel) => kernel.apply(block, out),
+            Self::ModelStock(kernel) => kernel.apply(block, out),
+            Self::Nearswap(kernel) => kernel.apply(block, out),
+            Self::Sce(kernel) => kernel.apply(block, scratch, out),
+            Self::Ram(kernel) => kernel.apply(block, scratch, out),
         }
     }
 }

@@ -2,12 +2,15 @@
 //!
 //! `theta = arccos(cos)` with cos of the flattened tensors in f64, then
 //! `y = sin((1 - t) theta) / sin theta * a + sin(t theta) / sin theta * c` of the unnormalised tensors;
-//! `(1 - t) a + t c` once |cos| > 0.9995, which is where light fine-tunes of one base always are.
+//! `(1 - t) a + t c` once |cos| > 0.9995, which is where light fine-tunes of one base always are. In 32 bits in either
+//! numerics.
 //!
 //! Invariants: t = 0 gives the base and t = 1 the other exactly; t outside 0..=1 extrapolates.
 
-use crate::merge::inputs::{Inputs, block_sum};
+use super::Block;
+use crate::merge::arithmetic::Arithmetic;
 use crate::merge::real::Real;
+use crate::merge::survey::{Sum, Survey, Vector};
 
 /// Above this cosine the two are on one line for all purposes.
 const COLINEAR: f64 = 0.9995;
@@ -15,41 +18,38 @@ const COLINEAR: f64 = 0.9995;
 /// Norms up to this are not divided by.
 const SMALLEST_NORM: f64 = 1e-8;
 
-/// Ready to be applied block by block.
-#[derive(Debug)]
-pub struct Kernel<R> {
-    base: R,
-    other: R,
+/// The sums it needs: of the base, of the other, and of both.
+pub fn sums<R: Real>(inputs: &[usize]) -> Vec<Sum<R>> {
+    let (base, other) = (Vector::of(inputs[0]), Vector::of(inputs[1]));
+    vec![Sum::square(base), Sum::square(other), Sum::product(base, other)]
 }
 
-impl<R: Real> Kernel<R> {
+/// Ready to be applied block by block.
+#[derive(Debug)]
+pub struct Kernel<A: Arithmetic> {
+    base: A::Real,
+    other: A::Real,
+}
+
+impl<A: Arithmetic> Kernel<A> {
     /// Takes the angle. Input 0 is the base, input 1 the other.
-    pub fn new(t: f64, inputs: &Inputs<'_>) -> Self {
-        let pieces = inputs.fold::<R, [f64; 3]>(
-            || [0.0; 3],
-            |sums, _, blocks| {
-                let (a, c) = (&blocks[0], &blocks[1]);
-                sums[0] += block_sum(a.len(), |i| a[i].wide() * a[i].wide());
-                sums[1] += block_sum(a.len(), |i| c[i].wide() * c[i].wide());
-                sums[2] += block_sum(a.len(), |i| a[i].wide() * c[i].wide());
-            },
-        );
-        let [aa, cc, ac] =
-            pieces.iter().fold([0.0; 3], |sum, piece| std::array::from_fn(|index| sum[index] + piece[index]));
+    pub fn new(t: f64, inputs: &[usize], survey: &Survey<'_, A>) -> Self {
+        let sums: Vec<f64> = sums(inputs).iter().map(|sum| survey.sum(sum)).collect();
         let norm = |square: f64| if square.sqrt() <= SMALLEST_NORM { 1.0 } else { square.sqrt() };
-        let cos = (ac / (norm(aa) * norm(cc))).clamp(-1.0, 1.0);
+        let cos = (sums[2] / (norm(sums[0]) * norm(sums[1]))).clamp(-1.0, 1.0);
         let (base, other) = if cos.abs() > COLINEAR {
             (1.0 - t, t)
         } else {
             let theta = cos.acos();
             (((1.0 - t) * theta).sin() / theta.sin(), (t * theta).sin() / theta.sin())
         };
-        Self { base: R::of(base), other: R::of(other) }
+        Self { base: A::Real::of(base), other: A::Real::of(other) }
     }
 
     /// One block.
-    pub fn apply(&self, blocks: &[Vec<R>], out: &mut [R]) {
-        for ((y, a), c) in out.iter_mut().zip(&blocks[0]).zip(&blocks[1]) {
+    #[inline(always)]
+    pub fn apply(&self, block: Block<'_, A::Real>, out: &mut [A::Real]) {
+        for ((y, a), c) in out.iter_mut().zip(block.input(0)).zip(block.input(1)) {
             *y = self.base * *a + self.other * *c;
         }
     }

@@ -5,11 +5,13 @@
 //! upper half of its counter come from a BLAKE3 digest of seed, model and tensor; the lower half counts elements, four to
 //! a step. Neither the order of sources in the config nor the folder a model lies in changes a mask.
 
+use std::ops::Range;
+
 /// Steps computed side by side: the loops over them become vector instructions.
-const LANES: usize = 16;
+const LANES: usize = 8;
 
 /// Numbers of one batch.
-pub const BATCH: usize = 4 * LANES;
+pub const BATCH: usize = 64;
 
 /// The random numbers of one model's part in one output tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,27 +36,31 @@ impl Stream {
     }
 
     /// Uniform numbers of the elements from `first`, which is a multiple of [`BATCH`].
+    #[inline(always)]
     pub fn batch(&self, first: u64, out: &mut [u32; BATCH]) {
+        for (steps, out) in (first / 4..).step_by(LANES).zip(out.as_chunks_mut::<{ 4 * LANES }>().0) {
+            self.steps(steps, out);
+        }
+    }
+
+    #[inline(always)]
+    fn steps(&self, first: u64, out: &mut [u32; 4 * LANES]) {
         let [third, fourth] = self.salt;
         let mut counter = [[0; LANES], [0; LANES], [third; LANES], [fourth; LANES]];
-        for (lane, step) in (first / 4..).take(LANES).enumerate() {
+        for (lane, step) in (first..).take(LANES).enumerate() {
             counter[0][lane] = step as u32;
             counter[1][lane] = (step >> 32) as u32;
         }
         let mut key = self.key;
         for _ in 0..10 {
+            let [a, b, c, d] = counter;
             for lane in 0..LANES {
-                let low = u64::from(counter[0][lane]) * 0xD251_1F53;
-                let high = u64::from(counter[2][lane]) * 0xCD9E_8D57;
-                let next = [
-                    (high >> 32) as u32 ^ counter[1][lane] ^ key[0],
-                    high as u32,
-                    (low >> 32) as u32 ^ counter[3][lane] ^ key[1],
-                    low as u32,
-                ];
-                for (word, next) in counter.iter_mut().zip(next) {
-                    word[lane] = next;
-                }
+                let low = u64::from(a[lane]) * 0xD251_1F53;
+                let high = u64::from(c[lane]) * 0xCD9E_8D57;
+                counter[0][lane] = (high >> 32) as u32 ^ b[lane] ^ key[0];
+                counter[1][lane] = high as u32;
+                counter[2][lane] = (low >> 32) as u32 ^ d[lane] ^ key[1];
+                counter[3][lane] = low as u32;
             }
             key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
         }
@@ -65,17 +71,17 @@ impl Stream {
         }
     }
 
-    /// Calls `visit` with the position in a stretch of `len` elements from `start` and the number drawn for it.
-    pub fn for_each(&self, start: usize, len: usize, mut visit: impl FnMut(usize, u32)) {
+    /// Calls `visit` with positions in a stretch of `len` elements from `start`, batch after batch, and the numbers drawn
+    /// for them.
+    #[inline(always)]
+    pub fn for_batches(&self, start: usize, len: usize, mut visit: impl FnMut(Range<usize>, &[u32])) {
         let mut numbers = [0u32; BATCH];
         let mut position = 0;
         while position < len {
             let offset = (start + position) % BATCH;
             self.batch((start + position - offset) as u64, &mut numbers);
             let n = (BATCH - offset).min(len - position);
-            for (index, number) in numbers[offset..offset + n].iter().enumerate() {
-                visit(position + index, *number);
-            }
+            visit(position..position + n, &numbers[offset..offset + n]);
             position += n;
         }
     }
@@ -102,7 +108,7 @@ mod tests {
         let stream = Stream::new(7, "math", "model.norm.weight");
         let draw = |start, len| {
             let mut numbers = Vec::new();
-            stream.for_each(start, len, |_, number| numbers.push(number));
+            stream.for_batches(start, len, |_, batch| numbers.extend(batch));
             numbers
         };
         let whole = draw(0, 500);
@@ -110,7 +116,7 @@ mod tests {
         assert_ne!(whole, {
             let other = Stream::new(8, "math", "model.norm.weight");
             let mut numbers = Vec::new();
-            other.for_each(0, 500, |_, number| numbers.push(number));
+            other.for_batches(0, 500, |_, batch| numbers.extend(batch));
             numbers
         });
     }
@@ -119,7 +125,9 @@ mod tests {
     fn hits_are_as_frequent_as_asked() {
         let stream = Stream::new(1, "code", "lm_head.weight");
         let mut hits = 0u32;
-        stream.for_each(0, 1 << 20, |_, number| hits += u32::from(u64::from(number) < threshold(0.3)));
+        stream.for_batches(0, 1 << 20, |_, batch| {
+            hits += batch.iter().filter(|number| u64::from(**number) < threshold(0.3)).count() as u32;
+        });
         let share = f64::from(hits) / f64::from(1 << 20);
         assert!((share - 0.3).abs() < 0.002, "{share}");
     }

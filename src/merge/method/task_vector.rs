@@ -10,12 +10,17 @@
 //! y = b + lambda (normalize ? Delta / D : Delta)
 //! ```
 //!
-//! Invariants: a divisor of zero (below 1e-8 without consensus) counts as 1; no model at all gives the base; the sum runs
-//! in the order of the models given here, which the recipe makes independent of the order in the file.
+//! Steps (rounded one by one in mergekit's numerics): the difference, the rescaling, the weight, each of the sums, the
+//! division, lambda, and the sum with the base.
+//!
+//! Invariants: a divisor of zero (below 1e-8 without consensus) counts as 1; no model at all gives the base.
 
-use super::sparsify::{Sparse, Sparsity, sparsify};
-use crate::merge::inputs::Inputs;
+use super::Block;
+use super::mask::Mask;
+use super::sparsify::{Sparse, Sparsity};
+use crate::merge::arithmetic::Arithmetic;
 use crate::merge::real::Real;
+use crate::merge::survey::Vector;
 
 /// Switches and numbers of one tensor.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,78 +49,105 @@ pub struct TaskModel {
 /// Without consensus, sums of weights smaller than this are not divided by.
 const SMALLEST_DIVISOR: f64 = 1e-8;
 
+/// The task vectors of an operation whose first input is the base.
+pub fn vectors(inputs: &[usize]) -> impl Iterator<Item = Vector> {
+    inputs[1..].iter().map(|input| Vector::task(*input, inputs[0]))
+}
+
 /// Ready to be applied block by block.
 #[derive(Debug)]
-pub struct Kernel<R> {
+pub struct Kernel<A: Arithmetic> {
     consensus: bool,
     normalize: bool,
-    lambda: R,
-    divisor: R,
-    models: Vec<(Sparse<R>, R)>,
+    lambda: A::Real,
+    divisor: A::Real,
+    models: Vec<(Sparse<A::Real>, A::Real)>,
 }
 
 impl TaskVector {
-    /// Takes the statistics that the sparsifiers need. Input 0 is the base.
-    pub fn prepare<R: Real>(&self, inputs: &Inputs<'_>) -> Kernel<R> {
-        let sparsities: Vec<Sparsity> = self.models.iter().map(|model| model.sparsity).collect();
-        let sparse = sparsify(inputs, &sparsities, self.rescale);
-        let weights = self.models.iter().map(|model| R::of(model.weight));
-        let sum = weights.clone().fold(R::zero(), |sum, weight| sum + weight);
+    /// With what stays of every model's task vector.
+    pub fn kernel<A: Arithmetic>(&self, sparse: Vec<Sparse<A::Real>>) -> Kernel<A> {
+        let weights: Vec<A::Real> = self.models.iter().map(|model| A::step_wide(model.weight)).collect();
+        let sum = A::step(weights.iter().fold(A::Real::of(0.0), |sum, weight| sum + *weight));
         Kernel {
             consensus: self.consensus,
             normalize: self.normalize,
-            lambda: R::of(self.lambda),
-            divisor: if sum.wide().abs() < SMALLEST_DIVISOR { R::one() } else { sum },
+            lambda: A::Real::of(self.lambda),
+            divisor: if sum.wide().abs() < SMALLEST_DIVISOR { A::Real::of(1.0) } else { sum },
             models: sparse.into_iter().zip(weights).collect(),
         }
     }
 }
 
-impl<R: Real> Kernel<R> {
-    /// One block: `blocks[0]` is the base, the others are overwritten.
-    pub fn apply(&self, start: usize, blocks: &mut [Vec<R>], out: &mut [R]) {
-        let Some((base, models)) = blocks.split_first_mut() else { return };
-        if models.is_empty() {
-            out.copy_from_slice(base);
-            return;
-        }
-        for ((sparse, weight), delta) in self.models.iter().zip(&mut *models) {
-            delta.iter_mut().zip(&*base).for_each(|(x, base)| *x = *x - *base);
-            sparse.mask.apply(start, delta, sparse.factor);
-            delta.iter_mut().for_each(|x| *x = *x * *weight);
-        }
-        out.fill(R::zero());
-        for delta in &*models {
-            out.iter_mut().zip(delta).for_each(|(sum, delta)| *sum = *sum + *delta);
+impl<A: Arithmetic> Kernel<A> {
+    /// Buffers that [`Kernel::apply`] works in.
+    pub fn n_scratch(&self) -> usize {
+        if self.consensus { self.models.len() + 3 } else { 1 }
+    }
+
+    /// One block. Input 0 is the base.
+    #[inline(always)]
+    pub fn apply(&self, block: Block<'_, A::Real>, scratch: &mut [Vec<A::Real>], out: &mut [A::Real]) {
+        let zero = A::Real::of(0.0);
+        let base = block.input(0);
+        out.fill(zero);
+        for (index, (sparse, weight)) in self.models.iter().enumerate() {
+            let weight = *weight;
+            let delta = &mut scratch[if self.consensus { index } else { 0 }];
+            delta.resize(out.len(), zero);
+            if matches!(sparse.mask, Mask::Nothing) {
+                delta.fill(zero);
+                continue;
+            }
+            for ((delta, x), base) in delta.iter_mut().zip(block.input(index + 1)).zip(base) {
+                *delta = A::step(*x - *base);
+            }
+            sparse.mask.apply::<A>(block.start, delta, sparse.factor);
+            delta.iter_mut().for_each(|delta| *delta = A::step(*delta * weight));
+            out.iter_mut().zip(&*delta).for_each(|(sum, delta)| *sum = *sum + *delta);
         }
         if self.consensus {
-            self.agree(models, out);
+            self.agree(scratch, out);
         } else if self.normalize {
-            out.iter_mut().for_each(|sum| *sum = *sum / self.divisor);
+            let divisor = self.divisor;
+            out.iter_mut().for_each(|sum| *sum = A::step(A::step(*sum) / divisor));
         }
-        if self.lambda != R::one() {
-            out.iter_mut().for_each(|sum| *sum = *sum * self.lambda);
+        let lambda = self.lambda;
+        if lambda != A::Real::of(1.0) {
+            out.iter_mut().for_each(|sum| *sum = A::step(A::step(*sum) * lambda));
         }
-        out.iter_mut().zip(&*base).for_each(|(sum, base)| *sum = *base + *sum);
+        out.iter_mut().zip(base).for_each(|(sum, base)| *sum = *base + A::step(*sum));
     }
 
     /// `sum` holds the sum of the weighted deltas, and afterwards that of those which share its sign.
-    fn agree(&self, models: &mut [Vec<R>], sum: &mut [R]) {
-        let (zero, one) = (R::zero(), R::one());
-        for (index, sum) in sum.iter_mut().enumerate() {
-            let positive = *sum >= zero;
-            let (mut total, mut divisor) = (zero, zero);
-            for ((_, weight), delta) in self.models.iter().zip(&*models) {
-                let delta = delta[index];
-                let agrees = if positive { delta > zero } else { delta < zero };
-                total = total + if agrees { delta } else { zero };
-                divisor = divisor + if agrees { *weight } else { zero };
+    #[inline(always)]
+    fn agree(&self, scratch: &mut [Vec<A::Real>], sum: &mut [A::Real]) {
+        let (zero, one) = (A::Real::of(0.0), A::Real::of(1.0));
+        let Some((deltas, [signs, divisors, parts])) = scratch.split_last_chunk_mut() else { return };
+        for buffer in [&mut *signs, &mut *divisors, &mut *parts] {
+            buffer.resize(sum.len(), zero);
+        }
+        for (sign, sum) in signs.iter_mut().zip(&*sum) {
+            *sign = if A::step(*sum) >= zero { one } else { -one };
+        }
+        divisors.fill(zero);
+        sum.fill(zero);
+        // One loop for each sum: the compiler makes branches of them otherwise.
+        for (&(_, weight), delta) in self.models.iter().zip(deltas) {
+            for (delta, sign) in delta.iter_mut().zip(&*signs) {
+                *delta = if *delta * *sign > zero { *delta } else { zero };
             }
-            *sum = match self.normalize {
-                true if divisor != zero => total / divisor,
-                true => total / one,
-                false => total,
-            };
+            sum.iter_mut().zip(&*delta).for_each(|(sum, delta)| *sum = *sum + *delta);
+            for (part, delta) in parts.iter_mut().zip(&*delta) {
+                *part = if *delta != zero { weight } else { zero };
+            }
+            divisors.iter_mut().zip(&*parts).for_each(|(divisor, part)| *divisor = *divisor + *part);
+        }
+        if self.normalize {
+            for (sum, divisor) in sum.iter_mut().zip(divisors) {
+                let divisor = A::step(*divisor);
+                *sum = A::step(A::step(*sum) / if divisor == zero { one } else { divisor });
+            }
         }
     }
 }

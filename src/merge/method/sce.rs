@@ -1,0 +1,174 @@
+//! sce (FuseChat, arXiv:2408.07990): *select* the elements whose task vectors vary most between the models, *calculate*
+//! a weight for every model from the mean square of what is left of its task vector, *erase* what goes against the
+//! elected sign.
+//!
+//! `y = b + sum m_j omega_j delta_j / max(sum m_j omega_j, 1e-6)`, with m_j as in [`super::task_vector`] and
+//! `omega_j = mean(delta_j^2) / sum_i mean(delta_i^2)`, equal where the sum is below 1e-6. The variance is that of the
+//! population; of the elements that vary at all, `floor(select_topk * count)` stay, the earlier of equal ones.
+
+use super::Block;
+use super::mask::Mask;
+use super::task_vector;
+use crate::merge::arithmetic::Arithmetic;
+use crate::merge::inputs::block_sum;
+use crate::merge::real::Real;
+use crate::merge::select::Keys;
+use crate::merge::survey::{Survey, Vector};
+use crate::merge::vector::vectorised;
+
+const SMALLEST: f64 = 1e-6;
+
+/// Ready to be applied block by block.
+#[derive(Debug)]
+pub struct Kernel<A: Arithmetic> {
+    /// Of the variance.
+    mask: Mask<A::Real>,
+    weights: Vec<A::Real>,
+}
+
+/// Variance over the models of every element's change. Steps: the mean, the variance.
+#[inline(always)]
+fn variances<A: Arithmetic>(vectors: &[Vector], blocks: &[Vec<A::Real>], out: &mut Vec<A::Real>) {
+    let count = A::Real::of(vectors.len() as f64);
+    let len = vectors.first().map_or(0, |vector| blocks[vector.input].len());
+    let delta = |vector: &Vector, index: usize| {
+        let base = vector.minus.map_or(A::Real::of(0.0), |base| blocks[base][index]);
+        A::step(blocks[vector.input][index] - base)
+    };
+    out.clear();
+    out.extend((0..len).map(|index| {
+        let sum = vectors.iter().fold(A::Real::of(0.0), |sum, vector| sum + delta(vector, index));
+        let mean = sum / count;
+        let square = |vector| (delta(vector, index) - mean) * (delta(vector, index) - mean);
+        A::step(vectors.iter().fold(A::Real::of(0.0), |sum, vector| sum + square(vector)) / count)
+    }));
+}
+
+impl<A: Arithmetic> Kernel<A> {
+    /// Takes variances and energies. Input 0 is the base.
+    pub fn new(select_topk: f64, inputs: &[usize], survey: &Survey<'_, A>) -> Self {
+        let vectors: Vec<Vector> = task_vector::vectors(inputs).collect();
+        let mask = if select_topk >= 1.0 || vectors.is_empty() {
+            Mask::Everything
+        } else {
+            selection(select_topk, &vectors, inputs, survey)
+        };
+        let n = survey.inputs.len() as f64;
+        let pieces = survey.inputs.fold::<A::Real, Vec<f64>>(
+            inputs,
+            2,
+            || vec![0.0; vectors.len()],
+            |sums, start, blocks, scratch| {
+                vectorised(|| {
+                    let [kept, delta] = scratch else { return };
+                    keep::<A>(&mask, &vectors, start, blocks, kept);
+                    for (sum, vector) in sums.iter_mut().zip(&vectors) {
+                        vector.fill::<A>(blocks, delta);
+                        *sum += block_sum(delta.len(), |index| (delta[index] * kept[index]).wide().powi(2));
+                    }
+                });
+            },
+        );
+        let energy = |model: usize| pieces.iter().map(|piece| piece[model]).sum::<f64>() / n;
+        let energies: Vec<f64> = (0..vectors.len()).map(energy).map(|energy| A::step_wide(energy).wide()).collect();
+        let total: f64 = energies.iter().sum();
+        let weight = |energy: f64| if total < SMALLEST { 1.0 / energies.len() as f64 } else { energy / total };
+        Self { mask, weights: energies.iter().map(|energy| A::step_wide(weight(*energy))).collect() }
+    }
+
+    /// Buffers that [`Kernel::apply`] works in.
+    pub fn n_scratch(&self) -> usize {
+        self.weights.len() + 3
+    }
+
+    /// One block. Input 0 is the base.
+    #[inline(always)]
+    pub fn apply(&self, block: Block<'_, A::Real>, scratch: &mut [Vec<A::Real>], out: &mut [A::Real]) {
+        let (zero, one, smallest) = (A::Real::of(0.0), A::Real::of(1.0), A::step_wide(SMALLEST));
+        let Some((deltas, [kept, signs, divisors])) = scratch.split_last_chunk_mut::<3>() else { return };
+        let vectors: Vec<Vector> = task_vector::vectors(block.inputs).collect();
+        if vectors.is_empty() {
+            out.copy_from_slice(block.input(0));
+            return;
+        }
+        keep::<A>(&self.mask, &vectors, block.start, block.blocks, kept);
+        out.fill(zero);
+        for (vector, delta) in vectors.iter().zip(&mut *deltas) {
+            vector.fill::<A>(block.blocks, delta);
+            for ((sum, delta), kept) in out.iter_mut().zip(delta).zip(&*kept) {
+                *delta = *delta * *kept;
+                *sum = *sum + *delta;
+            }
+        }
+        signs.clear();
+        signs.extend(out.iter().map(|sum| if A::step(*sum) >= zero { one } else { -one }));
+        divisors.clear();
+        divisors.resize(out.len(), zero);
+        out.fill(zero);
+        for (weight, delta) in self.weights.iter().zip(deltas) {
+            for (((sum, divisor), sign), delta) in out.iter_mut().zip(&mut *divisors).zip(&*signs).zip(&*delta) {
+                let agrees = *delta * *sign > zero;
+                *sum = *sum + if agrees { A::step(*delta * *weight) } else { zero };
+                *divisor = *divisor + if agrees { *weight } else { zero };
+            }
+        }
+        for ((sum, divisor), base) in out.iter_mut().zip(divisors).zip(block.input(0)) {
+            let divisor = A::step(*divisor);
+            let divisor = if divisor < smallest { smallest } else { divisor };
+            *sum = *base + A::step(A::step(*sum) / divisor);
+        }
+    }
+}
+
+/// 1 for every element that stays, 0 for every other.
+#[inline(always)]
+fn keep<A: Arithmetic>(
+    mask: &Mask<A::Real>,
+    vectors: &[Vector],
+    start: usize,
+    blocks: &[Vec<A::Real>],
+    kept: &mut Vec<A::Real>,
+) {
+    let (zero, one) = (A::Real::of(0.0), A::Real::of(1.0));
+    variances::<A>(vectors, blocks, kept);
+    match mask {
+        Mask::Everything => kept.fill(one),
+        mask => {
+            mask.apply::<A>(start, kept, one);
+            kept.iter_mut().for_each(|value| *value = if *value > zero { one } else { zero });
+        }
+    }
+}
+
+fn selection<A: Arithmetic>(share: f64, vectors: &[Vector], inputs: &[usize], survey: &Survey<'_, A>) -> Mask<A::Real> {
+    let pieces = survey.inputs.fold::<A::Real, u64>(
+        inputs,
+        1,
+        || 0,
+        |count, _, blocks, scratch| {
+            let Some(variance) = scratch.first_mut() else { return };
+            vectorised(|| variances::<A>(vectors, blocks, variance));
+            *count += variance.iter().filter(|value| **value != A::Real::of(0.0)).count() as u64;
+        },
+    );
+    let varying: u64 = pieces.iter().sum();
+    let n = survey.inputs.len() as u64;
+    // A float to integer cast saturates: negative shares give 0.
+    let kept = ((share * varying as f64) as u64).min(varying);
+    if kept == 0 {
+        return Mask::Nothing;
+    }
+    let fill = |_: usize, blocks: &[Vec<A::Real>], _: usize, out: &mut Vec<<A::Real as Real>::Key>| {
+        let mut variance = Vec::new();
+        vectorised(|| variances::<A>(vectors, blocks, &mut variance));
+        out.clear();
+        out.extend(variance.iter().map(|value| value.magnitude_key()));
+    };
+    let keys = Keys::<A::Real, _>::new(survey.inputs, inputs, fill);
+    let found = keys.at(&[vec![n - kept]]);
+    let Some(cut) = found.first().and_then(|found| found.first()) else { return Mask::Nothing };
+    let taken = cut.below + cut.n_equal() - (n - kept);
+    let low_at = 0..keys.position(0, cut, taken);
+    let low = A::Real::from_magnitude_key(cut.key);
+    Mask::Between { low, low_at, high: A::Real::of(f64::INFINITY), high_at: 0..usize::MAX }
+}
