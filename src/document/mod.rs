@@ -20,6 +20,9 @@ use std::sync::Arc;
 
 use crate::config::Scalar;
 
+/// Bytes of a text that weigh as much as one more value, where values are counted that get copies.
+const TEXT_OF_A_VALUE: usize = 64;
+
 /// The text a document was read from.
 #[derive(Debug, PartialEq)]
 pub struct Source {
@@ -133,6 +136,16 @@ impl Node {
         match &self.value {
             Value::Map(entries) => entries,
             _ => &[],
+        }
+    }
+
+    /// How many values this is: itself and all that are in it.
+    pub fn size(&self) -> usize {
+        1 + match &self.value {
+            Value::List(items) => items.iter().map(Self::size).sum(),
+            Value::Map(entries) => entries.iter().map(|entry| entry.value.size()).sum(),
+            Value::Scalar(Scalar::Text(text)) => text.len() / TEXT_OF_A_VALUE,
+            Value::Null | Value::Scalar(_) => 0,
         }
     }
 

@@ -12,6 +12,16 @@ pub(super) const MAX_DEPTH: usize = 60;
 /// Most nodes of a document once its aliases are written out, so that a few lines cannot fill the memory.
 pub(super) const MAX_NODES: usize = 200_000;
 
+/// Longest key in bytes: the key path of everything below repeats it.
+const MAX_KEY: usize = 1_000;
+
+/// Notes a key that is too long.
+pub(super) fn check_key(key: &str, span: &Span, problems: &mut Problems) {
+    if key.len() > MAX_KEY {
+        problems.push(span.clone(), "", format!("a key of {} bytes, expected at most {MAX_KEY}", key.len()), None);
+    }
+}
+
 /// Reads a document from a file, in the language its ending says.
 ///
 /// # Errors

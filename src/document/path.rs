@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::parse::MAX_DEPTH;
 use super::{Entry, Node, Span, Value};
 
 /// A place, from the top of a document.
@@ -43,7 +44,7 @@ pub enum PutError {
 }
 
 impl DocumentPath {
-    /// Reads `a.b[0].c`; `None` where the text is no path.
+    /// Reads `a.b[0].c`; `None` where the text is no path, or one that leads deeper than any document.
     pub fn parse(text: &str) -> Option<Self> {
         let mut steps = Vec::new();
         for part in text.split('.') {
@@ -59,7 +60,7 @@ impl DocumentPath {
                 indexes = rest;
             }
         }
-        Some(Self(steps))
+        (steps.len() <= MAX_DEPTH).then_some(Self(steps))
     }
 
     /// The place of a key below this one.

@@ -21,12 +21,17 @@ pub fn other_reading(text: &str) -> Option<String> {
     }
     let plain: String = digits.chars().filter(|character| *character != '_').collect();
     let whole = |value: i64| Some(format!("the whole number {}", sign * value));
+    // Digits alone: a sign of their own would be read as one.
+    let based = |digits: &str, radix| {
+        let all_digits = digits.chars().all(|digit| digit.is_digit(radix));
+        all_digits.then(|| i64::from_str_radix(digits, radix).ok()).flatten().and_then(whole)
+    };
     if let Some(binary) = plain.strip_prefix("0b") {
-        return i64::from_str_radix(binary, 2).ok().and_then(whole);
+        return based(binary, 2);
     }
     if let Some(hex) = plain.strip_prefix("0x") {
         let same = digits == plain && digits.len() == text.len();
-        return if same { None } else { i64::from_str_radix(hex, 16).ok().and_then(whole) };
+        return if same { None } else { based(hex, 16) };
     }
     if plain.starts_with("0o") {
         return Some("a text".to_owned());
@@ -141,6 +146,9 @@ mod tests {
             "1.2.3",
             "Qwen/Qwen2.5-7B",
             "3B",
+            "0b-1",
+            // The least whole number of 64 bits has no positive counterpart.
+            "-0x-8000000000000000",
         ] {
             assert_eq!(other_reading(text), None, "{text}");
         }

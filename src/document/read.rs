@@ -33,12 +33,15 @@ pub fn nearest<'a>(text: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     let lower = text.to_lowercase();
     let scored = known.into_iter().filter_map(|word| {
         let other = word.to_lowercase();
-        let distance = strsim::damerau_levenshtein(&lower, &other);
-        let longest = lower.chars().count().max(other.chars().count());
+        let (length, other_length) = (lower.chars().count(), other.chars().count());
+        let (longest, least) = (length.max(other_length), length.abs_diff(other_length));
         // A third of the letters may be wrong; a word that only adds to the other counts as close.
-        let close = distance * 3 <= longest + 1;
+        let is_close = |distance: usize| distance * 3 <= longest + 1;
+        // The table of distances is as large as both lengths multiplied, so it is made only where it can matter. Of
+        // lengths that differ so much only a part is close, and that is as far away as it is shorter.
+        let distance = if is_close(least) { strsim::damerau_levenshtein(&lower, &other) } else { least };
         let part = other.len() >= 4 && lower.len() >= 4 && (other.contains(&lower) || lower.contains(&other));
-        (close || part).then_some((distance, word))
+        (is_close(distance) || part).then_some((distance, word))
     });
     scored.min_by_key(|(distance, _)| *distance).map(|(_, word)| word)
 }

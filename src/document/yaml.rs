@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
-use super::parse::{MAX_DEPTH, MAX_NODES};
+use super::parse::{MAX_DEPTH, MAX_NODES, check_key};
 use super::{Entry, Node, Problems, Source, Span, Value};
 use crate::config::Scalar;
 
@@ -49,8 +49,6 @@ struct Open {
     anchor: usize,
     span: Span,
     content: Content,
-    /// Nodes in it so far, aliases written out.
-    n_nodes: usize,
 }
 
 enum Content {
@@ -76,7 +74,9 @@ struct Reader<'a> {
     /// Byte offset of every character; empty where they are the same (the parser counts characters).
     offsets: Vec<usize>,
     open: Vec<Open>,
-    anchors: HashMap<usize, (Node, usize)>,
+    anchors: HashMap<usize, Node>,
+    /// Nodes made so far, the copies for anchors and aliases among them.
+    n_nodes: usize,
     root: Option<Node>,
     problems: Problems,
 }
@@ -86,7 +86,8 @@ impl<'a> Reader<'a> {
         let text = &source.text;
         let offsets =
             if text.is_ascii() { Vec::new() } else { text.char_indices().map(|(offset, _)| offset).collect() };
-        Self { source, offsets, open: Vec::new(), anchors: HashMap::new(), root: None, problems: Problems::default() }
+        let (open, anchors, problems) = (Vec::new(), HashMap::new(), Problems::default());
+        Self { source, offsets, open, anchors, n_nodes: 0, root: None, problems }
     }
 
     fn offset(&self, character: usize) -> usize {
@@ -119,7 +120,8 @@ impl<'a> Reader<'a> {
                 if self.expects_key() {
                     self.key(&text, &value, span, merge)
                 } else {
-                    self.finish(Node { value, span }, anchor, 1)
+                    let node = Node { value, span };
+                    self.grow(node.size(), &node.span) && self.finish(node, anchor)
                 }
             }
             Event::SequenceStart(anchor, tag) => {
@@ -149,12 +151,23 @@ impl<'a> Reader<'a> {
             self.problems.push(span, "", format!("nested deeper than {MAX_DEPTH} levels"), None);
             return false;
         }
-        self.open.push(Open { anchor, span, content, n_nodes: 1 });
-        true
+        let has_room = self.grow(1, &span);
+        self.open.push(Open { anchor, span, content });
+        has_room
+    }
+
+    /// Counts nodes that are about to be made; `false` where they are too many.
+    fn grow(&mut self, n_nodes: usize, span: &Span) -> bool {
+        self.n_nodes += n_nodes;
+        if self.n_nodes > MAX_NODES {
+            let message = format!("more than {MAX_NODES} values once aliases are written out");
+            self.problems.push(span.clone(), "", message, None);
+        }
+        self.n_nodes <= MAX_NODES
     }
 
     fn end(&mut self, end: Span) -> bool {
-        let Some(Open { anchor, span, content, n_nodes }) = self.open.pop() else { return false };
+        let Some(Open { anchor, span, content }) = self.open.pop() else { return false };
         let (value, end) = match content {
             // A block collection ends where the next token starts; its last value is a better end.
             Content::List(items) => {
@@ -167,17 +180,21 @@ impl<'a> Reader<'a> {
             }
         };
         let end = end.max(span.start);
-        self.finish(Node { value, span: Span { end, ..span } }, anchor, n_nodes)
+        self.finish(Node { value, span: Span { end, ..span } }, anchor)
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> bool {
-        let Some((node, n_nodes)) = self.anchors.get(&anchor).cloned() else {
+        let Some(n_nodes) = self.anchors.get(&anchor).map(Node::size) else {
             // The parser refuses names it does not know: this one is still open.
             self.problems.push(span, "", "an alias inside the very value it names", None);
             return false;
         };
+        if !self.grow(n_nodes, &span) {
+            return false;
+        }
+        let node = self.anchors[&anchor].clone();
         if !self.expects_key() {
-            return self.finish(node, 0, n_nodes);
+            return self.finish(node, 0);
         }
         match &node.value {
             Value::Scalar(scalar) => {
@@ -200,29 +217,23 @@ impl<'a> Reader<'a> {
             let (line, _) = first.key_span.line_column();
             self.problems.push(span.clone(), "", format!("key `{text}` stands twice, first on line {line}"), None);
         }
+        check_key(text, &span, &mut self.problems);
         *key = Some(Key { text: text.to_owned(), span, merge });
         true
     }
 
     /// Puts a whole value where it belongs.
-    fn finish(&mut self, node: Node, anchor: usize, n_nodes: usize) -> bool {
+    fn finish(&mut self, node: Node, anchor: usize) -> bool {
         if anchor != 0 {
-            self.anchors.insert(anchor, (node.clone(), n_nodes));
+            if !self.grow(node.size(), &node.span) {
+                return false;
+            }
+            self.anchors.insert(anchor, node.clone());
         }
         let Some(parent) = self.open.last_mut() else {
             self.root = Some(node);
             return true;
         };
-        parent.n_nodes += n_nodes;
-        if parent.n_nodes > MAX_NODES {
-            self.problems.push(
-                node.span,
-                "",
-                format!("more than {MAX_NODES} values once aliases are written out"),
-                None,
-            );
-            return false;
-        }
         match &mut parent.content {
             Content::List(items) => items.push(node),
             Content::Map { entries, merged, key } => {

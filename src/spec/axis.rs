@@ -66,12 +66,14 @@ fn axis(entry: &Entry, name: String, field: &Field<'_>, context: Context<'_>, pr
     let named = head(entry, name, &field.path, context, &paths, problems);
     let values = values?;
     let head = named?;
+    // A range has each value once, and may have many.
+    let listed = field.node.get("from").is_none();
     let mut kept: Vec<AxisValue> = Vec::new();
     for value in values {
         if head.target == Target::Seed && Field::new(&value.value, field.path.clone()).whole(0, problems).is_none() {
             continue;
         }
-        if kept.iter().any(|earlier| same(&earlier.value, &value.value)) {
+        if listed && kept.iter().any(|earlier| same(&earlier.value, &value.value)) {
             let message = format!("value `{}` stands twice in axis `{}`", value.shown, head.name);
             problems.push(value.value.span.clone(), field.path.clone(), message, None);
         } else {

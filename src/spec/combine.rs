@@ -9,10 +9,21 @@ use crate::document::{Entry, Node, Problems, Value};
 /// Most combinations that are laid out before exclusions and sampling.
 const MAX_COMBINATIONS: usize = 1_000_000;
 
+/// Most values, those inside lists and tables among them, in all combinations together: each combination has its own.
+const MAX_VALUES: usize = 4_000_000;
+
 /// Axes that vary together, with the combinations they take.
 struct Dimension {
     heads: Vec<AxisHead>,
     settings: Vec<Setting>,
+}
+
+impl Dimension {
+    /// Values in the largest of its settings.
+    fn largest(&self) -> usize {
+        let size = |setting: &Setting| setting.iter().map(|value| value.value.size()).sum();
+        self.settings.iter().map(size).max().unwrap_or(0)
+    }
 }
 
 /// Axes and every combination of their values, in order: the last axis varies fastest.
@@ -55,13 +66,17 @@ pub fn combinations(
     let exclude = table.optional("exclude");
     let sample = table.optional("sample");
     let count = dimensions.iter().try_fold(1_usize, |count, dimension| count.checked_mul(dimension.settings.len()));
-    let count = match count {
-        Some(count) if count <= MAX_COMBINATIONS => count,
-        _ => {
-            table.problem(format!("more than {MAX_COMBINATIONS} combinations"), None, problems);
-            return Combinations { axes, settings: Vec::new() };
-        }
-    };
+    let count = count.unwrap_or(usize::MAX);
+    let n_values: usize = dimensions.iter().map(Dimension::largest).sum();
+    if count > MAX_COMBINATIONS {
+        table.problem(format!("more than {MAX_COMBINATIONS} combinations"), None, problems);
+        return Combinations { axes, settings: Vec::new() };
+    }
+    if count.saturating_mul(n_values) > MAX_VALUES {
+        let message = format!("{count} combinations of {n_values} values, expected at most {MAX_VALUES} values in all");
+        table.problem(message, None, problems);
+        return Combinations { axes, settings: Vec::new() };
+    }
     let excluded = exclude.map_or_else(Vec::new, |field| exclusions(&field, &axes, problems));
     let mut hits = vec![0_usize; excluded.len()];
     let mut settings: Vec<Setting> = (0..count)
