@@ -11,6 +11,7 @@ mod eval_harness;
 mod eval_preflight;
 mod eval_results;
 mod eval_task_files;
+mod fuzz;
 mod layering;
 mod merge_adapter;
 mod merge_command;
