@@ -277,8 +277,9 @@ def run(command, outputs):
         peak.stopped.set()
         peak.join()
         if process.returncode != 0 or not all(folder.exists() for folder in outputs):
-            last = words.read_text(errors="replace").strip().splitlines()[-1:] or ["no words"]
-            raise Failed(f"status {process.returncode}: {last[0][:200]}")
+            lines = words.read_text(errors="replace").strip().splitlines() or ["no words"]
+            telling = next((line for line in lines if line.startswith("error")), lines[-1])
+            raise Failed(f"status {process.returncode}: {telling[:200]}")
         own = time.thread_time()
         begun = time.monotonic()
         for path in files_below(outputs):
