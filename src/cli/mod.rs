@@ -3,6 +3,7 @@
 
 mod interrupt;
 mod merge;
+mod percent;
 mod plan_command;
 mod report;
 mod run;

@@ -29,6 +29,7 @@ pub mod source;
 pub mod staging;
 pub mod survey;
 pub mod vector;
+pub mod verify;
 pub mod writer;
 
 pub use error::{BoxError, MergeError};

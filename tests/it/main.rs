@@ -27,3 +27,5 @@ mod run_sweep;
 mod spec_axes;
 mod spec_mistakes;
 mod support;
+mod verify;
+mod verify_properties;

@@ -8,7 +8,8 @@ use mergesweep::config::{Dtype, MergeConfig};
 use mergesweep::document;
 use mergesweep::merge::checkpoint::Checkpoint;
 use mergesweep::merge::real::Real;
-use mergesweep::merge::{self, Merge, MergeError, MergeOptions, TokenizerFiles};
+use mergesweep::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
+use mergesweep::model::ModelRef;
 use mergesweep::model::locate::Located;
 use tempfile::TempDir;
 
@@ -59,14 +60,20 @@ pub fn merge_to(
     out: &Path,
     progress: &merge::Progress<'_>,
 ) -> Result<Merge, MergeError> {
-    let locate = |model: &mergesweep::model::ModelRef| {
-        Ok(Located {
-            base: root.join(&model.base.path),
-            adapter: model.adapter.as_ref().map(|adapter| root.join(&adapter.path)),
-        })
-    };
     let job = merge::Job { config: &config(text), config_text: text, out, options };
-    merge::merge(&[job], &locate, progress).map(|mut merges| merges.remove(0))
+    merge::merge(&[job], &|model| locate(root, model), progress).map(|mut merges| merges.remove(0))
+}
+
+/// What a merge would do, with model paths relative to `root`.
+pub fn plan_in(root: &Path, text: &str, options: &MergeOptions) -> Result<MergePlan, MergeError> {
+    merge::plan(&config(text), &|model| locate(root, model), text, options)
+}
+
+fn locate(root: &Path, model: &ModelRef) -> Result<Located, merge::BoxError> {
+    Ok(Located {
+        base: root.join(&model.base.path),
+        adapter: model.adapter.as_ref().map(|adapter| root.join(&adapter.path)),
+    })
 }
 
 /// Merges fixture models.

@@ -16,7 +16,7 @@ const LATER: &[&str] = &["tokenizer_union", "tokenizer_base", "tokenizer_tokens_
 /// Without a base model mergekit takes the config of a random one.
 const RANDOM_CONFIG: &[&str] = &["linear_mixed_dtypes"];
 
-fn cases(kind: &str) -> Vec<(String, Value, String)> {
+pub fn cases(kind: &str) -> Vec<(String, Value, String)> {
     let manifest: Value = serde_json::from_slice(&std::fs::read(fixtures().join("manifest.json")).unwrap()).unwrap();
     let cases = manifest["cases"].as_object().unwrap();
     let mut found = Vec::new();
@@ -29,15 +29,20 @@ fn cases(kind: &str) -> Vec<(String, Value, String)> {
     found
 }
 
-fn case_options(case: &Value) -> MergeOptions {
+pub fn case_options(case: &Value) -> MergeOptions {
     let flags = case["cli_flags"].as_array().unwrap();
     MergeOptions { truncate_embeddings: flags.contains(&Value::from("--unsafe-truncate-embeddings")), ..options() }
 }
 
-/// What is wrong with an output, in words.
-fn compare(name: &str, case: &Value, found: &BTreeMap<String, Numbers>) -> Vec<String> {
+/// mergekit's output.
+pub fn expected(name: &str) -> BTreeMap<String, Numbers> {
     let file = fixtures().join("cases").join(name).join("expected.safetensors");
-    let expected = numbers(&Checkpoint::open_file(&file).unwrap());
+    numbers(&Checkpoint::open_file(&file).unwrap())
+}
+
+/// What is wrong with an output computed in that way, in words.
+pub fn compare(name: &str, case: &Value, found: &BTreeMap<String, Numbers>, math: &str) -> Vec<String> {
+    let expected = expected(name);
     let mut wrong = Vec::new();
     if found.keys().ne(expected.keys()) {
         wrong.push(format!("{name}: other tensors"));
@@ -61,8 +66,9 @@ fn compare(name: &str, case: &Value, found: &BTreeMap<String, Numbers>) -> Vec<S
             worst = worst.max(difference);
         }
     }
-    let allowed = case["max_bad_fraction"]["float32_math"].as_f64().unwrap();
-    println!("{name}: {bad} of {elements} elements out of tolerance, largest difference {worst:.3e}");
+    let allowed = &case["max_bad_fraction"];
+    let allowed = allowed.get(math).unwrap_or(&allowed["float32_math"]).as_f64().unwrap();
+    println!("{name}: {math}: {bad} of {elements} elements out of tolerance, largest difference {worst:.3e}");
     if bad as f64 > allowed * elements as f64 {
         wrong.push(format!("{name}: {bad} of {elements} elements are wrong, {allowed} allowed, worst {worst:e}"));
     }
@@ -81,7 +87,7 @@ fn exact_cases_agree_with_mergekit() {
                 continue;
             }
         };
-        wrong.extend(compare(name, case, &output.tensors()));
+        wrong.extend(compare(name, case, &output.tensors(), "float32_math"));
         let model = output.json("config.json");
         for (key, expected) in case["out_config"].as_object().unwrap() {
             let found = if key == "dtype" { &model["torch_dtype"] } else { &model[key] };
