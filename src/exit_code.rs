@@ -13,6 +13,8 @@ pub enum Exit {
     Usage,
     /// The sweep went through, but some of its trials failed.
     TrialsFailed,
+    /// The two models that were compared differ.
+    Different,
     /// Stopped by Ctrl-C or SIGTERM; what was finished is recorded, and the next run goes on from there.
     Interrupted,
 }
@@ -24,6 +26,7 @@ Exit codes:
     1  internal failure (disk, permissions, a bug)
     2  wrong command line, spec, config or model; nothing was run
     3  the sweep went through, but some trials failed
+    4  the models compared are not equal
   130  interrupted; finished work is recorded and the next run goes on from there";
 
 impl From<Exit> for ExitCode {
@@ -33,6 +36,7 @@ impl From<Exit> for ExitCode {
             Exit::Internal => 1,
             Exit::Usage => 2,
             Exit::TrialsFailed => 3,
+            Exit::Different => 4,
             Exit::Interrupted => 130,
         })
     }

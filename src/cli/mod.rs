@@ -1,6 +1,7 @@
 //! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
 //! the environment or decides on exit codes.
 
+mod diff;
 mod interrupt;
 mod merge;
 mod percent;
@@ -39,6 +40,7 @@ enum Command {
     Report(report::ReportArgs),
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
+    Diff(diff::DiffArgs),
 }
 
 /// Which sweep, and where its results are. Shared by every command that takes a spec.
@@ -87,6 +89,7 @@ pub fn main() -> ExitCode {
         Command::Report(args) => report::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Merge(args) => merge::run(&args),
+        Command::Diff(args) => diff::run(&args),
     };
     match done {
         Ok(exit) => exit.into(),

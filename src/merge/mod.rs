@@ -14,6 +14,7 @@ pub mod adapter;
 pub mod arch;
 pub mod arithmetic;
 pub mod checkpoint;
+pub mod diff;
 pub mod digest;
 pub mod engine;
 pub mod error;

@@ -4,6 +4,7 @@
 mod checkpoints_broken;
 mod config_parse;
 mod config_write;
+mod diff_command;
 mod end_to_end;
 mod eval_command;
 mod eval_failure;
