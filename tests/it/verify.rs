@@ -205,8 +205,8 @@ proptest! {
 #[test]
 fn kernels_agree_with_the_oracle_on_large_tensors() {
     let folder = TempDir::new().unwrap();
-    for dtype in DTYPES {
-        write_models(folder.path(), dtype, &[300, 1024], 5);
+    for dtype in [Dtype::F32, Dtype::Bf16] {
+        write_models(folder.path(), dtype, &[260, 1024], 5);
         for operation in OPERATIONS {
             let text = config_of(operation, dtype, [0.8, 0.4, 0.3]);
             if WITHOUT_KERNEL.contains(&config(&text).method) {
