@@ -159,7 +159,6 @@ impl MergeArgs {
             allow_crimes: self.allow_crimes,
             truncate_embeddings: self.unsafe_truncate_embeddings,
             lora_dtype: self.lora_merge_dtype,
-            ..MergeOptions::default()
         }
     }
 

@@ -18,6 +18,7 @@ pub use dtype::Dtype;
 pub use method::Method;
 pub use numerics::Numerics;
 pub use parameter::{Parameters, Scalar, Setting};
+pub use tokenizer::{TokenSettings, TokenSource, VocabularySettings, VocabularySource};
 
 use crate::model::ModelRef;
 
@@ -79,7 +80,7 @@ pub enum Tokenizer {
 }
 
 impl MergeConfig {
-    /// Every model the merge reads, each once, in order of first mention (slices first, then the global base).
+    /// Every model that is merged, each once, in order of first mention (slices first, then the global base).
     pub fn models(&self) -> Vec<&ModelRef> {
         let mut models: Vec<&ModelRef> = Vec::new();
         let sources = self

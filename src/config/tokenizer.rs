@@ -1,12 +1,124 @@
 //! `tokenizer_source` and `tokenizer`: whose vocabulary the output has, and what single tokens become.
 
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::parse::Parser;
 use super::{Scalar, Tokenizer};
 use crate::document::Value;
 use crate::document::read::Field;
-use crate::model::ModelRef;
+use crate::model::{ModelRef, ModelRefError};
+
+/// A [`Tokenizer`] taken apart.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct VocabularySettings {
+    /// Whose vocabulary the output has.
+    pub source: VocabularySource,
+    /// What single tokens become; those that no vocabulary has are added.
+    #[serde(default)]
+    pub tokens: BTreeMap<String, TokenSettings>,
+    /// The number of rows is rounded up to a multiple of it.
+    #[serde(default)]
+    pub pad_to_multiple_of: Option<usize>,
+}
+
+/// Whose vocabulary the output has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum VocabularySource {
+    /// The base model's.
+    Base,
+    /// That of all models together.
+    Union,
+    /// That of one model, which need not be merged.
+    Model(ModelRef),
+}
+
+/// What a token becomes.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct TokenSettings {
+    /// Where models that do not have the token take its row from.
+    pub source: TokenSource,
+    /// Whether models that have it do so too.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Where the row of a token is taken from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Json")]
+pub enum TokenSource {
+    /// Nowhere: zeros.
+    Zero,
+    /// The same token of a model.
+    Model(ModelRef),
+    /// Another token of a model.
+    Token {
+        /// The model.
+        model: ModelRef,
+        /// Its token.
+        token: String,
+    },
+    /// A row of a model, by its number.
+    Row {
+        /// The model.
+        model: ModelRef,
+        /// The number.
+        row: usize,
+    },
+}
+
+impl Tokenizer {
+    /// The settings taken apart.
+    ///
+    /// # Errors
+    /// Where the text is none that the reader of a config wrote.
+    pub fn settings(&self) -> Result<VocabularySettings, serde_json::Error> {
+        match self {
+            Self::Source(word) => serde_json::from_value(serde_json::json!({ "source": word })),
+            Self::Detailed(text) => serde_json::from_str(text),
+        }
+    }
+
+    /// The model whose vocabulary is asked for by name.
+    pub fn model(&self) -> Option<ModelRef> {
+        match self.settings().ok()?.source {
+            VocabularySource::Model(model) => Some(model),
+            VocabularySource::Base | VocabularySource::Union => None,
+        }
+    }
+}
+
+impl TryFrom<String> for VocabularySource {
+    type Error = ModelRefError;
+
+    fn try_from(word: String) -> Result<Self, ModelRefError> {
+        match word.as_str() {
+            "base" => Ok(Self::Base),
+            "union" => Ok(Self::Union),
+            _ => word.parse().map(Self::Model),
+        }
+    }
+}
+
+impl TryFrom<Json> for TokenSource {
+    type Error = ModelRefError;
+
+    fn try_from(source: Json) -> Result<Self, ModelRefError> {
+        if let Json::String(model) = source {
+            return model.parse().map(Self::Model);
+        }
+        let model = || source["model"].as_str().unwrap_or_default().parse();
+        let row = source["token_id"].as_u64().and_then(|id| usize::try_from(id).ok());
+        match (source["token"].as_str(), row) {
+            (Some(token), _) => Ok(Self::Token { model: model()?, token: token.to_owned() }),
+            (None, Some(row)) => Ok(Self::Row { model: model()?, row }),
+            (None, None) => Ok(Self::Zero),
+        }
+    }
+}
 
 /// `base`, `union`, or a model's reference.
 pub(super) fn source(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<String> {
@@ -51,13 +163,12 @@ pub(super) fn detailed(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Tok
 
 fn token(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
     let mut table = field.table("token settings (a mapping)", &mut parser.problems)?;
-    let origin = table.optional("source");
+    // mergekit accepts settings without a source, and fails once it gets to the token.
+    let origin = table.required("source", "a model or a mapping with `kind`", &mut parser.problems);
     let force = table.optional("force");
     parser.finish(table);
     let mut settings = Map::new();
-    if let Some(field) = origin {
-        settings.insert("source".to_owned(), token_source(parser, &field)?);
-    }
+    settings.insert("source".to_owned(), token_source(parser, &origin?)?);
     if let Some(field) = force {
         settings.insert("force".to_owned(), Json::Bool(field.switch(&mut parser.problems)?));
     }

@@ -198,11 +198,7 @@ impl Checkpoint {
 
     /// A whole number of the config, at the top or in the part about text.
     pub fn config_number(&self, keys: &[&str]) -> Option<usize> {
-        let text = self.config.get("text_config").and_then(Value::as_object);
-        [Some(&self.config), text]
-            .into_iter()
-            .flatten()
-            .find_map(|config| keys.iter().find_map(|key| config.get(*key)?.as_u64()?.try_into().ok()))
+        number_in(&self.config, keys)
     }
 
     /// The first of `architectures`.
@@ -215,6 +211,15 @@ impl header::TensorInfo {
     fn in_shard(self, shard: usize) -> Tensor {
         Tensor { shard, bytes: self.bytes, stored: self.dtype, shape: self.shape }
     }
+}
+
+/// A whole number of a model's config, at the top or in the part about text.
+pub fn number_in(config: &Map<String, Value>, keys: &[&str]) -> Option<usize> {
+    let text = config.get("text_config").and_then(Value::as_object);
+    [Some(config), text]
+        .into_iter()
+        .flatten()
+        .find_map(|config| keys.iter().find_map(|key| config.get(*key)?.as_u64()?.try_into().ok()))
 }
 
 /// A JSON table from a file.

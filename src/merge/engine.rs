@@ -13,11 +13,11 @@ use super::arithmetic::{Arithmetic, Work, with_arithmetic};
 use super::inputs::{BLOCK, Input, Inputs, block_sum};
 use super::method::{Block, Kernel, Task, prepare};
 use super::real::Real;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, RecipeInput};
 use super::source::Source;
-use super::writer::{PageBuffer, Writer};
-use super::{MergeError, Progress, digest};
 use super::vector::{Loop, vectorised};
+use super::writer::{PageBuffer, Writer};
+use super::{MergeError, Progress, digest, rows};
 use crate::config::Numerics;
 
 /// Bytes of inputs that the operating system is asked to read ahead.
@@ -49,7 +49,7 @@ pub struct Computed {
 
 /// Output tensors of the same inputs, and with them of the same shape and number formats.
 struct Group<'a> {
-    tensors: Vec<(&'a Source, &'a str)>,
+    tensors: Vec<(&'a Source, &'a RecipeInput)>,
     members: Vec<Member<'a>>,
 }
 
@@ -126,9 +126,31 @@ fn groups<'a>(jobs: &'a [Job<'_>]) -> Vec<Group<'a>> {
         node
     }
     let mut users = HashMap::new();
+    let mut laid_out: Vec<usize> = Vec::new();
     for (node, (job, index)) in recipes.iter().enumerate() {
-        let Job { recipes, sources, numerics, .. } = jobs[*job];
-        let recipe = &recipes[*index];
+        let Job { recipes: of_job, sources, numerics, .. } = jobs[*job];
+        let recipe = &of_job[*index];
+        if recipe.is_laid_out() {
+            // Rows are told by the number of the input: only what has the very same inputs goes with it.
+            let same = |other: &&usize| {
+                let (other_job, other_index) = recipes[**other];
+                let other_job = jobs[other_job];
+                let other = &other_job.recipes[other_index];
+                let key = |recipe: &Recipe, numerics| (recipe.shape.clone(), recipe.working, numerics);
+                key(recipe, numerics) == key(other, other_job.numerics)
+                    && recipe.inputs.len() == other.inputs.len()
+                    && recipe.inputs.iter().zip(&other.inputs).all(|(input, other)| {
+                        let identity = sources[input.source].identity(&input.tensor);
+                        (&input.tensor, &input.rows) == (&other.tensor, &other.rows)
+                            && identity == other_job.sources[other.source].identity(&other.tensor)
+                    })
+            };
+            match laid_out.iter().find(same) {
+                Some(other) => parents[node] = root(&mut parents, *other),
+                None => laid_out.push(node),
+            }
+            continue;
+        }
         for input in &recipe.inputs {
             let identity = sources[input.source].identity(&input.tensor);
             let key = (identity, input.tensor.as_str(), recipe.shape.as_slice(), recipe.working, numerics);
@@ -146,13 +168,17 @@ fn groups<'a>(jobs: &'a [Job<'_>]) -> Vec<Group<'a>> {
         let Job { recipes, sources, .. } = jobs[*job];
         let recipe = &recipes[*index];
         let mut inputs = Vec::with_capacity(recipe.inputs.len());
-        for input in &recipe.inputs {
+        for (number, input) in recipe.inputs.iter().enumerate() {
             let source = &sources[input.source];
             let identity = (source.identity(&input.tensor), input.tensor.as_str());
-            let known = identities.iter().position(|known| *known == identity);
+            let known = if recipe.is_laid_out() {
+                (number < identities.len()).then_some(number)
+            } else {
+                identities.iter().position(|known| *known == identity)
+            };
             inputs.push(known.unwrap_or_else(|| {
                 identities.push(identity);
-                group.tensors.push((source, &input.tensor));
+                group.tensors.push((source, input));
                 identities.len() - 1
             }));
         }
@@ -172,11 +198,11 @@ struct ReadAhead<'a> {
 
 impl ReadAhead<'_> {
     fn go_on(&mut self, current: usize) {
-        let bytes_of = |group: &Group<'_>| group.tensors.iter().map(|(source, name)| source.n_bytes(name)).sum::<usize>();
+        let bytes_of = |group: &Group<'_>| group.tensors.iter().map(|(source, input)| source.n_bytes(&input.tensor)).sum::<usize>();
         while let Some(group) = self.groups.get(self.next)
             && (self.next <= current || self.bytes < READ_AHEAD)
         {
-            group.tensors.iter().for_each(|(source, name)| source.read_ahead(name));
+            group.tensors.iter().for_each(|(source, input)| source.read_ahead(&input.tensor));
             self.bytes += bytes_of(group);
             self.next += 1;
         }
@@ -188,13 +214,16 @@ impl Group<'_> {
     fn inputs(&self) -> Result<Inputs<'_>, MergeError> {
         let recipe = self.members[0].recipe;
         let mut inputs = Vec::with_capacity(self.tensors.len());
-        for (source, name) in &self.tensors {
+        for (source, input) in &self.tensors {
             // Recipes are made from these very headers.
-            let Some(tensor) = source.checkpoint.tensor(name) else { continue };
+            let Some(tensor) = source.checkpoint.tensor(&input.tensor) else { continue };
             let stored = source.dtype(tensor).unwrap_or(recipe.working);
-            inputs.push(Input { bytes: source.bytes(name, tensor)?, stored });
+            let rows = input.rows.clone().map(rows::Layout::new);
+            inputs.push(Input { bytes: source.bytes(&input.tensor, tensor)?, stored, rows });
         }
-        Ok(Inputs { inputs, shape: recipe.shape.clone(), working: recipe.working })
+        let mut inputs = Inputs { inputs, shape: recipe.shape.clone(), working: recipe.working };
+        rows::pad(&mut inputs);
+        Ok(inputs)
     }
 }
 

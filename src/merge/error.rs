@@ -1,13 +1,12 @@
 //! Why a merge failed.
 
-use crate::config::Tokenizer;
-
 use super::adapter::AdapterError;
 use super::checkpoint::CheckpointError;
 use super::method::MethodError;
 use super::recipe::RecipeError;
 use super::sidecar::SidecarError;
 use super::staging::OutputError;
+use super::vocabulary::VocabularyError;
 
 /// Any error of the caller's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -38,16 +37,6 @@ pub enum MergeError {
     /// An output that cannot be written.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// A setting of a later version.
-    #[error(
-        "`tokenizer` and `tokenizer_source` are not supported yet, found {}: only models of one vocabulary are merged, and \
-         the base model's tokenizer is copied",
-        describe(.tokenizer)
-    )]
-    Tokenizer {
-        /// The setting.
-        tokenizer: Tokenizer,
-    },
     /// A result that cannot be had from these numbers.
     #[error("merging `{tensor}`")]
     Method {
@@ -67,6 +56,9 @@ pub enum MergeError {
         /// Elements.
         count: u64,
     },
+    /// A vocabulary that cannot be made.
+    #[error(transparent)]
+    Vocabulary(#[from] VocabularyError),
     /// Stopped by the caller.
     #[error("cancelled")]
     Cancelled,
@@ -75,12 +67,5 @@ pub enum MergeError {
 impl From<RecipeError> for MergeError {
     fn from(error: RecipeError) -> Self {
         Self::Recipe(Box::new(error))
-    }
-}
-
-fn describe(tokenizer: &Tokenizer) -> String {
-    match tokenizer {
-        Tokenizer::Source(source) => format!("`{source}`"),
-        Tokenizer::Detailed(_) => "a mapping".to_owned(),
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::real::Real;
+use super::rows::Layout;
 use crate::config::Dtype;
 
 /// Elements of a piece.
@@ -25,6 +26,8 @@ pub struct Input<'a> {
     pub bytes: Cow<'a, [u8]>,
     /// What the bytes are.
     pub stored: Dtype,
+    /// Its rows for another vocabulary, where it is not read as it lies.
+    pub rows: Option<Layout>,
 }
 
 /// The inputs of output tensors that are computed together, all of one shape.
@@ -76,7 +79,10 @@ impl Inputs<'_> {
 
     /// Reads elements of one input, cast to the working dtype.
     pub fn read<R: Real>(&self, input: usize, range: Range<usize>, out: &mut Vec<R>) {
-        let Input { bytes, stored } = &self.inputs[input];
+        let Input { bytes, stored, rows } = &self.inputs[input];
+        if let Some(rows) = rows {
+            return rows.read(self, range, out);
+        }
         out.resize(range.len(), R::default());
         R::decode(&bytes[range.start * stored.size()..range.end * stored.size()], *stored, out);
         if *stored != self.working {

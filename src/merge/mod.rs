@@ -4,6 +4,7 @@
 //! ```text
 //! MergeConfig + folders -> Sources -> Recipes -> [ pieces of tensors ] -> Staging -> OUT
 //!                checkpoint, adapter  recipe      engine, method          writer, sidecar
+//!                                     vocabulary  rows                    tokenizer, chat
 //! ```
 //!
 //! Everything that can be known to be wrong is found before the first byte is written; the output appears under its name
@@ -13,6 +14,7 @@
 pub mod adapter;
 pub mod arch;
 pub mod arithmetic;
+pub mod chat;
 pub mod checkpoint;
 pub mod diff;
 pub mod digest;
@@ -24,6 +26,7 @@ pub mod method;
 pub mod operation;
 pub mod real;
 pub mod recipe;
+pub mod rows;
 pub mod select;
 pub mod sidecar;
 pub mod source;
@@ -31,6 +34,8 @@ pub mod staging;
 pub mod survey;
 pub mod vector;
 pub mod verify;
+pub mod tokenizer;
+pub mod vocabulary;
 pub mod writer;
 
 pub use error::{BoxError, MergeError};
@@ -283,9 +288,6 @@ fn plan_with(
     config_text: &str,
     options: &MergeOptions,
 ) -> Result<MergePlan, MergeError> {
-    if let Some(tokenizer) = &config.tokenizer {
-        return Err(MergeError::Tokenizer { tokenizer: tokenizer.clone() });
-    }
     let models = config.models();
     let keys = source::keys(&models);
     let sources: Vec<Source> =
@@ -296,12 +298,15 @@ fn plan_with(
         allow_crimes: options.allow_crimes,
         truncate_embeddings: options.truncate_embeddings,
     };
-    let recipes = recipe::recipes(config, &sources, choices)?;
     // mergekit takes the first of an unordered set where there is no base; here it is the first that is listed.
     let donor = config.base_model.as_ref().and_then(|base| sources.iter().find(|source| source.model == *base));
     let donor = donor.or(sources.first()).ok_or(recipe::RecipeError::NoSource { slice: 0 })?;
-    let sidecars = sidecar::sidecars(config, config_text, &sources, donor, recipes.n_layers, options)?;
+    let vocabulary = vocabulary::vocabulary(config, &sources, donor, locate)?;
+    let recipes = recipe::recipes(config, &sources, vocabulary.as_ref(), choices)?;
+    let parts = sidecar::Parts { sources: &sources, donor, vocabulary: vocabulary.as_ref(), n_layers: recipes.n_layers };
+    let sidecars = sidecar::sidecars(config, config_text, &parts, options)?;
     let mut notes: Vec<String> = recipe::extra_tensors(&sources).into_iter().map(note_of_extra).collect();
+    notes.extend(vocabulary.into_iter().flat_map(|vocabulary| vocabulary.notes));
     notes.extend(sidecars.notes.iter().cloned());
     Ok(MergePlan { sources, recipes, sidecars, notes })
 }

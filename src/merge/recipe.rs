@@ -2,11 +2,14 @@
 //! wrong with names, shapes, dtypes, numbers of inputs and parameters is found here, before a byte is written.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::arch::{Architecture, EMBEDDING, HEAD, Part, Place};
 use super::method::Operation;
 use super::operation::{self, Asked};
+use super::rows::Row;
 use super::source::Source;
+use super::vocabulary::{Table, Vocabulary, VocabularyError};
 use crate::config::method::{Inputs, Method};
 use crate::config::parameter::ParameterError;
 use crate::config::{Dtype, MergeConfig, Numerics, Slice, SourceModel};
@@ -37,6 +40,8 @@ pub struct RecipeInput {
     pub source: usize,
     /// Name of its tensor.
     pub tensor: String,
+    /// Where its rows come from, where the tensor is laid out for another vocabulary.
+    pub rows: Option<Arc<[Row]>>,
 }
 
 /// Every recipe of a merge, in the order in which the tensors are computed and written.
@@ -171,11 +176,14 @@ pub enum RecipeError {
         /// Its shape.
         found: Vec<usize>,
     },
+    /// Rows that cannot be had.
+    #[error(transparent)]
+    Rows(#[from] VocabularyError),
     /// Vocabularies that differ.
     #[error(
         "merging `{tensor}` ({method}): vocabulary sizes differ: {expected} rows in `{first}`, {found} in `{model}` (give \
-         the models one vocabulary first, with mergekit's `tokenizer: {{source: base}}` for example, or cut all to the \
-         shortest with `--unsafe-truncate-embeddings`)"
+         them one vocabulary with `tokenizer_source: base` or `union`, or cut all to the shortest with \
+         `--unsafe-truncate-embeddings`)"
     )]
     Vocabulary {
         /// Output tensor.
@@ -248,11 +256,16 @@ struct Member<'a> {
     first_layer: usize,
 }
 
-/// Resolves everything.
+/// Resolves everything. `vocabulary` is the one that embedding and head are laid out for.
 ///
 /// # Errors
 /// [`RecipeError`], the first one found.
-pub fn recipes(config: &MergeConfig, sources: &[Source], choices: Choices) -> Result<Recipes, RecipeError> {
+pub fn recipes(
+    config: &MergeConfig,
+    sources: &[Source],
+    vocabulary: Option<&Vocabulary>,
+    choices: Choices,
+) -> Result<Recipes, RecipeError> {
     check_architectures(sources, choices)?;
     let layouts: Vec<Layout<'_>> = config
         .slices
@@ -260,7 +273,7 @@ pub fn recipes(config: &MergeConfig, sources: &[Source], choices: Choices) -> Re
         .enumerate()
         .map(|(number, slice)| layout(config, sources, number, slice))
         .collect::<Result<_, _>>()?;
-    let mut planner = Planner { config, sources, choices, recipes: Vec::new() };
+    let mut planner = Planner { config, sources, vocabulary, choices, recipes: Vec::new() };
     if let (Some(first), Some(last)) = (layouts.first(), layouts.last()) {
         for (place, layout) in [(Place::Pre, first), (Place::Post, last)] {
             let architecture = architecture(sources, layout);
@@ -391,6 +404,7 @@ fn check_inputs(
 struct Planner<'a> {
     config: &'a MergeConfig,
     sources: &'a [Source],
+    vocabulary: Option<&'a Vocabulary>,
     choices: Choices,
     recipes: Vec<Recipe>,
 }
@@ -444,8 +458,9 @@ impl<'a> Planner<'a> {
         let tensor = operation::Tensor { name, t, row_len: shape.last().copied().unwrap_or(1) };
         let operation =
             operation::resolve(self.config, layout.slice, &inputs, base.is_some(), tensor, self.choices.seed)?;
-        let inputs =
-            found.into_iter().map(|input| RecipeInput { source: input.member.source, tensor: input.tensor }).collect();
+        let rows = self.rows(name, &found)?;
+        let input = |(input, rows): (Found<'_>, _)| RecipeInput { source: input.member.source, tensor: input.tensor, rows };
+        let inputs = found.into_iter().zip(rows).map(input).collect();
         // mergekit's mask is a 32-bit tensor, and so is what it was multiplied with.
         let wide = self.choices.numerics == Numerics::Mergekit && self.config.method == Method::ArceeFusion;
         let result = if wide { working.promote(Dtype::F32) } else { working };
@@ -497,9 +512,27 @@ impl<'a> Planner<'a> {
         Ok(Found { member, name, tensor, shape: &info.shape, dtype })
     }
 
+    /// How the rows of every input are laid out for the vocabulary of the output.
+    fn rows(&self, name: &str, found: &[Found<'_>]) -> Result<Vec<Option<Arc<[Row]>>>, RecipeError> {
+        let Some(vocabulary) = self.vocabulary.filter(|_| is_vocabulary(name)) else {
+            return Ok(vec![None; found.len()]);
+        };
+        let table = |input: &Found<'_>| Table { source: input.member.source, n_rows: input.shape[0] };
+        Ok(vocabulary.layouts(&found.iter().map(table).collect::<Vec<_>>())?)
+    }
+
     fn shape(&self, name: &str, found: &[Found<'_>]) -> Result<Vec<usize>, RecipeError> {
         let mut shape = found[0].shape.to_vec();
         let method = self.config.method;
+        if let Some(vocabulary) = self.vocabulary.filter(|_| is_vocabulary(name)) {
+            if let Some(input) = found.iter().find(|input| input.shape.get(1..) != shape.get(1..)) {
+                let (first, model) = (found[0].member.listed.model.to_string(), input.member.listed.model.to_string());
+                let (tensor, found) = (name.to_owned(), input.shape.to_vec());
+                return Err(RecipeError::Shapes { tensor, method, first, expected: shape, model, found });
+            }
+            shape[0] = vocabulary.n_rows;
+            return Ok(shape);
+        }
         for input in &found[1..] {
             if input.shape == shape {
                 continue;
@@ -523,5 +556,6 @@ impl<'a> Planner<'a> {
 
 /// Whether rows of the tensor stand for tokens.
 fn is_vocabulary(name: &str) -> bool {
-    ["embed_tokens", "lm_head", "wte", "embed_out", "word_embeddings"].iter().any(|word| name.contains(word))
+    let words = ["embed_tokens", "lm_head", "wte", "embed_out", "word_embeddings"];
+    words.iter().any(|word| name.contains(word)) && !name.contains("norm")
 }

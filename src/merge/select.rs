@@ -318,7 +318,7 @@ mod tests {
     fn check<R: Real>(numbers: &[f32], ranks: &[u64]) {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         let inputs = Inputs {
-            inputs: vec![Input { bytes: Cow::Borrowed(&bytes), stored: Dtype::F32 }],
+            inputs: vec![Input { bytes: Cow::Borrowed(&bytes), stored: Dtype::F32, rows: None }],
             shape: vec![numbers.len()],
             working: Dtype::F32,
         };

@@ -1,8 +1,8 @@
 //! The files beside the weights: config.json, tokenizer files, generation config, chat template, model card.
 //!
 //! Everything is read and decided before the weights are written ([`sidecars`]), so that a model without what is asked of
-//! it fails early. config.json is edited in place: dtype and number of layers, nothing else, keys in the order and
-//! spelling of the file. Vocabularies are never changed here.
+//! it fails early. config.json is edited in place: dtype, number of layers and rows of another vocabulary, nothing else,
+//! keys in the order and spelling of the file. Which tokens a vocabulary has is decided in `vocabulary`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,20 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::arch::LAYER_COUNTS;
+use super::chat;
 use super::checkpoint::{CONFIG, CheckpointError, read_json};
 use super::source::Source;
 use super::staging::{OutputError, Staging};
+use super::tokenizer::{TOKENIZER, TOKENIZER_CONFIG};
+use super::vocabulary::{VOCAB_SIZE, Vocabulary};
 use super::{MergeOptions, TokenizerFiles};
 use crate::config::MergeConfig;
 
 /// Files of a tokenizer and of generation that are copied where the donor has them.
 const COPIED: &[&str] = &[
-    "tokenizer_config.json",
+    TOKENIZER_CONFIG,
     "special_tokens_map.json",
-    "tokenizer.json",
+    TOKENIZER,
     "tokenizer.model",
     "added_tokens.json",
     "merges.txt",
@@ -32,9 +35,11 @@ const COPIED: &[&str] = &[
 ];
 
 /// Any of these makes a tokenizer.
-const VOCABULARIES: &[&str] = &["tokenizer.json", "tokenizer.model", "vocab.json"];
+const VOCABULARIES: &[&str] = &[TOKENIZER, "tokenizer.model", "vocab.json"];
 
-const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// What else tells of a vocabulary, and would contradict one that was changed.
+const STALE: &[&str] = &["special_tokens_map.json", "tokenizer.model", "added_tokens.json", "merges.txt", "vocab.json"];
+
 const CHAT_TEMPLATE: &str = "chat_template.jinja";
 
 /// Files beside the weights that cannot be had.
@@ -55,7 +60,8 @@ pub enum SidecarError {
     },
     /// A chat template that is no Jinja text.
     #[error(
-        "`chat_template`: expected `auto` or a Jinja template of at least 20 characters, found `{found}` (mergekit's built-in templates are not supported yet: give the text itself)"
+        "`chat_template`: expected `auto`, {}, or a Jinja template of at least 20 characters, found `{found}`",
+        chat::BUILT_IN.iter().map(|(name, _)| format!("`{name}`")).collect::<Vec<_>>().join(", ")
     )]
     ChatTemplate {
         /// What stands there.
@@ -75,27 +81,39 @@ pub struct Sidecars {
     pub notes: Vec<String>,
 }
 
-/// Reads and decides everything. `donor` is the model whose config and tokenizer the output gets.
+/// What is known of the output.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    /// The models.
+    pub sources: &'a [Source],
+    /// The model whose config the output gets, and whose tokenizer where none is asked for.
+    pub donor: &'a Source,
+    /// The vocabulary that is asked for.
+    pub vocabulary: Option<&'a Vocabulary>,
+    /// Layers of the output.
+    pub n_layers: usize,
+}
+
+/// Reads and decides everything.
 ///
 /// # Errors
 /// [`SidecarError`].
 pub fn sidecars(
     config: &MergeConfig,
     config_text: &str,
-    sources: &[Source],
-    donor: &Source,
-    n_layers: usize,
+    parts: &Parts<'_>,
     options: &MergeOptions,
 ) -> Result<Sidecars, SidecarError> {
     let mut sidecars = Sidecars::default();
-    let model_config = model_config(config, donor.checkpoint.config.clone(), n_layers);
-    sidecars.add_json(CONFIG, &model_config);
-    if options.tokenizer != TokenizerFiles::Skip {
-        sidecars.copy_tokenizer(donor, options.tokenizer)?;
+    sidecars.add_json(CONFIG, &model_config(config, parts));
+    match parts.vocabulary {
+        // Ids of the models' own tokenizers would name other rows: these files are no copy that can be left out.
+        Some(vocabulary) => sidecars.add_vocabulary(vocabulary)?,
+        None if options.tokenizer == TokenizerFiles::Skip => {}
+        None => sidecars.copy_tokenizer(parts.donor, options.tokenizer)?,
     }
     if let Some(wanted) = &config.chat_template {
-        let template = chat_template(wanted, sources)?;
-        sidecars.set_chat_template(donor, template)?;
+        sidecars.set_chat_template(chat_template(wanted, parts.sources)?)?;
     }
     if options.write_model_card {
         sidecars.files.insert("mergekit_config.yml".to_owned(), config_text.as_bytes().to_vec());
@@ -122,13 +140,7 @@ impl Sidecars {
 
     fn copy_tokenizer(&mut self, donor: &Source, wanted: TokenizerFiles) -> Result<(), SidecarError> {
         let folder = &donor.checkpoint.folder;
-        for name in COPIED {
-            let file = folder.join(name);
-            if file.exists() {
-                let bytes = std::fs::read(&file).map_err(|source| CheckpointError::Read { file, source })?;
-                self.files.insert((*name).to_owned(), bytes);
-            }
-        }
+        self.copy_files(folder)?;
         if VOCABULARIES.iter().any(|name| self.files.contains_key(*name)) {
             return Ok(());
         }
@@ -139,12 +151,38 @@ impl Sidecars {
         Ok(())
     }
 
-    fn set_chat_template(&mut self, donor: &Source, template: String) -> Result<(), SidecarError> {
+    /// The files of the model that the vocabulary is from, with those about tokens as they are now.
+    fn add_vocabulary(&mut self, vocabulary: &Vocabulary) -> Result<(), SidecarError> {
+        let tokenizer = &vocabulary.tokenizer;
+        self.copy_files(&tokenizer.folder)?;
+        if tokenizer.changed {
+            self.files.retain(|name, _| !STALE.contains(&name.as_str()));
+            for (name, table) in tokenizer.files().iter().filter(|(_, table)| !table.is_empty()) {
+                self.add_json(name, table);
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_files(&mut self, folder: &Path) -> Result<(), CheckpointError> {
+        for name in COPIED {
+            let file = folder.join(name);
+            if file.exists() {
+                let bytes = std::fs::read(&file).map_err(|source| CheckpointError::Read { file, source })?;
+                self.files.insert((*name).to_owned(), bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn set_chat_template(&mut self, template: String) -> Result<(), SidecarError> {
         self.files.insert(CHAT_TEMPLATE.to_owned(), template.into_bytes());
         self.files.remove("chat_template.json");
         // Left in, it would compete with the file.
-        if self.files.contains_key(TOKENIZER_CONFIG) {
-            let mut tokenizer: Map<String, Value> = read_json(&donor.checkpoint.folder.join(TOKENIZER_CONFIG))?;
+        if let Some(bytes) = self.files.get(TOKENIZER_CONFIG) {
+            let file = PathBuf::from(TOKENIZER_CONFIG);
+            let mut tokenizer: Map<String, Value> =
+                serde_json::from_slice(bytes).map_err(|source| CheckpointError::Json { file, source })?;
             if tokenizer.shift_remove("chat_template").is_some() {
                 self.add_json(TOKENIZER_CONFIG, &tokenizer);
             }
@@ -153,8 +191,9 @@ impl Sidecars {
     }
 }
 
-/// The donor's config with dtype and number of layers of the output.
-fn model_config(config: &MergeConfig, mut model: Map<String, Value>, n_layers: usize) -> Map<String, Value> {
+/// The donor's config with dtype, number of layers and vocabulary size of the output.
+fn model_config(config: &MergeConfig, parts: &Parts<'_>) -> Map<String, Value> {
+    let mut model = parts.donor.checkpoint.config.clone();
     if let Some(dtype) = config.out_dtype.or(config.dtype) {
         let mut spelled = false;
         let mut set = |table: &mut Map<String, Value>| {
@@ -174,8 +213,15 @@ fn model_config(config: &MergeConfig, mut model: Map<String, Value>, n_layers: u
     }
     edit_text_table(&mut model, |text| {
         let key = LAYER_COUNTS.iter().find(|key| text.contains_key(**key)).unwrap_or(&LAYER_COUNTS[0]);
-        text.insert((*key).to_owned(), Value::from(n_layers));
+        text.insert((*key).to_owned(), Value::from(parts.n_layers));
     });
+    if let Some(vocabulary) = parts.vocabulary {
+        let n_rows = Value::from(vocabulary.n_rows);
+        if let Some(size) = model.get_mut(VOCAB_SIZE) {
+            *size = n_rows.clone();
+        }
+        edit_text_table(&mut model, |text| _ = text.insert(VOCAB_SIZE.to_owned(), n_rows));
+    }
     model
 }
 
@@ -190,11 +236,8 @@ fn edit_text_table(model: &mut Map<String, Value>, edit: impl FnOnce(&mut Map<St
 fn chat_template(wanted: &str, sources: &[Source]) -> Result<String, SidecarError> {
     if wanted != "auto" {
         let is_template = wanted.contains('{') && wanted.chars().count() >= 20;
-        return if is_template {
-            Ok(wanted.to_owned())
-        } else {
-            Err(SidecarError::ChatTemplate { found: wanted.to_owned() })
-        };
+        let template = chat::built_in(wanted).or(is_template.then_some(wanted));
+        return template.map(str::to_owned).ok_or_else(|| SidecarError::ChatTemplate { found: wanted.to_owned() });
     }
     let mut counts: Vec<(String, usize)> = Vec::new();
     for source in sources {

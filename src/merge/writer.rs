@@ -103,6 +103,11 @@ pub fn stored(dtype: Dtype) -> StoredDtype {
 }
 
 impl Recipe {
+    /// Whether rows of an input are laid out for another vocabulary.
+    pub fn is_laid_out(&self) -> bool {
+        self.inputs.iter().any(|input| input.rows.is_some())
+    }
+
     /// Elements of the output tensor.
     pub fn n_elements(&self) -> usize {
         self.shape.iter().product()

@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
 
+use crate::config::Tokenizer;
 use crate::eval::preflight::{self, Folders};
 use crate::eval::{Settings, command};
 use crate::merge::{MergeOptions, TokenizerFiles};
@@ -190,9 +191,10 @@ fn look_around(request: &Request) -> Result<Facts, RunError> {
     let mut models = BTreeMap::new();
     for index in &request.selected {
         for model in models_of(&request.plan.trials[*index]) {
-            if !models.contains_key(model) {
-                let located = request.locator.locate(model)?;
-                models.insert(model.clone(), identity(&located)?);
+            if !models.contains_key(&model) {
+                let located = request.locator.locate(&model)?;
+                let identity = identity(&located)?;
+                models.insert(model, identity);
             }
         }
     }
@@ -204,10 +206,15 @@ fn look_around(request: &Request) -> Result<Facts, RunError> {
 }
 
 /// The models a trial reads.
-pub fn models_of(trial: &Trial) -> Vec<&ModelRef> {
+pub fn models_of(trial: &Trial) -> Vec<ModelRef> {
     match &trial.subject {
-        Subject::Checkpoint(model) => vec![model],
-        Subject::Merge { config, .. } => config.models(),
+        Subject::Checkpoint(model) => vec![model.clone()],
+        Subject::Merge { config, .. } => {
+            let mut models: Vec<ModelRef> = config.models().into_iter().cloned().collect();
+            let tokenizer = config.tokenizer.as_ref().and_then(Tokenizer::model);
+            models.extend(tokenizer.filter(|model| !config.models().contains(&model)));
+            models
+        }
     }
 }
 
@@ -269,8 +276,8 @@ impl Facts {
     /// Named parts of every model a trial reads: `code weights`.
     fn inputs_of(&self, trial: &Trial) -> BTreeMap<String, String> {
         let parts = |model: &ModelRef| self.models.get(model).cloned().unwrap_or_default();
-        let named = |model: &ModelRef| {
-            parts(model).into_iter().map(|(part, value)| (format!("{model} {part}"), value)).collect::<Vec<_>>()
+        let named = |model: ModelRef| {
+            parts(&model).into_iter().map(|(part, value)| (format!("{model} {part}"), value)).collect::<Vec<_>>()
         };
         models_of(trial).into_iter().flat_map(named).collect()
     }

@@ -30,3 +30,4 @@ mod spec_mistakes;
 mod support;
 mod verify;
 mod verify_properties;
+mod vocabulary;

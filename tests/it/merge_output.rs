@@ -149,7 +149,7 @@ fn a_chat_template_is_set() {
     let output = merge(&format!("{AVERAGE}chat_template: \"{template}\"\n"));
     assert_eq!(fs::read_to_string(output.path().join("chat_template.jinja")).unwrap(), template);
     assert!(output.json("tokenizer_config.json").get("chat_template").is_none());
-    insta::assert_snapshot!(failure(&fixtures(), &format!("{AVERAGE}chat_template: llama3\n"), &options()), @r#"`chat_template`: expected `auto` or a Jinja template of at least 20 characters, found `llama3` (mergekit's built-in templates are not supported yet: give the text itself)"#);
+    insta::assert_snapshot!(failure(&fixtures(), &format!("{AVERAGE}chat_template: llama4\n"), &options()), @r#"`chat_template`: expected `auto`, `alpaca`, `chatml`, `exaone`, `llama3`, `mistral`, or a Jinja template of at least 20 characters, found `llama4`"#);
 }
 
 #[test]

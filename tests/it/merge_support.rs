@@ -41,6 +41,16 @@ impl Output {
         numbers(&Checkpoint::open(&self.path()).unwrap())
     }
 
+    /// Tokens and ids as tokenizer.json has them.
+    pub fn vocabulary(&self) -> BTreeMap<String, usize> {
+        let tokenizer = self.json("tokenizer.json");
+        let id = |value: &serde_json::Value| value.as_u64().unwrap() as usize;
+        let plain = tokenizer["model"]["vocab"].as_object().unwrap().iter();
+        let added = tokenizer["added_tokens"].as_array().unwrap().iter();
+        let added = added.map(|token| (token["content"].as_str().unwrap().to_owned(), id(&token["id"])));
+        plain.map(|(token, value)| (token.clone(), id(value))).chain(added).collect()
+    }
+
     pub fn json(&self, name: &str) -> serde_json::Value {
         serde_json::from_slice(&std::fs::read(self.path().join(name)).unwrap()).unwrap()
     }
