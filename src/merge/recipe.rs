@@ -459,7 +459,8 @@ impl<'a> Planner<'a> {
         let operation =
             operation::resolve(self.config, layout.slice, &inputs, base.is_some(), tensor, self.choices.seed)?;
         let rows = self.rows(name, &found)?;
-        let input = |(input, rows): (Found<'_>, _)| RecipeInput { source: input.member.source, tensor: input.tensor, rows };
+        let input =
+            |(input, rows): (Found<'_>, _)| RecipeInput { source: input.member.source, tensor: input.tensor, rows };
         let inputs = found.into_iter().zip(rows).map(input).collect();
         // mergekit's mask is a 32-bit tensor, and so is what it was multiplied with.
         let wide = self.choices.numerics == Numerics::Mergekit && self.config.method == Method::ArceeFusion;

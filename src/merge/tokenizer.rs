@@ -245,7 +245,8 @@ impl Tokenizer {
         let mut config = self.config.clone();
         // A special token that has no id any more would get a new one, beyond the rows of the embedding.
         config.retain(|key, token| {
-            !SPECIAL.contains(&key.as_str()) || named_token(token).is_none_or(|token| self.ids.contains_key(&token.content))
+            !SPECIAL.contains(&key.as_str())
+                || named_token(token).is_none_or(|token| self.ids.contains_key(&token.content))
         });
         // Read beside `tokenizer.json`: it must agree.
         if let Some(decoder) = config.get_mut(ADDED_DECODER) {
