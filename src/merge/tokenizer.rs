@@ -111,12 +111,20 @@ impl AddedToken {
     }
 }
 
+/// An added token in tokenizer.json.
+#[derive(Deserialize)]
+struct Entry {
+    id: usize,
+    #[serde(flatten)]
+    token: AddedToken,
+}
+
 /// A tokenizer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tokenizer {
     /// Where it was read.
     pub folder: PathBuf,
-    /// Whether its vocabulary differs from that of the files in the folder.
+    /// Whether its vocabulary is not what the files in the folder say.
     pub changed: bool,
     json: Map<String, Value>,
     config: Map<String, Value>,
@@ -148,12 +156,12 @@ impl Tokenizer {
             key: "model.vocab",
             expected: "a table of tokens and ids, or a list of tokens and scores",
         })?;
-        let added: Vec<AddedToken> = match json.get("added_tokens") {
+        let added: Vec<Entry> = match json.get("added_tokens") {
             None | Some(Value::Null) => Vec::new(),
             Some(list) => Deserialize::deserialize(list).map_err(|_| TokenizerError::Malformed {
                 file,
                 key: "added_tokens",
-                expected: "a list of tokens with `content`",
+                expected: "a list of tokens with `id` and `content`",
             })?,
         };
         let mut tokenizer = Self {
@@ -166,14 +174,17 @@ impl Tokenizer {
             ids: plain,
             added: BTreeMap::new(),
         };
-        for token in added {
+        let mut renumbered = false;
+        for Entry { id, token } in added {
+            let content = token.content.clone();
             tokenizer.add(token)?;
+            renumbered |= tokenizer.id(&content) != Some(id);
         }
         for token in tokenizer.added_beside()? {
             tokenizer.add_missing(token)?;
         }
         tokenizer.add_special()?;
-        tokenizer.changed = false;
+        tokenizer.changed = renumbered;
         if let Some(n_ids) = n_ids {
             tokenizer.truncate(n_ids);
         }

@@ -13,6 +13,7 @@ pub mod store;
 mod trial;
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
@@ -191,10 +192,9 @@ fn look_around(request: &Request) -> Result<Facts, RunError> {
     let mut models = BTreeMap::new();
     for index in &request.selected {
         for model in models_of(&request.plan.trials[*index]) {
-            if !models.contains_key(&model) {
-                let located = request.locator.locate(&model)?;
-                let identity = identity(&located)?;
-                models.insert(model, identity);
+            if let Entry::Vacant(entry) = models.entry(model) {
+                let located = request.locator.locate(entry.key())?;
+                entry.insert(identity(&located)?);
             }
         }
     }

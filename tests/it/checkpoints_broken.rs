@@ -163,7 +163,6 @@ fn configs_that_no_models_satisfy() {
             "merge_method: dare_ties\nbase_model: inputs/base\nparameters: { weight: 1, density: -0.1 }",
             &["math"],
         )),
-        of(&models("merge_method: linear\nparameters: { weight: 1 }\ntokenizer_source: union", &["math"])),
     ];
     insta::assert_snapshot!(messages.join("\n"), @r#"
     error: config.yml:5:3: `slices[0]`: base model `inputs/base` is not a source of this slice, `ties` needs it there
@@ -180,6 +179,5 @@ fn configs_that_no_models_satisfy() {
     error: config.yml:3:3: `models`: `passthrough` takes exactly 1 model, found 2
     parameter `epsilon` of `inputs/math` for `model.embed_tokens.weight`: expected density - epsilon above 0 and density + epsilon below 1, found 0.15
     parameter `density` of `inputs/math` for `model.embed_tokens.weight`: expected a probability, found -0.1
-    `tokenizer` and `tokenizer_source` are not supported yet, found `union`: only models of one vocabulary are merged, and the base model's tokenizer is copied
     "#);
 }

@@ -223,7 +223,7 @@ fn impossible_vocabularies_are_refused_before_anything_is_written() {
     `ROOT/inputs/base-bf16`: expected `tokenizer.json`, found no tokenizer: the vocabulary of `inputs/base-bf16` is asked for (`tokenizer`)
     `ROOT/base/tokenizer.json`: `model.vocab` has 127 tokens with ids up to 127: added tokens like `x` would get ids that are taken (give the tokens ids without gaps)
     `ROOT/base/tokenizer.json`: `model.vocab`: expected a table of tokens and ids, or a list of tokens and scores
-    `ROOT/base/tokenizer.json`: `added_tokens`: expected a list of tokens with `content`
+    `ROOT/base/tokenizer.json`: `added_tokens`: expected a list of tokens with `id` and `content`
     `ROOT/base`: expected `tokenizer.json`, found only `tokenizer.model` (write it with transformers: `AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)`)
     "#);
 }
@@ -253,7 +253,8 @@ fn transformers_reads_the_same_vocabulary() {
         tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])\n\
         print(json.dumps([tokenizer.get_vocab(), tokenizer('Ā<|im_start|>Ѕzz')['input_ids']]))";
     let ids = output.vocabulary();
-    let expected = json!([ids, ["Ā", "<|im_start|>", "Ѕ", "zz"].map(|token| ids[token])]);
+    let tokens = ["Ā", "<|im_start|>", "Ѕ", "zz"].map(|token| ids[token]);
+    let expected = json!([ids, tokens]);
     assert_eq!(python(&interpreter, program, &[&output]), expected);
 }
 
