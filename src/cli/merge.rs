@@ -230,11 +230,10 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             percent.show(done, total);
             !cancel.is_cancelled()
         };
-        let job = |asked| {
-            let Asked { config, text, out } = asked;
-            merge::Job { config, config_text: text, out, options: &options }
-        };
-        let jobs: Vec<merge::Job<'_>> = asked.iter().map(job).collect();
+        let jobs: Vec<merge::Job<'_>> = asked
+            .iter()
+            .map(|Asked { config, text, out }| merge::Job { config, config_text: text, out, options: &options })
+            .collect();
         let merged = merge::merge(&jobs, &locate, &progress);
         percent.clear();
         let merged = match merged {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::{Failure, SweepArgs, counted, print, warn};
 use crate::config::parameter::{Case, Setting};
-use crate::config::{MergeConfig, Parameters, SourceModel};
+use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::exit_code::{self, Exit};
 use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
@@ -94,12 +94,12 @@ impl Names<'_> {
             Subject::Merge { config, .. } if trial.baseline => {
                 config.models().first().map(|model| self.of(model)).unwrap_or_default()
             }
-            Subject::Merge { config, seed } => self.resolved(config, *seed),
+            Subject::Merge { config, seed, numerics } => self.resolved(config, *seed, *numerics),
         }
     }
 
     /// Base, sources and parameters of a merge in one line.
-    fn resolved(&self, config: &MergeConfig, seed: u64) -> String {
+    fn resolved(&self, config: &MergeConfig, seed: u64, numerics: Numerics) -> String {
         let mut parts = Vec::new();
         if let Some(base) = &config.base_model {
             parts.push(format!("base {}", self.of(base)));
@@ -115,6 +115,9 @@ impl Names<'_> {
         parts.extend(config.out_dtype.map(|dtype| format!("out {dtype}")));
         if config.method.spec().random {
             parts.push(format!("seed={seed}"));
+        }
+        if numerics != Numerics::default() {
+            parts.push(format!("numerics={numerics}"));
         }
         parts.join("; ")
     }

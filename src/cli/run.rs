@@ -75,6 +75,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
         settings: sweep.evaluate.clone(),
         keep_models: sweep.limits.keep_models,
         concurrent_evaluations: sweep.limits.concurrent_evaluations,
+        merges_per_pass: sweep.limits.merges_per_pass,
         store: store.clone(),
         locator: args.sweep.locator(&sweep)?,
         n_threads: Some(args.threads.map_or((cores / sweep.limits.concurrent_evaluations).max(1), usize::from)),

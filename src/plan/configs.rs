@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Plan, Subject};
-use crate::config::write;
+use crate::config::{Numerics, write};
 use crate::model::ModelRef;
 
 /// A file that cannot be written.
@@ -32,11 +32,14 @@ pub fn write_configs(
     let digits = plan.trials.len().to_string().len().max(2);
     let mut written = Vec::new();
     for (index, trial) in plan.trials.iter().enumerate() {
-        let Subject::Merge { config, seed } = &trial.subject else { continue };
+        let Subject::Merge { config, seed, numerics } = &trial.subject else { continue };
         let path = folder.join(format!("{:0digits$}-{}.yml", index + 1, trial.slug()));
         let mut text = format!("# {}\n", trial.name.escape_debug());
         if config.method.spec().random {
             text += &format!("# seed {seed} (mergekit: --random-seed {seed}, which draws other numbers)\n");
+        }
+        if *numerics != Numerics::default() {
+            text += &format!("# numerics {numerics} (mergesweep merge --numerics {numerics})\n");
         }
         text += &write::yaml(config, naming);
         std::fs::write(&path, text).map_err(|source| WriteError { path: path.clone(), source })?;

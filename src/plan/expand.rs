@@ -128,7 +128,7 @@ fn trial(entry: &MergeEntry, setting: &Setting, template: &Template, config: Mer
     if template.is_plain() && !axes.is_empty() {
         name = format!("{name} ({})", settings_text(&axes));
     }
-    let subject = Subject::Merge { config: Box::new(config), seed };
+    let subject = Subject::Merge { config: Box::new(config), seed, numerics: entry.numerics };
     Trial { id: TrialId::of(&subject), name, subject, axes, baseline: false }
 }
 
@@ -250,7 +250,7 @@ fn identical(entry: &MergeEntry, trials: &[Trial], problems: &mut Problems) {
     let mut seen: HashMap<String, &Trial> = HashMap::new();
     let mut reported: Vec<Vec<&str>> = Vec::new();
     for trial in trials {
-        let Subject::Merge { config, seed } = &trial.subject else { continue };
+        let Subject::Merge { config, seed, .. } = &trial.subject else { continue };
         let Some(first) = seen.insert(effective(config, *seed), trial) else { continue };
         let differing: Vec<&str> = first
             .axes

@@ -28,8 +28,9 @@ pub fn trial(trial: &Trial) -> Json {
         Subject::Checkpoint(model) => {
             row.insert("model".to_owned(), Json::from(model.to_string()));
         }
-        Subject::Merge { config, seed } => {
+        Subject::Merge { config, seed, numerics } => {
             row.insert("seed".to_owned(), Json::from(*seed));
+            row.insert("numerics".to_owned(), Json::from(numerics.name()));
             row.insert("config".to_owned(), write::json(config, &ModelRef::to_string));
         }
     }

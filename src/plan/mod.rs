@@ -10,7 +10,7 @@ pub mod trial;
 pub use expand::{expand, open};
 pub use trial::{Trial, TrialId};
 
-use crate::config::MergeConfig;
+use crate::config::{MergeConfig, Numerics};
 use crate::document::Problems;
 use crate::model::ModelRef;
 
@@ -36,5 +36,7 @@ pub enum Subject {
         config: Box<MergeConfig>,
         /// The seed of random masks.
         seed: u64,
+        /// How intermediate results are rounded.
+        numerics: Numerics,
     },
 }

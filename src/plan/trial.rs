@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::Subject;
-use crate::config::{MergeConfig, Method, Parameters, Scalar, Slice, SourceModel, write};
+use crate::config::{MergeConfig, Method, Numerics, Parameters, Scalar, Slice, SourceModel, write};
 use crate::model::ModelRef;
 
 /// One row of the study.
@@ -37,10 +37,16 @@ impl TrialId {
     pub fn of(subject: &Subject) -> Self {
         let text = match subject {
             Subject::Checkpoint(model) => format!("checkpoint\n{model}"),
-            Subject::Merge { config, seed } if config.method.spec().random => {
-                format!("merge\n{}\nseed {seed}", write::canonical(config))
+            Subject::Merge { config, seed, numerics } => {
+                let mut text = format!("merge\n{}", write::canonical(config));
+                if config.method.spec().random {
+                    text += &format!("\nseed {seed}");
+                }
+                if *numerics != Numerics::default() {
+                    text += &format!("\nnumerics {numerics}");
+                }
+                text
             }
-            Subject::Merge { config, .. } => format!("merge\n{}", write::canonical(config)),
         };
         Self(blake3::hash(text.as_bytes()).to_hex()[..16].to_owned())
     }
@@ -75,7 +81,7 @@ impl Subject {
             tokenizer: None,
             chat_template: None,
         };
-        Self::Merge { config: Box::new(config), seed: 0 }
+        Self::Merge { config: Box::new(config), seed: 0, numerics: Numerics::default() }
     }
 }
 

@@ -43,8 +43,8 @@ pub fn merge(
     inputs: &BTreeMap<String, String>,
     redo: bool,
 ) -> Option<MergeDecision> {
-    let Subject::Merge { config, seed } = subject else { return None };
-    let key = merge_key(config, *seed, inputs);
+    let Subject::Merge { config, seed, numerics } = subject else { return None };
+    let key = merge_key(config, *seed, *numerics, inputs);
     let stale =
         if redo { Some(StaleReason::Asked) } else { key.stale_since(state.merged.as_ref().map(|merged| &merged.key)) };
     Some(MergeDecision { key, stale })

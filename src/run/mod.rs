@@ -7,6 +7,7 @@ pub mod decide;
 pub mod event;
 pub mod fingerprint;
 pub mod journal;
+mod merging;
 pub mod select;
 pub mod state;
 pub mod store;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
 
-use crate::config::Tokenizer;
+use crate::config::{Numerics, Tokenizer};
 use crate::eval::preflight::{self, Folders};
 use crate::eval::{Settings, command};
 use crate::merge::{MergeOptions, TokenizerFiles};
@@ -50,8 +51,10 @@ pub struct Request {
     pub settings: Settings,
     /// Whether merged models stay once they are scored.
     pub keep_models: bool,
-    /// Evaluations that run at once; merges are made one at a time.
+    /// Evaluations that run at once.
     pub concurrent_evaluations: usize,
+    /// Merges that are made in one pass at most. Passes are made one at a time.
+    pub merges_per_pass: usize,
     /// Where everything goes.
     pub store: Store,
     /// Where models are.
@@ -142,7 +145,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     listener(RunEvent::Started { n_trials: request.selected.len() });
 
     let ledger = Mutex::new(Ledger { journal, state });
-    let merging = tokio::sync::Mutex::new(());
+    let merging = tokio::sync::Mutex::new(merging::Lane::new(request.merges_per_pass));
     let outcomes = request.selected.iter().map(|index| {
         let work = trial::Work {
             request,
@@ -290,8 +293,8 @@ impl Facts {
 }
 
 /// Options of every merge of a sweep: its output is evaluated, so it must have a tokenizer.
-fn merge_options(seed: u64) -> MergeOptions {
-    MergeOptions { seed, tokenizer: TokenizerFiles::Required, ..MergeOptions::default() }
+fn merge_options(seed: u64, numerics: Numerics) -> MergeOptions {
+    MergeOptions { seed, numerics, tokenizer: TokenizerFiles::Required, ..MergeOptions::default() }
 }
 
 /// The path of a trial's folder as events and records show it.

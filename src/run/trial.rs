@@ -7,29 +7,28 @@ use std::time::{Duration, Instant};
 
 use super::decide::{self, StaleTask};
 use super::event::RunEvent;
-use super::fingerprint::{Key, StaleReason, digest};
+use super::merging::Lane;
 use super::journal::{Evaluation, Stage, TaskEvaluation, What};
 use super::state::TrialState;
 use super::store;
-use super::{Facts, Ledger, Listener, Request, RunError, merge_options, relative};
-use crate::config::{MergeConfig, write};
+use super::{Facts, Ledger, Listener, Request, RunError, relative};
 use crate::eval::Score;
 use crate::eval::command::{self, KnownTasks};
 use crate::eval::failure::Cause;
 use crate::eval::harness::{self, HarnessEvent};
-use crate::merge::{self, Merge, MergeError};
 use crate::plan::{Subject, Trial};
 use crate::process::Cancel;
 
 /// A trial being worked on.
+#[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
     pub request: &'a Request,
     pub facts: &'a Facts,
     pub trial: &'a Trial,
     pub redo: bool,
     pub ledger: &'a Mutex<Ledger>,
-    /// Held while a merge is made: two at once would only share the cores and the disk.
-    pub merging: &'a tokio::sync::Mutex<()>,
+    /// Held while merges are made.
+    pub merging: &'a tokio::sync::Mutex<Lane>,
     pub listener: &'a Listener,
     pub cancel: &'a Cancel,
 }
@@ -47,7 +46,7 @@ pub(super) enum Outcome {
 }
 
 /// Why a stage ended early.
-enum Stop {
+pub(super) enum Stop {
     Failed { stage: Stage, reason: String, log: Option<PathBuf> },
     Interrupted,
     Fatal(RunError),
@@ -87,24 +86,12 @@ impl Work<'_> {
     }
 
     async fn stages(&self) -> Result<Outcome, Stop> {
-        let inputs = self.facts.inputs_of(self.trial);
-        let mut worked = false;
-        let model = match (&self.trial.subject, decide::merge(&self.trial.subject, &self.now(), &inputs, self.redo)) {
-            (Subject::Merge { config, seed }, Some(decision)) => {
-                let (config, seed) = (config.as_ref().clone(), *seed);
-                let stale = self.stale_tasks(decision.stale.is_some());
-                let reason = decision.stale.or_else(|| {
-                    let is_gone = !self.is_model_present();
-                    (!stale.is_empty() && is_gone).then_some(StaleReason::ModelGone)
-                });
-                if let Some(reason) = reason {
-                    self.merge(config, seed, decision.key, &reason).await?;
-                    worked = true;
-                }
-                self.request.store.model(self.trial)
+        let (model, mut worked) = match &self.trial.subject {
+            Subject::Checkpoint(model) => (self.request.locator.locate(model).map_err(RunError::from)?.base, false),
+            Subject::Merge { .. } => {
+                let merged = self.merging.lock().await.merge(self).await?;
+                (self.request.store.model(self.trial), merged)
             }
-            (Subject::Checkpoint(model), _) => self.request.locator.locate(model).map_err(RunError::from)?.base,
-            (Subject::Merge { .. }, None) => PathBuf::new(),
         };
         let stale = self.stale_tasks(false);
         if !stale.is_empty() {
@@ -122,7 +109,7 @@ impl Work<'_> {
     }
 
     /// Tasks whose evaluation does not hold; none while the merge they would rest on is not made.
-    fn stale_tasks(&self, merge_is_stale: bool) -> Vec<StaleTask> {
+    pub(super) fn stale_tasks(&self, merge_is_stale: bool) -> Vec<StaleTask> {
         let state = self.now();
         let identity = match &self.trial.subject {
             Subject::Checkpoint(model) => Some(self.facts.content_of(model)),
@@ -131,50 +118,6 @@ impl Work<'_> {
         };
         let Some(identity) = identity else { return Vec::new() };
         decide::tasks(&self.request.settings, &self.facts.harness, &identity, &state, self.redo)
-    }
-
-    async fn merge(&self, config: MergeConfig, seed: u64, key: Key, reason: &StaleReason) -> Result<(), Stop> {
-        let _lane = self.merging.lock().await;
-        if self.cancel.is_cancelled() {
-            return Err(Stop::Interrupted);
-        }
-        let begun = Instant::now();
-        let out = self.request.store.model(self.trial);
-        // The files beside the model are for other programs, which start elsewhere.
-        let text = write::yaml(&config, &|model| self.request.locator.written(model));
-        store::write_atomically(&self.request.store.trial(self.trial).join("config.yml"), text.as_bytes())?;
-        self.request.store.clear_partial_models(self.trial)?;
-        self.record(What::MergeStarted)?;
-        self.say(RunEvent::StageStarted { trial: self.name(), stage: Stage::Merge, why: reason.to_string() });
-
-        let locator = self.request.locator.clone();
-        let (listener, cancel, name) = (self.listener.clone(), self.cancel.clone(), self.name());
-        let merging = tokio::task::spawn_blocking(move || {
-            let progress = |done: u64, total: u64| {
-                let doing = String::new();
-                listener(RunEvent::StageProgress { trial: name.clone(), done, total, doing });
-                !cancel.is_cancelled()
-            };
-            let locate = |model: &crate::model::ModelRef| locator.locate(model).map_err(Into::into);
-            let options = merge_options(seed);
-            let job = merge::Job { config: &config, config_text: &text, out: &out, options: &options };
-            merge::merge(&[job], &locate, &progress)
-        });
-        let merge = match merging.await {
-            Ok(Ok(merges)) => merges,
-            Ok(Err(MergeError::Cancelled)) => return Err(Stop::Interrupted),
-            Ok(Err(error)) => return Err(failed(Stage::Merge, &error)),
-            Err(error) => return Err(failed(Stage::Merge, &error)),
-        };
-        let Some(merge) = merge.into_iter().next() else { return Ok(()) };
-        let identity = identity_of(&merge, &self.request.store.model(self.trial));
-        for note in &merge.notes {
-            self.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));
-        }
-        let what = format!("{} tensors, {:.0} MB", merge.n_tensors, merge.n_bytes as f64 / 1e6);
-        self.record(What::Merged { key, merge, identity })?;
-        self.say(RunEvent::StageFinished { trial: self.name(), stage: Stage::Merge, elapsed: begun.elapsed(), what });
-        Ok(())
     }
 
     async fn evaluate(&self, model: &Path, stale: &[StaleTask]) -> Result<(), Stop> {
@@ -248,7 +191,7 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn is_model_present(&self) -> bool {
+    pub(super) fn is_model_present(&self) -> bool {
         self.now().model_present && self.request.store.model(self.trial).join("config.json").exists()
     }
 
@@ -261,15 +204,15 @@ impl Work<'_> {
         }
     }
 
-    fn now(&self) -> TrialState {
+    pub(super) fn now(&self) -> TrialState {
         self.ledger().state.of(&self.trial.id)
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         self.trial.name.clone()
     }
 
-    fn record(&self, what: What) -> Result<(), RunError> {
+    pub(super) fn record(&self, what: What) -> Result<(), RunError> {
         self.ledger().record(&self.trial.id, what)?;
         Ok(())
     }
@@ -279,7 +222,7 @@ impl Work<'_> {
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn say(&self, event: RunEvent) {
+    pub(super) fn say(&self, event: RunEvent) {
         (self.listener)(event);
     }
 }
@@ -293,7 +236,7 @@ fn progress(trial: &str, event: HarnessEvent) -> RunEvent {
     RunEvent::StageProgress { trial: trial.to_owned(), done, total, doing: format!("{trial}: {doing}") }
 }
 
-fn failed(stage: Stage, error: &dyn std::error::Error) -> Stop {
+pub(super) fn failed(stage: Stage, error: &dyn std::error::Error) -> Stop {
     Stop::Failed { stage, reason: error.to_string(), log: None }
 }
 
@@ -313,25 +256,4 @@ fn task_evaluations(
             scores: command::scores_of(known, &task.request.name, scores),
         })
         .collect()
-}
-
-/// Names what answers depend on: the weights, and the small files beside them (config, tokenizer, template).
-fn identity_of(merge: &Merge, model: &Path) -> String {
-    let mut small: Vec<(String, String)> = fs::read_dir(model)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            let decides = [".json", ".jinja", ".model", ".txt"].iter().any(|end| name.ends_with(end));
-            decides && !name.ends_with(".safetensors.index.json")
-        })
-        .filter_map(|entry| {
-            let bytes = fs::read(entry.path()).ok()?;
-            Some((entry.file_name().to_string_lossy().into_owned(), digest(&bytes)))
-        })
-        .collect();
-    small.sort();
-    let text: String = small.iter().map(|(name, digest)| format!("{name}={digest}\n")).collect();
-    format!("{}+{}", merge.weights_digest, digest(text.as_bytes()))
 }

@@ -103,7 +103,13 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
 
 /// Reads `limits`.
 pub fn limits(field: Option<&Field<'_>>, problems: &mut Problems) -> Limits {
-    let mut limits = Limits { trials: 1000, evaluation_timeout: None, concurrent_evaluations: 1, keep_models: false };
+    let mut limits = Limits {
+        trials: 1000,
+        evaluation_timeout: None,
+        concurrent_evaluations: 1,
+        merges_per_pass: 4,
+        keep_models: false,
+    };
     let Some(mut table) = field.and_then(|field| field.table("limits (a table)", problems)) else { return limits };
     if let Some(trials) = table.optional("trials").and_then(|field| field.whole(1, problems)) {
         limits.trials = usize::try_from(trials).unwrap_or(usize::MAX);
@@ -113,6 +119,9 @@ pub fn limits(field: Option<&Field<'_>>, problems: &mut Problems) -> Limits {
     }
     if let Some(at_once) = table.optional("concurrent_evaluations").and_then(|field| field.whole(1, problems)) {
         limits.concurrent_evaluations = usize::try_from(at_once).unwrap_or(usize::MAX);
+    }
+    if let Some(per_pass) = table.optional("merges_per_pass").and_then(|field| field.whole(1, problems)) {
+        limits.merges_per_pass = usize::try_from(per_pass).unwrap_or(usize::MAX);
     }
     if let Some(field) = table.optional("keep_models") {
         limits.keep_models = field.switch(problems).unwrap_or_default();

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::axis::Context;
 use super::combine::combinations;
 use super::{MergeEntry, ModelNames};
-use crate::config::Scalar;
+use crate::config::{Numerics, Scalar};
 use crate::document::read::{Field, Table, listed};
 use crate::document::{Entry, Node, Problems, Span, Value, parse};
 
@@ -34,6 +34,10 @@ pub fn merge_entry(
     let mut table = field.table("a merge (a table)", problems)?;
     let name = table.required("name", "a template such as `SLERP (t={t})`", problems);
     let seed = table.optional("seed").map_or(Some(0), |field| field.whole(0, problems));
+    let numerics = match table.optional("numerics") {
+        Some(field) => field.one_of(Numerics::NAMES, problems),
+        None => Some(Numerics::default()),
+    };
     let document = document(&mut table, names, root, problems);
     let n_mistakes = problems.0.len();
     // Without a document axes have nothing to be put into; the keys still count as known.
@@ -63,6 +67,7 @@ pub fn merge_entry(
         axes: axes.axes,
         settings: axes.settings,
         seed: seed?,
+        numerics: numerics?,
         complete,
     })
 }

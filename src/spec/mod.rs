@@ -15,7 +15,7 @@ pub mod target;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::Scalar;
+use crate::config::{Numerics, Scalar};
 use crate::document::{DocumentPath, Node, Problems, Span};
 use crate::eval;
 use crate::model::ModelRef;
@@ -77,6 +77,8 @@ pub struct MergeEntry {
     pub settings: Vec<Setting>,
     /// `seed`, in force where it is no axis.
     pub seed: u64,
+    /// `numerics`: how intermediate results are rounded (default: `f32`).
+    pub numerics: Numerics,
     /// Whether all axes could be read. Where not, what misses them is no further mistake.
     pub complete: bool,
 }
@@ -125,6 +127,9 @@ pub struct Limits {
     /// Evaluations that run at once (default: 1). On a CPU they share its cores: two of them use cores that one leaves
     /// idle while it starts. On one GPU they share its memory.
     pub concurrent_evaluations: usize,
+    /// Merges that are made in one pass at most, where they read the same models and the disk has room (default: 4).
+    /// As many models then lie on disk at once.
+    pub merges_per_pass: usize,
     /// Whether merged models stay on disk once they are scored (default: false).
     pub keep_models: bool,
 }

@@ -54,7 +54,7 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
         .map(|trial| {
             let (method, seed) = match &trial.subject {
                 // A fine-tune given as BASE+ADAPTER is put together by a passthrough merge, but is a model to a reader.
-                Subject::Merge { config, seed } if !trial.baseline => {
+                Subject::Merge { config, seed, .. } if !trial.baseline => {
                     let method = config.method.spec();
                     (Some(method.name), method.random.then_some(*seed))
                 }

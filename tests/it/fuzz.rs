@@ -263,7 +263,7 @@ fn damaged_indexes() {
     fuzz("checkpoint index", 5, &Corpus { seeds, words: JSON_WORDS }, |index| {
         std::fs::write(folder.path().join("model.safetensors.index.json"), index).unwrap();
         let checkpoint = Checkpoint::open_weights_of(folder.path());
-        for checkpoint in &checkpoint {
+        if let Ok(checkpoint) = &checkpoint {
             assert!(checkpoint.tensors().values().all(|tensor| checkpoint.bytes(tensor).len() == 8));
         }
         taken(checkpoint)

@@ -20,7 +20,7 @@ fn lines(plan: &Plan) -> String {
     let line = |trial: &plan::Trial| {
         let subject = match &trial.subject {
             Subject::Checkpoint(model) => model.to_string(),
-            Subject::Merge { config, seed } => format!("seed {seed} {}", write::canonical(config)),
+            Subject::Merge { config, seed, .. } => format!("seed {seed} {}", write::canonical(config)),
         };
         format!("{} | {} | {}\n    {subject}\n", trial.name, trial.settings_text(), trial.folder())
     };

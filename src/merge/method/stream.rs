@@ -107,7 +107,7 @@ mod tests {
     fn a_stretch_does_not_depend_on_where_it_is_cut() {
         let stream = Stream::new(7, "math", "model.norm.weight");
         let draw = |start, len| {
-            let mut numbers = Vec::new();
+            let mut numbers: Vec<u32> = Vec::new();
             stream.for_batches(start, len, |_, batch| numbers.extend(batch));
             numbers
         };
@@ -115,7 +115,7 @@ mod tests {
         assert_eq!(whole[33..300], draw(33, 267));
         assert_ne!(whole, {
             let other = Stream::new(8, "math", "model.norm.weight");
-            let mut numbers = Vec::new();
+            let mut numbers: Vec<u32> = Vec::new();
             other.for_batches(0, 500, |_, batch| numbers.extend(batch));
             numbers
         });

@@ -168,7 +168,11 @@ fn mask(delta: &[f64], sparsity: Sparsity, row_len: usize) -> Vec<u8> {
             ascending_magnitudes(delta)[bottom..bottom + count].iter().for_each(|index| mask[*index] = 1);
         }
         Sparsity::Random { density, stream } => {
-            stream.for_each(0, n, |index, number| mask[index] = u8::from(u64::from(number) < threshold(density)));
+            stream.for_batches(0, n, |range, numbers| {
+                for (kept, number) in mask[range].iter_mut().zip(numbers) {
+                    *kept = u8::from(u64::from(*number) < threshold(density));
+                }
+            });
         }
         Sparsity::Magprune { density, epsilon, stream } => {
             let mut thresholds = vec![0; n];
@@ -178,7 +182,11 @@ fn mask(delta: &[f64], sparsity: Sparsity, row_len: usize) -> Vec<u8> {
                     thresholds[index] = threshold(density - epsilon + 2.0 * epsilon * share);
                 }
             }
-            stream.for_each(0, n, |index, number| mask[index] = u8::from(u64::from(number) < thresholds[index]));
+            stream.for_batches(0, n, |range, numbers| {
+                for ((kept, number), threshold) in mask[range.clone()].iter_mut().zip(numbers).zip(&thresholds[range]) {
+                    *kept = u8::from(u64::from(*number) < *threshold);
+                }
+            });
         }
     }
     mask
