@@ -180,11 +180,12 @@ impl Tokenizer {
             tokenizer.add(token)?;
             renumbered |= tokenizer.id(&content) != Some(id);
         }
+        let n_in_file = tokenizer.ids.len();
         for token in tokenizer.added_beside()? {
             tokenizer.add_missing(token)?;
         }
         tokenizer.add_special()?;
-        tokenizer.changed = renumbered;
+        tokenizer.changed = renumbered || tokenizer.ids.len() > n_in_file;
         if let Some(n_ids) = n_ids {
             tokenizer.truncate(n_ids);
         }

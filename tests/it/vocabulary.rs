@@ -281,3 +281,17 @@ fn built_in_chat_templates_render_as_those_of_mergekit() {
         }
     }
 }
+
+#[test]
+fn special_tokens_that_only_the_config_names_are_written_with_their_ids() {
+    let folder = TempDir::new().unwrap();
+    copy_model("math", &folder.path().join("math"));
+    edit(&folder.path().join("math/config.json"), |config| config["vocab_size"] = json!(129));
+    edit(&folder.path().join("math/special_tokens_map.json"), |map| map["pad_token"] = json!("<pad>"));
+    let text = "merge_method: passthrough\nmodels: [{ model: math }]\ntokenizer_source: base\n";
+    let output = merge_in(folder.path(), text, &options()).unwrap();
+    assert_eq!(beyond(&output, 128), ["<pad>"]);
+    assert_eq!(output.json("tokenizer_config.json")["pad_token"], "<pad>");
+    assert!(!output.path().join("special_tokens_map.json").exists());
+    assert!(row(&output.tensors(), EMBEDDING, 128).iter().all(|value| *value == 0.0), "a token that has no row");
+}
