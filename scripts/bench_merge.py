@@ -429,8 +429,9 @@ class Bench:
 
     def fan_out(self, paths):
         """Several merges of ours in one call. How that is called stands here only."""
-        command = [self.mergesweep, "merge", "--out-dir", self.out / "grid", *paths, *FLAGS]
-        return run(command, [self.out / "grid" / path.stem for path in paths])
+        outs = [self.out / "grid" / path.stem for path in paths]
+        pairs = [argument for pair in zip(paths, outs) for argument in pair]
+        return run([self.mergesweep, "merge", *pairs, *FLAGS], outs)
 
     def theirs(self, path):
         """One merge of mergekit's."""

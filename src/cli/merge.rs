@@ -188,7 +188,10 @@ impl MergeArgs {
         let mut asked: Vec<Asked<'_>> = Vec::new();
         for (file, out) in pairs {
             if asked.iter().any(|other| other.out == *out) {
-                return Err(usage(anyhow!("expected a folder of its own for every config, found `{}` twice", out.display())));
+                return Err(usage(anyhow!(
+                    "expected a folder of its own for every config, found `{}` twice",
+                    out.display()
+                )));
             }
             let parsed = parse::file(file)?;
             for warning in &parsed.warnings.0 {

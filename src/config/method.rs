@@ -232,7 +232,11 @@ pub const METHODS: &[MethodSpec] = &[
         method: Method::Multislerp,
         name: "multislerp",
         inputs: Inputs::SomeAndOptionalBase,
-        parameters: &[WEIGHT, shared("normalize_weights", Kind::Bool, Some(1.0)), shared("eps", Kind::Float, Some(1e-8))],
+        parameters: &[
+            WEIGHT,
+            shared("normalize_weights", Kind::Bool, Some(1.0)),
+            shared("eps", Kind::Float, Some(1e-8)),
+        ],
         random: false,
     },
     MethodSpec {

@@ -198,7 +198,9 @@ struct ReadAhead<'a> {
 
 impl ReadAhead<'_> {
     fn go_on(&mut self, current: usize) {
-        let bytes_of = |group: &Group<'_>| group.tensors.iter().map(|(source, input)| source.n_bytes(&input.tensor)).sum::<usize>();
+        let bytes_of = |group: &Group<'_>| {
+            group.tensors.iter().map(|(source, input)| source.n_bytes(&input.tensor)).sum::<usize>()
+        };
         while let Some(group) = self.groups.get(self.next)
             && (self.next <= current || self.bytes < READ_AHEAD)
         {
@@ -245,8 +247,7 @@ impl Work for GroupWork<'_> {
             .map(|member| Task { operation: &member.recipe.operation, inputs: &member.inputs })
             .collect();
         let name = || group.members[0].recipe.name.clone();
-        let kernels =
-            prepare::<A>(&tasks, inputs).map_err(|source| MergeError::Method { tensor: name(), source })?;
+        let kernels = prepare::<A>(&tasks, inputs).map_err(|source| MergeError::Method { tensor: name(), source })?;
         let piece = |piece| run.piece(group, inputs, &kernels, piece);
         let pieces: Vec<Vec<Piece>> = match inputs.n_pieces() {
             1 => vec![piece(0)?],
@@ -311,9 +312,11 @@ impl Run<'_> {
                     let bytes = &mut buffer.bytes_mut()[(start - range.start) * size..(end - range.start) * size];
                     vectorised(Apply { kernel, block, scratch, out });
                     A::Real::round_to(out, recipe.result);
-                    A::Real::round_to(out, recipe.out);
+                    if recipe.out != recipe.result {
+                        A::Real::round_to(out, recipe.out);
+                    }
                     vectorised(Look { piece, recipe, block, out });
-                    A::Real::encode(out, recipe.out, bytes);
+                    A::Real::store(out, recipe.out, bytes);
                 }
             }
         });
@@ -366,9 +369,9 @@ impl<R: Real> Loop for Look<'_, R> {
     #[inline(always)]
     fn call(self) {
         let Self { piece, recipe, block, out } = self;
-        let n_non_finite = out.iter().map(|value| u64::from(!value.is_finite())).sum::<u64>();
+        let n_non_finite = out.iter().fold(0u32, |count, value| count + u32::from(!value.is_finite()));
         if n_non_finite > 0 {
-            piece.n_non_finite += n_non_finite;
+            piece.n_non_finite += u64::from(n_non_finite);
             for (index, _) in out.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
                 let had_one = (0..block.inputs.len()).any(|input| !block.input(input)[index].is_finite());
                 piece.n_made += u64::from(!had_one);

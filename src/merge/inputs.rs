@@ -161,7 +161,8 @@ impl Inputs<'_> {
     }
 }
 
-/// Sums `term` over a block in a fixed order that the compiler can vectorise: eight running sums, then their sum.
+/// Sums `term` over a block in a fixed order that the compiler can vectorise: eight running sums, then their sum in
+/// pairs.
 #[inline(always)]
 pub fn block_sum<R: Real>(len: usize, term: impl Fn(usize) -> R) -> R {
     const LANES: usize = 8;
@@ -172,6 +173,7 @@ pub fn block_sum<R: Real>(len: usize, term: impl Fn(usize) -> R) -> R {
             *sum = *sum + term(start + lane);
         }
     }
-    let sum = sums.iter().fold(R::of(0.0), |sum, lane| sum + *lane);
+    let [a, b, c, d, e, f, g, h] = sums;
+    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
     (whole..len).fold(sum, |sum, index| sum + term(index))
 }

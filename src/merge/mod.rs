@@ -32,9 +32,9 @@ pub mod sidecar;
 pub mod source;
 pub mod staging;
 pub mod survey;
+pub mod tokenizer;
 pub mod vector;
 pub mod verify;
-pub mod tokenizer;
 pub mod vocabulary;
 pub mod writer;
 
@@ -290,8 +290,11 @@ fn plan_with(
 ) -> Result<MergePlan, MergeError> {
     let models = config.models();
     let keys = source::keys(&models);
-    let sources: Vec<Source> =
-        models.into_iter().zip(keys).map(|(model, key)| pool.open(model, key, locate, options)).collect::<Result<_, _>>()?;
+    let sources: Vec<Source> = models
+        .into_iter()
+        .zip(keys)
+        .map(|(model, key)| pool.open(model, key, locate, options))
+        .collect::<Result<_, _>>()?;
     let choices = Choices {
         seed: options.seed,
         numerics: options.numerics,
@@ -343,7 +346,8 @@ impl Pool {
             Some((_, source)) => source.checkpoint.clone(),
             None => Arc::new(Checkpoint::open(&located.base)?),
         };
-        let adapter = located.adapter.map(|folder| Adapter::open(&folder, &checkpoint, options.lora_dtype)).transpose()?;
+        let adapter =
+            located.adapter.map(|folder| Adapter::open(&folder, &checkpoint, options.lora_dtype)).transpose()?;
         let architecture = Arc::new(Architecture::of(&checkpoint));
         let source = Source { model: model.clone(), key, checkpoint, adapter: adapter.map(Arc::new), architecture };
         self.0.push((options.lora_dtype, source.clone()));

@@ -111,7 +111,13 @@ impl Resolver<'_> {
     }
 
     fn shared_range(&self, name: &'static str, expected: &'static str, found: f64) -> RecipeError {
-        RecipeError::Range { name, tensor: self.tensor.name.to_owned(), model: "all models".to_owned(), expected, found }
+        RecipeError::Range {
+            name,
+            tensor: self.tensor.name.to_owned(),
+            model: "all models".to_owned(),
+            expected,
+            found,
+        }
     }
 
     fn switch(&self, name: &str) -> Result<bool, RecipeError> {

@@ -37,8 +37,19 @@ pub trait Real: num_traits::Float + Default + Send + Sync + 'static {
     /// Rounds every number to one that `dtype` can hold.
     fn round_to(block: &mut [Self], dtype: Dtype);
 
-    /// Writes the numbers as `dtype`.
-    fn encode(block: &[Self], dtype: Dtype, out: &mut [u8]);
+    /// Writes numbers that `dtype` can hold.
+    fn store(block: &[Self], dtype: Dtype, out: &mut [u8]);
+
+    /// Rounds numbers and writes them as `dtype`.
+    fn encode(block: &[Self], dtype: Dtype, out: &mut [u8]) {
+        let mut rounded = [Self::default(); HALVES];
+        for (block, out) in block.chunks(HALVES).zip(out.chunks_mut(dtype.size() * HALVES)) {
+            let rounded = &mut rounded[..block.len()];
+            rounded.copy_from_slice(block);
+            Self::round_to(rounded, dtype);
+            Self::store(rounded, dtype, out);
+        }
+    }
 
     /// Runs `work` on `count` buffers of this thread, whose contents are left over from earlier work.
     fn with_blocks<T>(count: usize, work: impl FnOnce(&mut [Vec<Self>]) -> T) -> T;
@@ -141,7 +152,7 @@ pub fn round_to_f16(value: f32) -> f32 {
 
 #[inline(always)]
 fn f32_to_bf16(value: f32) -> u16 {
-    (round_to_bf16(value).to_bits() >> 16) as u16
+    (value.to_bits() >> 16) as u16
 }
 
 /// Shifting the bits of a float16 into place gives a float32 that is 2^112 times too small, subnormals included.
@@ -155,15 +166,14 @@ fn f16_to_f32(bytes: [u8; 2]) -> f32 {
     f32::from_bits((if magnitude >= 0x0f80_0000 { special } else { finite }) | (bits & 0x8000) << 16)
 }
 
-/// The other way round, once the number is one that float16 has.
+/// The other way round, for a number that float16 has.
 #[inline(always)]
 fn f32_to_f16(value: f32) -> u16 {
     const SCALE: f32 = f32::from_bits((127 - 112) << 23);
-    let rounded = round_to_f16(value);
-    let bits = rounded.to_bits();
-    let finite = (rounded.abs() * SCALE).to_bits() >> 13;
-    let special = if rounded.is_nan() { 0x7e00 } else { 0x7c00 };
-    let magnitude = if rounded.is_finite() { finite } else { special };
+    let bits = value.to_bits();
+    let finite = (value.abs() * SCALE).to_bits() >> 13;
+    let special = if value.is_nan() { 0x7e00 } else { 0x7c00 };
+    let magnitude = if value.is_finite() { finite } else { special };
     (magnitude | (bits >> 16) & 0x8000) as u16
 }
 
@@ -234,7 +244,7 @@ impl Real for f32 {
         }
     }
 
-    fn encode(block: &[Self], dtype: Dtype, out: &mut [u8]) {
+    fn store(block: &[Self], dtype: Dtype, out: &mut [u8]) {
         match dtype {
             Dtype::F32 => {
                 for (value, bytes) in block.iter().zip(out.as_chunks_mut::<4>().0) {
@@ -333,7 +343,7 @@ impl Real for f64 {
         }
     }
 
-    fn encode(block: &[Self], dtype: Dtype, out: &mut [u8]) {
+    fn store(block: &[Self], dtype: Dtype, out: &mut [u8]) {
         if dtype == Dtype::F64 {
             for (value, bytes) in block.iter().zip(out.as_chunks_mut::<8>().0) {
                 *bytes = value.to_le_bytes();
@@ -346,7 +356,7 @@ impl Real for f64 {
             for (narrow, value) in narrow.iter_mut().zip(block) {
                 *narrow = *value as f32;
             }
-            f32::encode(narrow, dtype, out);
+            f32::store(narrow, dtype, out);
         }
     }
 
@@ -368,7 +378,7 @@ mod tests {
             let value = f32::from_bits(bits);
             assert!(same(round_to_bf16(value), bf16::from_f32(value).to_f32()), "{value:e}");
             assert!(same(round_to_f16(value), f16::from_f32(value).to_f32()), "{value:e}");
-            let half = f16::from_bits(f32_to_f16(value));
+            let half = f16::from_bits(f32_to_f16(round_to_f16(value)));
             assert!(half == f16::from_f32(value) || value.is_nan() && half.is_nan(), "{value:e}");
         }
         for bits in 0..=u16::MAX {

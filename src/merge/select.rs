@@ -134,11 +134,8 @@ impl<'a, R: Real, F: Fn(usize, &[Vec<R>], usize, &mut Vec<R::Key>) + Sync> Keys<
             let size = sample.len() as f64;
             for rank in &ranks[stream] {
                 let share = *rank as f64 / n as f64;
-                let slack = if sample.len() == n {
-                    0.0
-                } else {
-                    SLACK * (size * share * (1.0 - share)).sqrt() + RUN as f64
-                };
+                let slack =
+                    if sample.len() == n { 0.0 } else { SLACK * (size * share * (1.0 - share)).sqrt() + RUN as f64 };
                 let (first, last) = (share * size - slack, share * size + slack);
                 let low = if first < 0.0 { R::Key::default() } else { nth(sample, first as usize) };
                 let high = if last >= size { R::Key::MAX } else { nth(sample, last.ceil() as usize) };
@@ -174,24 +171,25 @@ impl<'a, R: Real, F: Fn(usize, &[Vec<R>], usize, &mut Vec<R::Key>) + Sync> Keys<
 
     /// Every piece's part in every search.
     fn scan(&self, searches: &[Search<R::Key>]) -> Vec<Vec<Found<R::Key>>> {
-        self.inputs.fold(
-            self.which,
-            0,
-            || (searches.iter().map(|_| Found::default()).collect::<Vec<_>>(), Vec::new()),
-            |(found, keys), start, blocks, _| {
-                let mut filled = usize::MAX;
-                for (search, found) in searches.iter().zip(found.iter_mut()) {
-                    if filled != search.stream {
-                        (self.fill)(start, blocks, search.stream, keys);
-                        filled = search.stream;
+        self.inputs
+            .fold(
+                self.which,
+                0,
+                || (searches.iter().map(|_| Found::default()).collect::<Vec<_>>(), Vec::new()),
+                |(found, keys), start, blocks, _| {
+                    let mut filled = usize::MAX;
+                    for (search, found) in searches.iter().zip(found.iter_mut()) {
+                        if filled != search.stream {
+                            (self.fill)(start, blocks, search.stream, keys);
+                            filled = search.stream;
+                        }
+                        vectorised(|| found.add(search, keys));
                     }
-                    vectorised(|| found.add(search, keys));
-                }
-            },
-        )
-        .into_iter()
-        .map(|(found, _)| found)
-        .collect()
+                },
+            )
+            .into_iter()
+            .map(|(found, _)| found)
+            .collect()
     }
 
     /// Without any help from a sample: the upper 16 bits of every key first, then the next 16 of those that share them.

@@ -261,13 +261,14 @@ impl Shard {
             let recipe = &recipes[*index];
             let begin = end;
             end += recipe.n_bytes() as usize;
-            let info = TensorInfo { dtype: stored(recipe.out), shape: recipe.shape.clone(), data_offsets: (begin, end) };
+            let info =
+                TensorInfo { dtype: stored(recipe.out), shape: recipe.shape.clone(), data_offsets: (begin, end) };
             places[*index] = Place { shard: number, offset: begin as u64 };
             infos.push((recipe.name.clone(), info));
         }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let metadata =
-            Metadata::new(Some(metadata), infos).map_err(|source| OutputError::Header { file: path.clone(), source })?;
+        let metadata = Metadata::new(Some(metadata), infos)
+            .map_err(|source| OutputError::Header { file: path.clone(), source })?;
         let mut header =
             serde_json::to_vec(&metadata).map_err(|source| OutputError::Json { file: path.clone(), source })?;
         let data_start = (8 + header.len()).next_multiple_of(PAGE);

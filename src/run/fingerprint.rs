@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{MergeConfig, Numerics};
 use crate::config::write;
+use crate::config::{MergeConfig, Numerics};
 use crate::eval;
 use crate::merge;
 
@@ -81,12 +81,7 @@ impl Key {
 }
 
 /// What a merge is made from: the config in normal form, the seed where it matters, the engine, the input files.
-pub fn merge_key(
-    config: &MergeConfig,
-    seed: u64,
-    numerics: Numerics,
-    inputs: &BTreeMap<String, String>,
-) -> Key {
+pub fn merge_key(config: &MergeConfig, seed: u64, numerics: Numerics, inputs: &BTreeMap<String, String>) -> Key {
     let mut key = Key::default();
     key.put("config", digest(write::canonical(config).as_bytes()));
     if config.method.spec().random {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::decide::{self, StaleTask};
 use super::event::RunEvent;
-use super::merging::Lane;
 use super::journal::{Evaluation, Stage, TaskEvaluation, What};
+use super::merging::Lane;
 use super::state::TrialState;
 use super::store;
 use super::{Facts, Ledger, Listener, Request, RunError, relative};

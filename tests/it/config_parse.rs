@@ -104,8 +104,8 @@ fn what_mergekit_refuses_is_refused() {
             "c.yml:1:15: `merge_method`: unknown merge method `lineer`\nhint: did you mean `linear`?",
         ),
         (
-            "merge_method: karcher\nmodels: [{model: a/b}]\n",
-            "c.yml:1:15: `merge_method`: mergekit's method `karcher` is not supported yet",
+            "merge_method: karchr\nmodels: [{model: a/b}]\n",
+            "c.yml:1:15: `merge_method`: unknown merge method `karchr`\nhint: did you mean `karcher`?",
         ),
         (
             "merge_method: linear\nmodels: [{model: a/b}]\nslices: []\n",

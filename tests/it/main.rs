@@ -19,6 +19,7 @@ mod merge_command;
 mod merge_output;
 mod merge_properties;
 mod merge_support;
+mod merge_together;
 mod model_hub;
 mod model_locate;
 mod parity;

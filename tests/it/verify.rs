@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use mergesweep::config::{Dtype, Method};
+use mergesweep::config::Dtype;
 use mergesweep::merge::checkpoint::Checkpoint;
 use mergesweep::merge::recipe::Recipe;
 use mergesweep::merge::verify::{self, Verification, Verified, oracle};
@@ -14,20 +14,9 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use crate::merge_support::{
-    Numbers, config, fixtures, merge_in, numbers, options, plan_in, pseudo_random, safetensors, write_model,
+    Numbers, fixtures, merge_in, numbers, options, plan_in, pseudo_random, safetensors, write_model,
 };
 use crate::parity;
-
-/// Methods without a kernel so far: to be taken from here one by one.
-pub const WITHOUT_KERNEL: &[Method] = &[
-    Method::Multislerp,
-    Method::Karcher,
-    Method::ModelStock,
-    Method::Nearswap,
-    Method::Sce,
-    Method::Ram,
-    Method::RamplusTl,
-];
 
 /// The expected tensors of a merge, rounded as a merge rounds them.
 pub fn oracle_of(root: &Path, text: &str, options: &MergeOptions) -> BTreeMap<String, Numbers> {
@@ -52,7 +41,7 @@ fn distances(root: &Path, text: &str, options: &MergeOptions, found: &BTreeMap<S
 #[test]
 fn the_oracle_agrees_with_mergekit() {
     let mut wrong = Vec::new();
-    let cases = parity::cases("exact");
+    let cases = parity::cases_without_steps();
     for (name, case, text) in &cases {
         let found = oracle_of(&fixtures(), text, &parity::case_options(case));
         wrong.extend(parity::compare(name, case, &found, "float64_math"));
@@ -64,7 +53,7 @@ fn the_oracle_agrees_with_mergekit() {
 #[test]
 fn no_kernel_is_farther_from_the_oracle_than_mergekit() {
     let mut wrong = Vec::new();
-    for (name, case, text) in parity::cases("exact") {
+    for (name, case, text) in parity::cases_without_steps() {
         let options = parity::case_options(&case);
         let largest = |found: &BTreeMap<String, Numbers>| {
             let tensors = distances(&fixtures(), &text, &options, found);
@@ -73,10 +62,6 @@ fn no_kernel_is_farther_from_the_oracle_than_mergekit() {
             (ulps, sum(|tensor| tensor.n_beyond), sum(|tensor| tensor.n_flipped))
         };
         let theirs = largest(&parity::expected(&name));
-        if WITHOUT_KERNEL.contains(&config(&text).method) {
-            println!("{name}: mergekit {:.3} ulp ({} beyond, {} flipped)", theirs.0, theirs.1, theirs.2);
-            continue;
-        }
         let ours = largest(&merge_in(&fixtures(), &text, &options).unwrap().tensors());
         println!(
             "{name}: ours {:.3} ulp ({} beyond, {} flipped), mergekit {:.3} ulp ({} beyond, {} flipped)",
@@ -188,13 +173,7 @@ proptest! {
         write_models(folder.path(), DTYPES[stored], &shape, salt);
         for operation in OPERATIONS {
             let text = config_of(operation, DTYPES[working], numbers);
-            let parsed = config(&text);
             let seeded = MergeOptions { seed: salt, ..options() };
-            if WITHOUT_KERNEL.contains(&parsed.method) {
-                // What there is no kernel for must at least have an oracle.
-                oracle_of(folder.path(), &text, &seeded);
-                continue;
-            }
             let found = verified(folder.path(), &text, &seeded);
             prop_assert!(found.n_beyond() == 0, "{text}{found:#?}");
         }
@@ -209,9 +188,6 @@ fn kernels_agree_with_the_oracle_on_large_tensors() {
         write_models(folder.path(), dtype, &[260, 1024], 5);
         for operation in OPERATIONS {
             let text = config_of(operation, dtype, [0.8, 0.4, 0.3]);
-            if WITHOUT_KERNEL.contains(&config(&text).method) {
-                continue;
-            }
             let found = verified(folder.path(), &text, &options());
             let worst = found.worst().unwrap();
             println!("{dtype} {operation}: {:.3} ulp, {} flipped", worst.ulps, found.n_flipped());

@@ -6,8 +6,8 @@ use std::path::Path;
 use mergesweep::config::Dtype;
 use tempfile::TempDir;
 
-use crate::merge_support::{Numbers, config, merge_in, options, pseudo_random, write_model};
-use crate::verify::{WITHOUT_KERNEL, oracle_of};
+use crate::merge_support::{Numbers, merge_in, options, pseudo_random, write_model};
+use crate::verify::oracle_of;
 
 const SHAPE: [usize; 2] = [6, 10];
 
@@ -33,13 +33,11 @@ fn models(scale: f64) -> TempDir {
     folder
 }
 
-/// The result by oracle, and by kernel where there is one.
+/// The result by oracle, and by kernel.
 fn results(root: &Path, text: &str) -> Vec<Vec<f64>> {
     let only = |tensors: BTreeMap<String, Numbers>| tensors["h.0.weight"].values.clone();
     let mut results = vec![only(oracle_of(root, text, &options()))];
-    if !WITHOUT_KERNEL.contains(&config(text).method) {
-        results.push(only(merge_in(root, text, &options()).unwrap().tensors()));
-    }
+    results.push(only(merge_in(root, text, &options()).unwrap().tensors()));
     results
 }
 

@@ -65,9 +65,8 @@ impl<A: Arithmetic> Kernel<A> {
             });
         };
         let found = Keys::<A::Real, _>::new(tensors, inputs, fill).at(&[ranks]);
-        let quartile = |index: usize| {
-            found[0].get(index).map_or(A::Real::of(0.0), |found| A::Real::from_order_key(found.key))
-        };
+        let quartile =
+            |index: usize| found[0].get(index).map_or(A::Real::of(0.0), |found| A::Real::from_order_key(found.key));
         let spread = A::step(A::Real::of(1.5) * A::step(quartile(2) - quartile(0)));
         kernel.threshold = A::step(quartile(1) + spread);
         kernel
@@ -75,11 +74,7 @@ impl<A: Arithmetic> Kernel<A> {
 
     /// Calls `visit` with every row's part of a block: its divergence, the base, the other.
     #[inline(always)]
-    fn rows<'b>(
-        &self,
-        block: Block<'b, A::Real>,
-        mut visit: impl FnMut(A::Real, &'b [A::Real], &'b [A::Real]),
-    ) {
+    fn rows<'b>(&self, block: Block<'b, A::Real>, mut visit: impl FnMut(A::Real, &'b [A::Real], &'b [A::Real])) {
         let (a, c) = (block.input(0), block.input(1));
         let mut position = 0;
         while position < a.len() {

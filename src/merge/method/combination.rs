@@ -14,7 +14,10 @@ pub struct Gram(Vec<Vec<f64>>);
 impl Gram {
     /// The sums it is made of.
     pub fn sums<R: Real>(vectors: &[Vector]) -> Vec<Sum<R>> {
-        let pairs = vectors.iter().enumerate().flat_map(|(index, left)| vectors[index..].iter().map(move |right| (left, right)));
+        let pairs = vectors
+            .iter()
+            .enumerate()
+            .flat_map(|(index, left)| vectors[index..].iter().map(move |right| (left, right)));
         pairs.map(|(left, right)| Sum::product(*left, *right)).collect()
     }
 
@@ -44,20 +47,18 @@ impl Gram {
 
     /// Norm of a combination.
     fn norm_of(&self, combination: &[f64]) -> f64 {
-        let square: f64 = combination.iter().enumerate().map(|(index, factor)| factor * self.dot(index, combination)).sum();
+        let square: f64 =
+            combination.iter().enumerate().map(|(index, factor)| factor * self.dot(index, combination)).sum();
         square.max(0.0).sqrt()
     }
 }
 
 /// multislerp: the weighted mean of the directions of the vectors, found in the tangent space of their normalised mean,
-/// times the weighted mean of their norms. A single vector is its own mean.
+/// times the weighted mean of their norms.
 ///
 /// # Errors
 /// [`MethodError`] where the directions of more than two vectors cancel out.
 pub fn multislerp(gram: &Gram, weights: &[f64], normalize: bool, eps: f64) -> Result<Vec<f64>, MethodError> {
-    if gram.len() == 1 {
-        return Ok(vec![1.0]);
-    }
     let sum: f64 = if normalize { weights.iter().sum() } else { 1.0 };
     let weights: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
     let norms: Vec<f64> = (0..gram.len()).map(|index| gram.norm(index)).collect();

@@ -60,7 +60,8 @@ pub fn ln(x: f64) -> f64 {
     let exponent = f64::from_bits((bits >> 52) | BELOW) - (f64::from_bits(BELOW) + 1023.0);
     let mantissa = f64::from_bits((bits & ((1 << 52) - 1)) | ONE);
     let large = mantissa > SQRT_2;
-    let (mantissa, exponent) = (if large { mantissa * 0.5 } else { mantissa }, if large { exponent + 1.0 } else { exponent });
+    let (mantissa, exponent) =
+        (if large { mantissa * 0.5 } else { mantissa }, if large { exponent + 1.0 } else { exponent });
     let s = (mantissa - 1.0) / (mantissa + 1.0);
     let square = s * s;
     let series = FACTORS.iter().fold(0.0, |sum, factor| sum * square + factor);

@@ -30,7 +30,7 @@ impl<A: Arithmetic> Kernel<A> {
         for (input, weight) in self.weights.iter().enumerate() {
             out.iter_mut().zip(block.input(input)).for_each(|(sum, x)| *sum = *sum + *weight * *x);
         }
-        if let Some(divisor) = self.divisor {
+        if let Some(divisor) = self.divisor.filter(|divisor| *divisor != A::Real::of(1.0)) {
             out.iter_mut().for_each(|sum| *sum = *sum / divisor);
         }
     }

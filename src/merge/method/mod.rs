@@ -176,8 +176,10 @@ impl<'a, R> Block<'a, R> {
 /// An operation with the statistics of its inputs.
 #[derive(Debug)]
 pub enum Kernel<A: Arithmetic> {
-    /// See [`Operation::Passthrough`].
-    Passthrough(Option<A::Real>),
+    /// One of the inputs as it is.
+    Copy(usize),
+    /// The input times a number.
+    Scaled(A::Real),
     /// See [`linear`].
     Linear(linear::Kernel<A>),
     /// See [`task_vector`].
@@ -261,13 +263,16 @@ impl Task<'_> {
             Operation::TaskVector(task_vector) => task_vector.models.as_slice(),
             _ => &[],
         };
-        models.iter().zip(self.inputs.iter().skip(1)).map(|(model, input)| {
-            (Vector::task(*input, self.inputs[0]), model.sparsity)
-        })
+        models
+            .iter()
+            .zip(self.inputs.iter().skip(1))
+            .map(|(model, input)| (Vector::task(*input, self.inputs[0]), model.sparsity))
     }
 
     fn ranks(&self, n: u64) -> Vec<(Vector, u64)> {
-        self.sparsities().flat_map(|(vector, sparsity)| sparsity.ranks(n).into_iter().map(move |rank| (vector, rank))).collect()
+        self.sparsities()
+            .flat_map(|(vector, sparsity)| sparsity.ranks(n).into_iter().map(move |rank| (vector, rank)))
+            .collect()
     }
 
     fn prunes(&self) -> Vec<Prune> {
@@ -280,16 +285,23 @@ impl Task<'_> {
 
     fn rescale_sums<R: super::real::Real>(&self, masks: &[Mask<R>]) -> Vec<Sum<R>> {
         match self.operation {
-            Operation::TaskVector(TaskVector { rescale: true, .. }) => {
-                self.sparsities().zip(masks).flat_map(|((vector, _), mask)| sparsify::rescale_sums(vector, mask)).collect()
-            }
+            Operation::TaskVector(TaskVector { rescale: true, .. }) => self
+                .sparsities()
+                .zip(masks)
+                .flat_map(|((vector, _), mask)| sparsify::rescale_sums(vector, mask))
+                .collect(),
             _ => Vec::new(),
         }
     }
 
-    fn kernel<A: Arithmetic>(&self, masks: Vec<Mask<A::Real>>, survey: &Survey<'_, A>) -> Result<Kernel<A>, MethodError> {
+    fn kernel<A: Arithmetic>(
+        &self,
+        masks: Vec<Mask<A::Real>>,
+        survey: &Survey<'_, A>,
+    ) -> Result<Kernel<A>, MethodError> {
         Ok(match self.operation {
-            Operation::Passthrough { scale } => Kernel::Passthrough(scale.map(A::step_wide)),
+            Operation::Passthrough { scale: None } => Kernel::Copy(0),
+            Operation::Passthrough { scale: Some(scale) } => Kernel::Scaled(A::step_wide(*scale)),
             Operation::Linear { weights, normalize } => Kernel::Linear(linear::Kernel::new(weights, *normalize)),
             Operation::TaskVector(task_vector) => {
                 let sparse = self.sparsities().zip(masks).map(|((vector, _), mask)| {
@@ -307,6 +319,10 @@ impl Task<'_> {
                 Kernel::Nuslerp(nuslerp::Kernel::new(*weights, *has_base, *axis, self.inputs, survey))
             }
             Operation::ArceeFusion => Kernel::ArceeFusion(arcee_fusion::Kernel::new(self.inputs, survey)),
+            // A single model is its own mean: mergekit returns it as it is.
+            Operation::Multislerp { weights, has_base, .. } if weights.len() == 1 => {
+                Kernel::Copy(usize::from(*has_base))
+            }
             Operation::Multislerp { weights, has_base, normalize_weights, eps } => {
                 let gram = Gram::new(&self.directions(*has_base), survey);
                 let coefficients = combination::multislerp(&gram, weights, *normalize_weights, *eps)?;
@@ -321,9 +337,7 @@ impl Task<'_> {
             }
             Operation::Nearswap { t } => Kernel::Nearswap(nearswap::Kernel::new(*t)),
             Operation::Sce { select_topk } => Kernel::Sce(sce::Kernel::new(*select_topk, self.inputs, survey)),
-            Operation::Ram { epsilon, unique } => {
-                Kernel::Ram(ram::Kernel::new(*epsilon, *unique, self.inputs, survey))
-            }
+            Operation::Ram { epsilon, unique } => Kernel::Ram(ram::Kernel::new(*epsilon, *unique, self.inputs, survey)),
         })
     }
 }
@@ -343,8 +357,8 @@ impl<A: Arithmetic> Kernel<A> {
     #[inline(always)]
     pub fn apply(&self, block: Block<'_, A::Real>, scratch: &mut [Vec<A::Real>], out: &mut [A::Real]) {
         match self {
-            Self::Passthrough(None) => out.copy_from_slice(block.input(0)),
-            Self::Passthrough(Some(scale)) => {
+            Self::Copy(input) => out.copy_from_slice(block.input(*input)),
+            Self::Scaled(scale) => {
                 out.iter_mut().zip(block.input(0)).for_each(|(y, x)| *y = *x * *scale);
             }
             Self::Linear(kernel) => kernel.apply(block, out),

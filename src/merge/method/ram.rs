@@ -34,7 +34,9 @@ impl<A: Arithmetic> Kernel<A> {
             vectors.len(),
             || vec![[0; 2]; vectors.len()],
             |counts, _, blocks, deltas| {
-                vectorised(|| vectors.iter().zip(&mut *deltas).for_each(|(vector, delta)| vector.fill::<A>(blocks, delta)));
+                vectorised(|| {
+                    vectors.iter().zip(&mut *deltas).for_each(|(vector, delta)| vector.fill::<A>(blocks, delta))
+                });
                 for index in 0..deltas.first().map_or(0, Vec::len) {
                     let changes = |model: usize| deltas[model][index].abs() > threshold;
                     let n = (0..deltas.len()).filter(|model| changes(*model)).count();

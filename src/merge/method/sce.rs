@@ -26,10 +26,11 @@ pub struct Kernel<A: Arithmetic> {
     weights: Vec<A::Real>,
 }
 
-/// Variance over the models of every element's change. Steps: the mean, the variance.
+/// Variance over the models of every element's change, as the mean square of all differences between two models: it is
+/// zero exactly where all agree, which is what counts as varying. The variance is a step.
 #[inline(always)]
 fn variances<A: Arithmetic>(vectors: &[Vector], blocks: &[Vec<A::Real>], out: &mut Vec<A::Real>) {
-    let count = A::Real::of(vectors.len() as f64);
+    let squared_count = A::Real::of((vectors.len() * vectors.len()) as f64);
     let len = vectors.first().map_or(0, |vector| blocks[vector.input].len());
     let delta = |vector: &Vector, index: usize| {
         let base = vector.minus.map_or(A::Real::of(0.0), |base| blocks[base][index]);
@@ -37,10 +38,14 @@ fn variances<A: Arithmetic>(vectors: &[Vector], blocks: &[Vec<A::Real>], out: &m
     };
     out.clear();
     out.extend((0..len).map(|index| {
-        let sum = vectors.iter().fold(A::Real::of(0.0), |sum, vector| sum + delta(vector, index));
-        let mean = sum / count;
-        let square = |vector| (delta(vector, index) - mean) * (delta(vector, index) - mean);
-        A::step(vectors.iter().fold(A::Real::of(0.0), |sum, vector| sum + square(vector)) / count)
+        let mut sum = A::Real::of(0.0);
+        for (number, vector) in vectors.iter().enumerate() {
+            for other in &vectors[..number] {
+                let difference = delta(vector, index) - delta(other, index);
+                sum = sum + difference * difference;
+            }
+        }
+        A::step(sum / squared_count)
     }));
 }
 

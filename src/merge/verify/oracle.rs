@@ -16,6 +16,7 @@ use super::{Expected, VerifyError};
 use crate::config::Dtype;
 use crate::merge::method::Operation;
 use crate::merge::recipe::{Recipe, RecipeInput};
+use crate::merge::rows::{Place, Row};
 use crate::merge::source::Source;
 
 /// The inputs of an operation, each flattened and in f64, after the cast to the working dtype.
@@ -92,8 +93,12 @@ pub fn oracle(recipe: &Recipe, sources: &[Source]) -> std::result::Result<Expect
     if recipe.n_elements() == 0 {
         return Ok(Expected { values: Vec::new(), terms: Vec::new(), near: Vec::new() });
     }
-    let inputs =
+    let mut inputs: Vec<Tensor> =
         recipe.inputs.iter().map(|input| read(recipe, input, sources)).collect::<std::result::Result<_, _>>()?;
+    if recipe.is_laid_out() {
+        inputs = laid_out(recipe, &inputs)
+            .map_err(|source| VerifyError::Candle { tensor: recipe.name.clone(), source: Box::new(source) })?;
+    }
     let roundoff = if recipe.working == Dtype::F64 { F64_ROUNDOFF } else { F32_ROUNDOFF };
     let operands = Operands { inputs, shape: recipe.shape.clone(), roundoff };
     let computed = outcome(&recipe.operation, &operands).and_then(|outcome| {
@@ -116,10 +121,46 @@ fn read(recipe: &Recipe, input: &RecipeInput, sources: &[Source]) -> std::result
     let tensor = source.checkpoint.tensor(&input.tensor).ok_or_else(missing)?;
     let stored = source.dtype(tensor).ok_or_else(missing)?;
     let bytes = source.bytes(&input.tensor, tensor)?;
-    // A vocabulary may have been cut to its first rows.
-    let bytes = bytes.get(..recipe.n_elements() * stored.size()).ok_or_else(missing)?;
+    // A vocabulary may have been cut to its first rows; one that is laid out anew is needed whole.
+    let bytes = match recipe.is_laid_out() {
+        true => &bytes,
+        false => bytes.get(..recipe.n_elements() * stored.size()).ok_or_else(missing)?,
+    };
     cast(bytes, stored, recipe.working)
         .map_err(|source| VerifyError::Candle { tensor: recipe.name.clone(), source: Box::new(source) })
+}
+
+/// Inputs in the rows of another vocabulary; padding is the mean of all other rows.
+fn laid_out(recipe: &Recipe, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    let n_rows = recipe.shape.first().copied().unwrap_or_default();
+    let len = recipe.n_elements() / n_rows.max(1);
+    let tables = inputs.iter().map(|input| input.reshape(((), len))).collect::<Result<Vec<Tensor>>>()?;
+    let at = |place: &Place| tables[place.input].get(place.row);
+    let zero = || Tensor::zeros(len, DType::F64, &Device::Cpu);
+    let lay_out = |(input, table): (&RecipeInput, &Tensor)| {
+        let Some(rows) = &input.rows else { return table.narrow(0, 0, n_rows)?.flatten_all() };
+        let row = |row: &Row| match row {
+            Row::Zero => zero(),
+            Row::At(place) => at(place),
+            Row::Mean(places) => {
+                let mean = (sum(places.iter().map(at), &zero()?)? / places.len() as f64)?;
+                round(&mean, recipe.working)
+            }
+        };
+        let mut rows = rows.iter().map(row).collect::<Result<Vec<Tensor>>>()?;
+        if rows.len() < n_rows {
+            let mean = round(&(sum(rows.iter().cloned().map(Ok), &zero()?)? / rows.len() as f64)?, recipe.working)?;
+            rows.resize(n_rows, mean);
+        }
+        Tensor::stack(&rows, 0)?.flatten_all()
+    };
+    recipe.inputs.iter().zip(&tables).map(lay_out).collect()
+}
+
+/// Rounded to a working dtype.
+fn round(values: &Tensor, working: Dtype) -> Result<Tensor> {
+    let narrow = if working == Dtype::F64 { values.clone() } else { values.to_dtype(DType::F32)? };
+    narrow.to_dtype(dtype(working))?.to_dtype(DType::F64)
 }
 
 fn cast(bytes: &[u8], stored: Dtype, working: Dtype) -> Result<Tensor> {
