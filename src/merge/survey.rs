@@ -77,13 +77,16 @@ impl<R: PartialEq> Sum<R> {
     }
 }
 
+/// A vector, a rank, and the magnitude at it.
+type Ranked<K> = (Vector, u64, Statistic<K>);
+
 /// What is known of the tensors of one group.
 #[derive(Debug)]
 pub struct Survey<'a, A: Arithmetic> {
     /// The tensors.
     pub inputs: &'a Inputs<'a>,
     sums: Vec<(Sum<A::Real>, f64)>,
-    ranks: Vec<(Vector, u64, Statistic<<A::Real as Real>::Key>)>,
+    ranks: Vec<Ranked<<A::Real as Real>::Key>>,
 }
 
 impl<'a, A: Arithmetic> Survey<'a, A> {
@@ -195,6 +198,7 @@ impl<A: Arithmetic> Loop for BlockSum<'_, A> {
     }
 }
 
+#[allow(clippy::type_complexity)] // the type of a closure can be named in no other way
 fn magnitude_keys<'a, A: Arithmetic>(
     inputs: &'a Inputs<'a>,
     which: &'a [usize],
