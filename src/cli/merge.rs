@@ -1,4 +1,4 @@
-//! `mergesweep merge`: one merge of a mergekit config, with the options of `mergekit-yaml`.
+//! `mergesweep merge`: merges of mergekit configs, with the options of `mergekit-yaml`.
 
 use std::path::{Path, PathBuf};
 
@@ -35,6 +35,7 @@ use ignored::Ignored;
 ///   mergesweep merge dare.yml merged --random-seed 7 --out-shard-size 2B
 ///   mergesweep merge ties.yml merged --verify=20
 ///   mergesweep merge slerp.yml merged --dry-run --json
+///   mergesweep merge a.yml out/a b.yml out/b c.yml out/c
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
 pub(super) struct MergeArgs {
@@ -46,7 +47,7 @@ pub(super) struct MergeArgs {
     /// once. The bytes are those of merging one by one
     #[arg(value_name = "CONFIG OUT")]
     further: Vec<PathBuf>,
-    /// Print the record of the merge as JSON
+    /// Print the record of the merge as JSON; of several merges one after the other
     #[arg(long)]
     json: bool,
     /// Check config, models and sizes, and write nothing
@@ -243,7 +244,6 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             Err(MergeError::Cancelled) => return Ok(Exit::Interrupted),
             merged => merged.map_err(failure)?,
         };
-        let mut exit = Exit::Ok;
         for (asked, merged) in asked.iter().zip(merged) {
             let Some(sample) = args.verify else {
                 tell(args, asked, &merged, None)?;
@@ -264,9 +264,9 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
                 verified => verified?,
             };
             tell(args, asked, &merged, Some(&verification))?;
-            exit = judge(asked, &verification, options.numerics)?;
+            judge(asked, &verification, options.numerics)?;
         }
-        Ok(exit)
+        Ok(Exit::Ok)
     };
     // None means as many as there are cores.
     let n_threads = args.num_threads.map_or(0, usize::from);
@@ -356,10 +356,10 @@ fn found(method: &str, verification: &Verification) -> String {
 }
 
 /// Whether that will do. With mergekit's rounding after every step nothing can be said of it but how much it is.
-fn judge(asked: &Asked<'_>, verification: &Verification, numerics: Numerics) -> Result<Exit, Failure> {
+fn judge(asked: &Asked<'_>, verification: &Verification, numerics: Numerics) -> Result<(), Failure> {
     let n_beyond = verification.n_beyond();
     let Some(worst) = verification.worst().filter(|_| n_beyond > 0 && numerics != Numerics::Mergekit) else {
-        return Ok(Exit::Ok);
+        return Ok(());
     };
     let at = worst.largest.map_or_else(String::new, |largest| {
         format!(" at element {}: expected {:e}, found {:e}", largest.element, largest.expected, largest.found)

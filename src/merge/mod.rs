@@ -306,8 +306,7 @@ fn plan_with(
     let donor = donor.or(sources.first()).ok_or(recipe::RecipeError::NoSource { slice: 0 })?;
     let vocabulary = vocabulary::vocabulary(config, &sources, donor, locate)?;
     let recipes = recipe::recipes(config, &sources, vocabulary.as_ref(), choices)?;
-    let parts =
-        sidecar::Parts { sources: &sources, donor, vocabulary: vocabulary.as_ref(), n_layers: recipes.n_layers };
+    let parts = sidecar::Parts { sources: &sources, donor, vocabulary: vocabulary.as_ref(), recipes: &recipes };
     let sidecars = sidecar::sidecars(config, config_text, &parts, options)?;
     let mut notes: Vec<String> = recipe::extra_tensors(&sources).into_iter().map(note_of_extra).collect();
     notes.extend(vocabulary.into_iter().flat_map(|vocabulary| vocabulary.notes));

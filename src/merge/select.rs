@@ -113,8 +113,7 @@ impl<'a, R: Real, F: Fn(usize, &[Vec<R>], usize, &mut Vec<R::Key>) + Sync> Keys<
                 return;
             }
             (self.fill)(start, blocks, stream, &mut keys);
-            for (index, key) in keys.iter().enumerate().filter(|(_, key)| **key == statistic.key) {
-                let _ = key;
+            for index in (0..keys.len()).filter(|index| keys[*index] == statistic.key) {
                 if left == 0 {
                     position = start + index;
                     return;

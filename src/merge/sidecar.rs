@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::arch::LAYER_COUNTS;
+use super::arch::{EMBEDDING, HEAD, LAYER_COUNTS};
 use super::chat;
 use super::checkpoint::{CONFIG, CheckpointError, read_json};
+use super::recipe::{Recipe, Recipes};
 use super::source::Source;
 use super::staging::{OutputError, Staging};
 use super::tokenizer::{TOKENIZER, TOKENIZER_CONFIG};
@@ -90,8 +91,8 @@ pub struct Parts<'a> {
     pub donor: &'a Source,
     /// The vocabulary that is asked for.
     pub vocabulary: Option<&'a Vocabulary>,
-    /// Layers of the output.
-    pub n_layers: usize,
+    /// The tensors of the output.
+    pub recipes: &'a Recipes,
 }
 
 /// Reads and decides everything.
@@ -105,7 +106,9 @@ pub fn sidecars(
     options: &MergeOptions,
 ) -> Result<Sidecars, SidecarError> {
     let mut sidecars = Sidecars::default();
-    sidecars.add_json(CONFIG, &model_config(config, parts));
+    let model = model_config(config, parts);
+    sidecars.add_json(CONFIG, &model);
+    sidecars.notes.extend(contradictions(&model, &parts.recipes.recipes));
     match parts.vocabulary {
         // Ids of the models' own tokenizers would name other rows: these files are no copy that can be left out.
         Some(vocabulary) => sidecars.add_vocabulary(vocabulary)?,
@@ -213,7 +216,7 @@ fn model_config(config: &MergeConfig, parts: &Parts<'_>) -> Map<String, Value> {
     }
     edit_text_table(&mut model, |text| {
         let key = LAYER_COUNTS.iter().find(|key| text.contains_key(**key)).unwrap_or(&LAYER_COUNTS[0]);
-        text.insert((*key).to_owned(), Value::from(parts.n_layers));
+        text.insert((*key).to_owned(), Value::from(parts.recipes.n_layers));
     });
     if let Some(vocabulary) = parts.vocabulary {
         let n_rows = Value::from(vocabulary.n_rows);
@@ -223,6 +226,35 @@ fn model_config(config: &MergeConfig, parts: &Parts<'_>) -> Map<String, Value> {
         edit_text_table(&mut model, |text| _ = text.insert(VOCAB_SIZE.to_owned(), n_rows));
     }
     model
+}
+
+/// Where a config says something else than the tensors beside it.
+fn contradictions(model: &Map<String, Value>, recipes: &[Recipe]) -> Vec<String> {
+    let text = model.get("text_config").and_then(Value::as_object).unwrap_or(model);
+    let setting = |key: &str| text.get(key).or_else(|| model.get(key));
+    let tensor = |name: &str| recipes.iter().find(|recipe| recipe.name == name);
+    let mut notes = Vec::new();
+    let rows = tensor(EMBEDDING).and_then(|recipe| recipe.shape.first()).map(|rows| *rows as u64);
+    if let (Some(size), Some(rows)) = (setting(VOCAB_SIZE).and_then(Value::as_u64), rows)
+        && size != rows
+    {
+        notes.push(format!("config.json says `{VOCAB_SIZE}` {size}, the embedding has {rows} rows"));
+    }
+    match (setting("tie_word_embeddings").and_then(Value::as_bool), tensor(EMBEDDING), tensor(HEAD)) {
+        (Some(true), Some(_), Some(_)) => {
+            notes.push(format!("config.json says `tie_word_embeddings`: loaders will ignore the output's `{HEAD}`"));
+        }
+        (Some(false), Some(_), None) => {
+            notes.push(format!("config.json says the head is not tied to the embedding, but there is no `{HEAD}`"));
+        }
+        _ => {}
+    }
+    let dtype = ["dtype", "torch_dtype"].iter().find_map(|key| setting(key)?.as_str());
+    let other = recipes.iter().find(|recipe| dtype.is_some_and(|dtype| recipe.out.name() != dtype));
+    if let (Some(dtype), Some(other)) = (dtype, other) {
+        notes.push(format!("config.json says {dtype}, `{}` is {}", other.name, other.out));
+    }
+    notes
 }
 
 /// Edits the table that describes the language model: the config itself, or the part of it about text.

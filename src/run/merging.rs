@@ -99,18 +99,19 @@ impl Lane {
 
 /// Makes merges in one pass and records each.
 async fn make(pass: &[Wanted<'_>]) -> Result<(), Stop> {
-    let Some(Wanted { work: first, .. }) = pass.first() else { return Ok(()) };
+    let Some(Wanted { work: first, reason, .. }) = pass.first() else { return Ok(()) };
     if first.cancel.is_cancelled() {
         return Err(Stop::Interrupted);
     }
     let begun = Instant::now();
-    for Wanted { work, text, reason, .. } in pass {
+    for Wanted { work, text, .. } in pass {
         let store = &work.request.store;
         store::write_atomically(&store.trial(work.trial).join("config.yml"), text.as_bytes())?;
         store.clear_partial_models(work.trial)?;
         work.record(What::MergeStarted)?;
-        work.say(RunEvent::StageStarted { trial: work.name(), stage: Stage::Merge, why: reason.to_string() });
     }
+    // The progress of the whole pass is shown under the first of its trials.
+    first.say(RunEvent::StageStarted { trial: first.name(), stage: Stage::Merge, why: reason.to_string() });
     let merges = run(pass, first).await?;
     for (wanted, merge) in pass.iter().zip(merges) {
         let Wanted { work, out, key, .. } = wanted;

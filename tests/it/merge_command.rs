@@ -122,3 +122,18 @@ fn mistakes_have_their_exit_code() {
     std::fs::write(&out, "").unwrap();
     assert_eq!(merge(&out, "ties_seed", &[]).0, 2, "something else is in the place of the output");
 }
+
+#[test]
+fn several_configs_are_merged_in_one_call() {
+    let folder = TempDir::new().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let further = ["cases/slerp_t03/config.yml", second.to_str().unwrap(), "--json"];
+    let (code, stdout, stderr) = merge(&first, "ties_seed", &further);
+    assert_eq!(code, 0, "{stderr}");
+    assert_eq!(stdout.matches("\"weights_digest\"").count(), 2);
+    assert!(first.join("model.safetensors").exists() && second.join("model.safetensors").exists());
+    let (code, _, stderr) = merge(&first, "ties_seed", &further[..1]);
+    assert_eq!((code, stderr.contains("expected a folder to write after")), (2, true), "{stderr}");
+    let (code, _, stderr) = merge(&first, "ties_seed", &[further[0], first.to_str().unwrap()]);
+    assert_eq!((code, stderr.contains("a folder of its own for every config")), (2, true), "{stderr}");
+}

@@ -162,3 +162,25 @@ fn zero_layer_slices_choose_head_and_embedding() {
     assert_eq!(found["lm_head.weight"], base["lm_head.weight"]);
     assert_eq!(found["model.layers.2.mlp.up_proj.weight"], math["model.layers.2.mlp.up_proj.weight"]);
 }
+
+#[test]
+fn what_config_json_says_wrongly_of_the_tensors_is_noted() {
+    let text = "merge_method: slerp\nbase_model: inputs/base-tied\nparameters: { t: 0.5 }\n\
+                models: [{ model: inputs/base-tied }, { model: inputs/math }]\n";
+    let tied = merge(text).merge.notes.join("\n");
+    assert!(tied.contains("config.json says `tie_word_embeddings`"), "{tied}");
+    let text = "merge_method: linear\nparameters: { weight: 0.5 }\n\
+                models: [{ model: inputs/math-v136 }, { model: inputs/base }]\n";
+    let cut = MergeOptions { truncate_embeddings: true, ..options() };
+    let cut = merge_in(&fixtures(), text, &cut).unwrap().merge.notes.join("\n");
+    assert!(cut.contains("config.json says `vocab_size` 136, the embedding has 128 rows"), "{cut}");
+    assert_eq!(merge(AVERAGE).merge.notes.iter().find(|note| note.contains("config.json")), None);
+}
+
+#[test]
+fn infinities_that_no_input_had_are_a_failure() {
+    let text = AVERAGE.replace("weight: 0.5", "weight: 1e38");
+    let message =
+        failure(&fixtures(), &text.replace("float32\n", "float32\nparameters: { normalize: false }\n"), &options());
+    assert!(message.contains("elements came out as infinity or NaN"), "{message}");
+}

@@ -8,7 +8,7 @@ use mergesweep::merge::checkpoint::Checkpoint;
 use mergesweep::merge::{MergeOptions, TokenizerFiles};
 use serde_json::Value;
 
-use crate::merge_support::{Numbers, Output, config, failure, fixture, fixtures, merge_in, numbers, options};
+use crate::merge_support::{Numbers, config, failure, fixture, fixtures, merge_in, numbers, options};
 
 /// What mergekit's mask is there is mostly the noise of rounding after every step.
 const STEPS_ONLY: &[&str] = &["arcee_fusion_bf16"];
@@ -73,18 +73,25 @@ pub fn compare(name: &str, case: &Value, found: &BTreeMap<String, Numbers>, math
     wrong
 }
 
-/// Moves the rows of embedding and head to where mergekit happened to put their tokens.
-fn put_in_order_of_tokens(name: &str, output: &Output, tensors: &mut BTreeMap<String, Numbers>) {
+/// Ids of mergekit's output vocabulary, by token.
+pub fn expected_vocabulary(name: &str) -> BTreeMap<String, usize> {
     let file = fixtures().join("cases").join(name).join("expected_vocab.json");
-    let expected: BTreeMap<String, usize> = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let found = output.vocabulary();
-    assert!(found.keys().eq(expected.keys()), "{name}: other tokens");
+    serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap()
+}
+
+/// Moves the rows of a model's tokens from where one vocabulary has them to where another does.
+pub fn move_rows(
+    from: &BTreeMap<String, usize>,
+    to: &BTreeMap<String, usize>,
+    tensors: &mut BTreeMap<String, Numbers>,
+) {
+    assert!(from.keys().eq(to.keys()), "other tokens");
     for tensor in ["model.embed_tokens.weight", "lm_head.weight"] {
         let Numbers { shape, values, .. } = tensors.get_mut(tensor).unwrap();
         let old = values.clone();
         let row = |id: usize| id * shape[1]..(id + 1) * shape[1];
-        for (token, id) in &expected {
-            values[row(*id)].copy_from_slice(&old[row(found[token])]);
+        for (token, id) in to {
+            values[row(*id)].copy_from_slice(&old[row(from[token])]);
         }
     }
 }
@@ -116,7 +123,7 @@ fn agree(numerics: Numerics, column: &str, cases: &[(String, Value, String)]) {
         };
         let mut tensors = output.tensors();
         if case["compare_rows_by_token"] == true {
-            put_in_order_of_tokens(name, &output, &mut tensors);
+            move_rows(&output.vocabulary(), &expected_vocabulary(name), &mut tensors);
         }
         wrong.extend(compare(name, case, &tensors, column));
         let model = output.json("config.json");

@@ -40,8 +40,7 @@ impl<A: Arithmetic> Kernel<A> {
                 for index in 0..deltas.first().map_or(0, Vec::len) {
                     let changes = |model: usize| deltas[model][index].abs() > threshold;
                     let n = (0..deltas.len()).filter(|model| changes(*model)).count();
-                    for (model, counts) in counts.iter_mut().enumerate().filter(|(model, _)| changes(*model)) {
-                        let _ = model;
+                    for (_, counts) in counts.iter_mut().enumerate().filter(|(model, _)| changes(*model)) {
                         counts[usize::from(n == 1)] += 1;
                     }
                 }

@@ -29,19 +29,17 @@ pub struct Kernel<A: Arithmetic> {
 /// Variance over the models of every element's change, as the mean square of all differences between two models: it is
 /// zero exactly where all agree, which is what counts as varying. The variance is a step.
 #[inline(always)]
-fn variances<A: Arithmetic>(vectors: &[Vector], blocks: &[Vec<A::Real>], out: &mut Vec<A::Real>) {
-    let squared_count = A::Real::of((vectors.len() * vectors.len()) as f64);
-    let len = vectors.first().map_or(0, |vector| blocks[vector.input].len());
-    let delta = |vector: &Vector, index: usize| {
-        let base = vector.minus.map_or(A::Real::of(0.0), |base| blocks[base][index]);
-        A::step(blocks[vector.input][index] - base)
-    };
+fn variances<A: Arithmetic>(inputs: &[usize], blocks: &[Vec<A::Real>], out: &mut Vec<A::Real>) {
+    let (base, models) = (&blocks[inputs[0]], &inputs[1..]);
+    let squared_count = A::Real::of((models.len() * models.len()) as f64);
+    let len = base.len();
+    let delta = |model: usize, index: usize| A::step(blocks[model][index] - base[index]);
     out.clear();
     out.extend((0..len).map(|index| {
         let mut sum = A::Real::of(0.0);
-        for (number, vector) in vectors.iter().enumerate() {
-            for other in &vectors[..number] {
-                let difference = delta(vector, index) - delta(other, index);
+        for (number, model) in models.iter().enumerate() {
+            for other in &models[..number] {
+                let difference = delta(*model, index) - delta(*other, index);
                 sum = sum + difference * difference;
             }
         }
@@ -56,7 +54,7 @@ impl<A: Arithmetic> Kernel<A> {
         let mask = if select_topk >= 1.0 || vectors.is_empty() {
             Mask::Everything
         } else {
-            selection(select_topk, &vectors, inputs, survey)
+            selection(select_topk, inputs, survey)
         };
         let n = survey.inputs.len() as f64;
         let pieces = survey.inputs.fold::<A::Real, Vec<f64>>(
@@ -66,7 +64,7 @@ impl<A: Arithmetic> Kernel<A> {
             |sums, start, blocks, scratch| {
                 vectorised(|| {
                     let [kept, delta] = scratch else { return };
-                    keep::<A>(&mask, &vectors, start, blocks, kept);
+                    keep::<A>(&mask, inputs, start, blocks, kept);
                     for (sum, vector) in sums.iter_mut().zip(&vectors) {
                         vector.fill::<A>(blocks, delta);
                         *sum += block_sum(delta.len(), |index| (delta[index] * kept[index]).wide().powi(2));
@@ -91,14 +89,13 @@ impl<A: Arithmetic> Kernel<A> {
     pub fn apply(&self, block: Block<'_, A::Real>, scratch: &mut [Vec<A::Real>], out: &mut [A::Real]) {
         let (zero, one, smallest) = (A::Real::of(0.0), A::Real::of(1.0), A::step_wide(SMALLEST));
         let Some((deltas, [kept, signs, divisors])) = scratch.split_last_chunk_mut::<3>() else { return };
-        let vectors: Vec<Vector> = task_vector::vectors(block.inputs).collect();
-        if vectors.is_empty() {
+        if block.inputs.len() == 1 {
             out.copy_from_slice(block.input(0));
             return;
         }
-        keep::<A>(&self.mask, &vectors, block.start, block.blocks, kept);
+        keep::<A>(&self.mask, block.inputs, block.start, block.blocks, kept);
         out.fill(zero);
-        for (vector, delta) in vectors.iter().zip(&mut *deltas) {
+        for (vector, delta) in task_vector::vectors(block.inputs).zip(&mut *deltas) {
             vector.fill::<A>(block.blocks, delta);
             for ((sum, delta), kept) in out.iter_mut().zip(delta).zip(&*kept) {
                 *delta = *delta * *kept;
@@ -129,13 +126,13 @@ impl<A: Arithmetic> Kernel<A> {
 #[inline(always)]
 fn keep<A: Arithmetic>(
     mask: &Mask<A::Real>,
-    vectors: &[Vector],
+    inputs: &[usize],
     start: usize,
     blocks: &[Vec<A::Real>],
     kept: &mut Vec<A::Real>,
 ) {
     let (zero, one) = (A::Real::of(0.0), A::Real::of(1.0));
-    variances::<A>(vectors, blocks, kept);
+    variances::<A>(inputs, blocks, kept);
     match mask {
         Mask::Everything => kept.fill(one),
         mask => {
@@ -145,14 +142,14 @@ fn keep<A: Arithmetic>(
     }
 }
 
-fn selection<A: Arithmetic>(share: f64, vectors: &[Vector], inputs: &[usize], survey: &Survey<'_, A>) -> Mask<A::Real> {
+fn selection<A: Arithmetic>(share: f64, inputs: &[usize], survey: &Survey<'_, A>) -> Mask<A::Real> {
     let pieces = survey.inputs.fold::<A::Real, u64>(
         inputs,
         1,
         || 0,
         |count, _, blocks, scratch| {
             let Some(variance) = scratch.first_mut() else { return };
-            vectorised(|| variances::<A>(vectors, blocks, variance));
+            vectorised(|| variances::<A>(inputs, blocks, variance));
             *count += variance.iter().filter(|value| **value != A::Real::of(0.0)).count() as u64;
         },
     );
@@ -165,7 +162,7 @@ fn selection<A: Arithmetic>(share: f64, vectors: &[Vector], inputs: &[usize], su
     }
     let fill = |_: usize, blocks: &[Vec<A::Real>], _: usize, out: &mut Vec<<A::Real as Real>::Key>| {
         let mut variance = Vec::new();
-        vectorised(|| variances::<A>(vectors, blocks, &mut variance));
+        vectorised(|| variances::<A>(inputs, blocks, &mut variance));
         out.clear();
         out.extend(variance.iter().map(|value| value.magnitude_key()));
     };
