@@ -179,8 +179,7 @@ fn what_config_json_says_wrongly_of_the_tensors_is_noted() {
 
 #[test]
 fn infinities_that_no_input_had_are_a_failure() {
-    let text = AVERAGE.replace("weight: 0.5", "weight: 1e38");
-    let message =
-        failure(&fixtures(), &text.replace("float32\n", "float32\nparameters: { normalize: false }\n"), &options());
+    // The weights add up to nothing, and the sum is divided by that.
+    let message = failure(&fixtures(), &AVERAGE.replacen("0.5", "-0.5", 1), &options());
     assert!(message.contains("elements came out as infinity or NaN"), "{message}");
 }
