@@ -10,7 +10,7 @@ use blake3::Hash;
 use rayon::prelude::*;
 
 use super::arithmetic::{Arithmetic, Work, with_arithmetic};
-use super::inputs::{BLOCK, Input, Inputs, block_sum};
+use super::inputs::{BLOCK, Input, Inputs, pair_sum};
 use super::method::{Block, Kernel, Task, prepare};
 use super::real::Real;
 use super::recipe::{Recipe, RecipeInput};
@@ -378,9 +378,8 @@ impl<R: Real> Loop for Look<'_, R> {
             }
         }
         if recipe.operation.has_base() {
-            let base = &block.input(0)[..out.len()];
-            piece.squared_change += block_sum(out.len(), |index| {
-                let change = out[index].wide() - base[index].wide();
+            piece.squared_change += pair_sum(out, block.input(0), |out, base| {
+                let change = out.wide() - base.wide();
                 change * change
             });
         }

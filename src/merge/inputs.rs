@@ -164,16 +164,22 @@ impl Inputs<'_> {
 /// Sums `term` over a block in a fixed order that the compiler can vectorise: eight running sums, then their sum in
 /// pairs.
 #[inline(always)]
-pub fn block_sum<R: Real>(len: usize, term: impl Fn(usize) -> R) -> R {
+pub fn block_sum<R: Real, T: Real>(block: &[R], term: impl Fn(R) -> T) -> T {
+    pair_sum(block, block, |x, _| term(x))
+}
+
+/// The same over two blocks of one length.
+#[inline(always)]
+pub fn pair_sum<R: Real, T: Real>(left: &[R], right: &[R], term: impl Fn(R, R) -> T) -> T {
     const LANES: usize = 8;
-    let mut sums = [R::of(0.0); LANES];
-    let whole = len - len % LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, sum) in sums.iter_mut().enumerate() {
-            *sum = *sum + term(start + lane);
+    let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<LANES>(), right.as_chunks::<LANES>());
+    let mut sums = [T::of(0.0); LANES];
+    for (left, right) in left.iter().zip(right) {
+        for (sum, (left, right)) in sums.iter_mut().zip(left.iter().zip(right)) {
+            *sum = *sum + term(*left, *right);
         }
     }
     let [a, b, c, d, e, f, g, h] = sums;
     let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
-    (whole..len).fold(sum, |sum, index| sum + term(index))
+    left_rest.iter().zip(right_rest).fold(sum, |sum, (left, right)| sum + term(*left, *right))
 }

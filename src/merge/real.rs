@@ -19,6 +19,9 @@ pub trait Real: num_traits::Float + Default + Send + Sync + 'static {
     /// Exact value.
     fn wide(self) -> f64;
 
+    /// Itself where `keep` has all bits set, zero where it has none: no branch, whatever the value.
+    fn masked(self, keep: u32) -> Self;
+
     /// A key whose order is the order of magnitudes (a NaN comes last).
     fn magnitude_key(self) -> Self::Key;
 
@@ -191,6 +194,11 @@ impl Real for f32 {
     }
 
     #[inline(always)]
+    fn masked(self, keep: u32) -> Self {
+        Self::from_bits(self.to_bits() & keep)
+    }
+
+    #[inline(always)]
     fn magnitude_key(self) -> u32 {
         self.to_bits() & 0x7fff_ffff
     }
@@ -285,6 +293,11 @@ impl Real for f64 {
     #[inline(always)]
     fn wide(self) -> f64 {
         self
+    }
+
+    #[inline(always)]
+    fn masked(self, keep: u32) -> Self {
+        Self::from_bits(self.to_bits() & (u64::from(keep) << 32 | u64::from(keep)))
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@
 use num_traits::{One, Zero};
 
 use super::arithmetic::Arithmetic;
-use super::inputs::{Inputs, block_sum};
+use super::inputs::{Inputs, block_sum, pair_sum};
 use super::method::mask::Mask;
 use super::real::Real;
 use super::select::{Keys, Statistic};
@@ -182,17 +182,12 @@ impl<A: Arithmetic> Loop for BlockSum<'_, A> {
     fn call(self) -> f64 {
         let Self { sum, start, left, right, kept } = self;
         match sum {
-            Sum::Product(..) => {
-                let right = &right[..left.len()];
-                block_sum(left.len(), |index| left[index].wide() * right[index].wide())
-            }
-            Sum::Magnitude(_) => block_sum(left.len(), |index| left[index].wide().abs()),
+            Sum::Product(..) => pair_sum(left, right, |left, right| left.wide() * right.wide()),
+            Sum::Magnitude(_) => block_sum(left, |x| x.wide().abs()),
             Sum::Kept(_, mask) => {
                 kept.resize(left.len(), A::Real::zero());
-                kept.copy_from_slice(left);
-                mask.apply::<A>(start, kept, A::Real::one());
-                let kept = &kept[..left.len()];
-                block_sum(left.len(), |index| kept[index].wide().abs())
+                mask.apply::<A>(start, left, kept, A::Real::one());
+                block_sum(kept, |x| x.wide().abs())
             }
         }
     }

@@ -18,7 +18,7 @@ use super::Block;
 use super::exponential::{exp, ln};
 use crate::merge::arithmetic::Arithmetic;
 use crate::merge::inputs::block_sum;
-use crate::merge::real::Real;
+use crate::merge::real::{Key, Real};
 use crate::merge::select::Keys;
 use crate::merge::survey::Survey;
 use crate::merge::vector::{Loop, vectorised};
@@ -123,9 +123,9 @@ impl<R: Real> Loop for Divergence<'_, R> {
         // First all terms, then their sum: a loop that does both is not vectorised.
         for (p, q) in p.iter_mut().zip(&*q) {
             let (share, other) = (*p / p_sum + floor, *q / q_sum + floor);
-            *p = share * R::of(ln((share / other).wide()));
+            *p = share * logarithm(share / other);
         }
-        block_sum(p.len(), |index| p[index])
+        block_sum(p, |term| term)
     }
 }
 
@@ -134,8 +134,19 @@ impl<R: Real> Loop for Divergence<'_, R> {
 fn exponentials<R: Real>(row: &[R], out: &mut Vec<R>) -> R {
     let largest = largest(row);
     out.resize(row.len(), R::of(0.0));
-    out.iter_mut().zip(row).for_each(|(y, x)| *y = R::of(exp((*x - largest).wide())));
-    block_sum(out.len(), |index| out[index])
+    out.iter_mut().zip(row).for_each(|(y, x)| *y = exponential(*x - largest));
+    block_sum(out, |term| term)
+}
+
+/// As many terms as the number format needs.
+#[inline(always)]
+fn exponential<R: Real>(x: R) -> R {
+    R::of(if R::Key::BITS == 32 { exp::<9>(x.wide()) } else { exp::<13>(x.wide()) })
+}
+
+#[inline(always)]
+fn logarithm<R: Real>(x: R) -> R {
+    R::of(if R::Key::BITS == 32 { ln::<7>(x.wide()) } else { ln::<11>(x.wide()) })
 }
 
 #[inline(always)]

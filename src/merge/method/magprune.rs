@@ -132,7 +132,7 @@ impl<R: Real> Ranker<R> {
     fn rank(&mut self, row: &[R]) {
         let Self { ranks, buckets, starts, ordered } = self;
         let n = row.len();
-        let mean = block_sum(n, |index| row[index].wide().abs()) / n.max(1) as f64;
+        let mean = block_sum(row, |x| x.wide().abs()) / n.max(1) as f64;
         let n_buckets = n.max(1) as u32;
         // Each of these operations keeps the order. The root spreads the many small magnitudes. Infinities and NaN end up
         // in the last bucket.

@@ -54,11 +54,7 @@ impl Loop for Draw<'_> {
     #[inline(always)]
     fn call(self) {
         let Self { stream, below, start, bits } = self;
-        let len = 64 * bits.len();
-        stream.for_batches(start, len, |range, numbers| {
-            let kept = (0..).zip(numbers).map(|(index, number)| u64::from(u64::from(*number) < below) << index);
-            bits[range.start / 64] = kept.fold(0, |word, bit| word | bit);
-        });
+        stream.for_hits(start, 64 * bits.len(), below, |range, word| bits[range.start / 64] = word);
     }
 }
 
@@ -81,52 +77,53 @@ impl<R: Real> Mask<R> {
         Self::Bits(Arc::new(bits))
     }
 
-    /// Zeroes what is not kept of a stretch from element `start`, and multiplies the rest by `factor`.
+    /// What is kept of a stretch from element `start`, multiplied by `factor`, and zero elsewhere.
     #[inline(always)]
-    pub fn apply<A: Arithmetic<Real = R>>(&self, start: usize, block: &mut [R], factor: R) {
+    pub fn apply<A: Arithmetic<Real = R>>(&self, start: usize, from: &[R], to: &mut [R], factor: R) {
         match self {
-            Self::Everything => {}
-            Self::Nothing => block.fill(R::zero()),
+            Self::Everything => to.copy_from_slice(from),
+            Self::Nothing => to.fill(R::zero()),
             Self::Between { low, low_at, high, high_at } => {
                 let (low, high) = (*low, *high);
                 // All elements of a stretch are on the same side of every boundary, so the two comparisons settle it.
-                let mut rest = block;
+                let mut rest = (from, to);
                 let mut first = start;
-                while !rest.is_empty() {
+                while !rest.0.is_empty() {
                     let boundaries = [low_at.start, low_at.end, high_at.start, high_at.end];
                     let next = boundaries.into_iter().filter(|boundary| *boundary > first).min();
-                    let len = next.map_or(rest.len(), |next| rest.len().min(next - first));
-                    let (stretch, after) = rest.split_at_mut(len);
+                    let len = next.map_or(rest.0.len(), |next| rest.0.len().min(next - first));
+                    let ((from, after), (to, to_after)) = (rest.0.split_at(len), rest.1.split_at_mut(len));
                     let (with_low, with_high) = (low_at.contains(&first), high_at.contains(&first));
-                    for value in stretch {
+                    for (value, to) in from.iter().zip(to) {
                         let magnitude = value.abs();
                         let above = (magnitude > low) | (with_low & (magnitude == low));
                         let under = (magnitude < high) | (with_high & (magnitude == high));
                         // Where both are one value, its elements stay where both say so.
-                        *value = if above & under { A::step(*value * factor) } else { R::zero() };
+                        *to = if above & under { A::step(*value * factor) } else { R::zero() };
                     }
-                    (rest, first) = (after, first + len);
+                    (rest, first) = ((after, to_after), first + len);
                 }
             }
             Self::Bits(bits) => {
-                for (word, values) in (start..).step_by(64).zip(block.chunks_mut(64)) {
+                for (position, (from, to)) in (start..).step_by(64).zip(from.chunks(64).zip(to.chunks_mut(64))) {
                     // A stretch starts at a multiple of 64.
-                    let bits = bits[word / 64];
-                    for (index, value) in values.iter_mut().enumerate() {
-                        let kept = bits >> index & 1 == 1;
-                        *value = if kept { A::step(*value * factor) } else { R::zero() };
-                    }
+                    keep::<A>(bits[position / 64], from, to, factor);
                 }
             }
-            Self::Random { stream, below } => {
-                let below = *below;
-                stream.for_batches(start, block.len(), |range, numbers| {
-                    for (value, number) in block[range].iter_mut().zip(numbers) {
-                        let kept = u64::from(*number) < below;
-                        *value = if kept { A::step(*value * factor) } else { R::zero() };
-                    }
-                });
-            }
+            Self::Random { stream, below } => stream.for_hits(start, from.len(), *below, |range, bits| {
+                keep::<A>(bits, &from[range.clone()], &mut to[range], factor);
+            }),
+        }
+    }
+}
+
+/// Up to 64 values: those of set bits times `factor`, zero for the others.
+#[inline(always)]
+fn keep<A: Arithmetic>(bits: u64, from: &[A::Real], to: &mut [A::Real], factor: A::Real) {
+    let halves = [bits as u32, (bits >> 32) as u32];
+    for (half, (from, to)) in halves.into_iter().zip(from.chunks(32).zip(to.chunks_mut(32))) {
+        for (index, (value, to)) in (0u32..).zip(from.iter().zip(to)) {
+            *to = A::step(*value * factor).masked(((half >> index) & 1).wrapping_neg());
         }
     }
 }
@@ -139,13 +136,13 @@ mod tests {
     #[test]
     fn every_mask_keeps_what_it_says() {
         let kept = |mask: Mask<f32>| {
-            let mut block = [1.0, -2.0, 3.0, -4.0, 2.0];
-            mask.apply::<Once<f32>>(0, &mut block, 2.0);
-            block
+            let mut kept = [7.0; 5];
+            mask.apply::<Once<f32>>(0, &[1.0, -2.0, 3.0, -4.0, 2.0], &mut kept, 2.0);
+            kept
         };
         let all = 0..usize::MAX;
         let between = |low, low_at, high, high_at| Mask::Between { low, low_at, high, high_at };
-        assert_eq!(kept(Mask::Everything), [1.0, -2.0, 3.0, -4.0, 2.0]);
+        assert_eq!(kept(Mask::Everything), [1.0, -2.0, 3.0, -4.0, 2.0], "untouched");
         assert_eq!(kept(Mask::Nothing), [0.0; 5]);
         assert_eq!(kept(between(2.0, all.clone(), 3.0, all.clone())), [0.0, -4.0, 6.0, 0.0, 4.0]);
         assert_eq!(kept(between(2.0, 2..9, 3.0, all.clone())), [0.0, 0.0, 6.0, 0.0, 4.0]);

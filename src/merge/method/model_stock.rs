@@ -6,7 +6,7 @@ use super::Block;
 use super::combination::{Gram, model_stock};
 use super::task_vector;
 use crate::merge::arithmetic::Arithmetic;
-use crate::merge::inputs::block_sum;
+use crate::merge::inputs::pair_sum;
 use crate::merge::real::Real;
 use crate::merge::survey::{Survey, Vector};
 use crate::merge::vector::vectorised;
@@ -34,7 +34,7 @@ impl<A: Arithmetic> Kernel<A> {
                 vectorised(|| {
                     vectors.iter().zip(&mut *rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
                     let dot = |left: &Vec<A::Real>, right: &Vec<A::Real>| {
-                        block_sum(left.len(), |index| left[index].wide() * right[index].wide())
+                        pair_sum(left, right, |left, right| left.wide() * right.wide())
                     };
                     let products = |left| rows.iter().map(|right| dot(left, right)).collect();
                     found.push(t(&Gram::from_rows(rows.iter().map(products).collect())));

@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::Block;
 use crate::merge::arithmetic::Arithmetic;
-use crate::merge::inputs::{BLOCK, Inputs, block_sum};
+use crate::merge::inputs::{BLOCK, Inputs, pair_sum};
 use crate::merge::real::Real;
 use crate::merge::survey::{Sum, Survey, Vector};
 use crate::merge::vector::vectorised;
@@ -163,12 +163,8 @@ fn row_products<A: Arithmetic>(vectors: [Vector; 2], inputs: &[usize], tensors: 
             vectorised(|| {
                 vectors.iter().zip(&mut *rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
                 let [first, second] = rows;
-                let second = &second[..first.len()];
-                found.push([
-                    block_sum(first.len(), |index| first[index].wide() * first[index].wide()),
-                    block_sum(first.len(), |index| second[index].wide() * second[index].wide()),
-                    block_sum(first.len(), |index| first[index].wide() * second[index].wide()),
-                ]);
+                let dot = |left: &[A::Real], right: &[A::Real]| pair_sum(left, right, |x, y| x.wide() * y.wide());
+                found.push([dot(first, first), dot(second, second), dot(first, second)]);
             });
         },
     );

@@ -10,7 +10,7 @@ use super::Block;
 use super::mask::Mask;
 use super::task_vector;
 use crate::merge::arithmetic::Arithmetic;
-use crate::merge::inputs::block_sum;
+use crate::merge::inputs::pair_sum;
 use crate::merge::real::Real;
 use crate::merge::select::Keys;
 use crate::merge::survey::{Survey, Vector};
@@ -64,10 +64,10 @@ impl<A: Arithmetic> Kernel<A> {
             |sums, start, blocks, scratch| {
                 vectorised(|| {
                     let [kept, delta] = scratch else { return };
-                    keep::<A>(&mask, inputs, start, blocks, kept);
+                    keep::<A>(&mask, inputs, start, blocks, delta, kept);
                     for (sum, vector) in sums.iter_mut().zip(&vectors) {
                         vector.fill::<A>(blocks, delta);
-                        *sum += block_sum(delta.len(), |index| (delta[index] * kept[index]).wide().powi(2));
+                        *sum += pair_sum(delta, kept, |delta, kept| (delta * kept).wide().powi(2));
                     }
                 });
             },
@@ -93,7 +93,7 @@ impl<A: Arithmetic> Kernel<A> {
             out.copy_from_slice(block.input(0));
             return;
         }
-        keep::<A>(&self.mask, block.inputs, block.start, block.blocks, kept);
+        keep::<A>(&self.mask, block.inputs, block.start, block.blocks, signs, kept);
         out.fill(zero);
         for (vector, delta) in task_vector::vectors(block.inputs).zip(&mut *deltas) {
             vector.fill::<A>(block.blocks, delta);
@@ -129,14 +129,16 @@ fn keep<A: Arithmetic>(
     inputs: &[usize],
     start: usize,
     blocks: &[Vec<A::Real>],
+    scratch: &mut Vec<A::Real>,
     kept: &mut Vec<A::Real>,
 ) {
     let (zero, one) = (A::Real::of(0.0), A::Real::of(1.0));
-    variances::<A>(inputs, blocks, kept);
+    variances::<A>(inputs, blocks, scratch);
+    kept.resize(scratch.len(), zero);
     match mask {
         Mask::Everything => kept.fill(one),
         mask => {
-            mask.apply::<A>(start, kept, one);
+            mask.apply::<A>(start, scratch, kept, one);
             kept.iter_mut().for_each(|value| *value = if *value > zero { one } else { zero });
         }
     }

@@ -2,8 +2,8 @@
 //! was drawn before it, on whichever thread.
 //!
 //! Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel Random Numbers: As Easy as 1, 2, 3, SC 2011). Its key and the
-//! upper half of its counter come from a BLAKE3 digest of seed, model and tensor; the lower half counts elements, four to
-//! a step. Neither the order of sources in the config nor the folder a model lies in changes a mask.
+//! upper half of its counter come from a BLAKE3 digest of seed, model and tensor; the lower half counts elements: four to
+//! a step where each needs a number of its own, 64 to a word of decisions where all have the same probability. Neither the order of sources in the config nor the folder a model lies in changes a mask.
 
 use std::ops::Range;
 
@@ -39,18 +39,21 @@ impl Stream {
     #[inline(always)]
     pub fn batch(&self, first: u64, out: &mut [u32; BATCH]) {
         for (steps, out) in (first / 4..).step_by(LANES).zip(out.as_chunks_mut::<{ 4 * LANES }>().0) {
-            self.steps(steps, out);
+            let counts = std::array::from_fn(|lane| steps + lane as u64);
+            let words = self.steps(counts.map(|step| step as u32), counts.map(|step| (step >> 32) as u32));
+            for lane in 0..LANES {
+                for (word, of_lanes) in words.iter().enumerate() {
+                    out[4 * lane + word] = of_lanes[lane];
+                }
+            }
         }
     }
 
+    /// Ten rounds for counters side by side, given by their lower halves.
     #[inline(always)]
-    fn steps(&self, first: u64, out: &mut [u32; 4 * LANES]) {
+    fn steps(&self, first: [u32; LANES], second: [u32; LANES]) -> [[u32; LANES]; 4] {
         let [third, fourth] = self.salt;
-        let mut counter = [[0; LANES], [0; LANES], [third; LANES], [fourth; LANES]];
-        for (lane, step) in (first..).take(LANES).enumerate() {
-            counter[0][lane] = step as u32;
-            counter[1][lane] = (step >> 32) as u32;
-        }
+        let mut counter = [first, second, [third; LANES], [fourth; LANES]];
         let mut key = self.key;
         for _ in 0..10 {
             let [a, b, c, d] = counter;
@@ -64,9 +67,50 @@ impl Stream {
             }
             key = [key[0].wrapping_add(0x9E37_79B9), key[1].wrapping_add(0xBB67_AE85)];
         }
-        for lane in 0..LANES {
-            for (word, counter) in counter.iter().enumerate() {
-                out[4 * lane + word] = counter[lane];
+        counter
+    }
+
+    /// Decisions for the 64 elements of every word from number `first`, one a bit: each is a hit with probability
+    /// `below / 2^32`.
+    ///
+    /// An element's number is drawn bit by bit, from the highest, for 64 elements at once, and only until all of them are
+    /// known to be below or not: about ten bits instead of 32.
+    #[inline(always)]
+    fn hits(&self, first: u64, below: u64) -> [u64; LANES] {
+        if below > u64::from(u32::MAX) {
+            return [u64::MAX; LANES];
+        }
+        let words: [u64; LANES] = std::array::from_fn(|lane| first + lane as u64);
+        let mut rest = below as u32;
+        // Elements whose bits so far are those of `below`, and those that are known to be below.
+        let (mut open, mut hits) = ([u64::MAX; LANES], [0; LANES]);
+        let mut step = 0;
+        while rest != 0 && open.iter().fold(0, |any, open| any | open) != 0 {
+            // Two bits a step; the number of the step stands above what a word's number can reach.
+            let second = words.map(|word| (word >> 32) as u32 | (step << 16));
+            let [a, b, c, d] = self.steps(words.map(|word| word as u32), second);
+            for [upper, lower] in [[a, b], [c, d]] {
+                let ones = 0u64.wrapping_sub(u64::from(rest >> 31));
+                for lane in 0..LANES {
+                    let bits = u64::from(upper[lane]) << 32 | u64::from(lower[lane]);
+                    hits[lane] |= open[lane] & !bits & ones;
+                    open[lane] &= !(bits ^ ones);
+                }
+                rest <<= 1;
+            }
+            step += 1;
+        }
+        hits
+    }
+
+    /// Calls `visit` with positions in a stretch of `len` elements from `start`, which is a multiple of 64, word after
+    /// word, and the decisions for them, lowest bit first: a hit has probability `below / 2^32`.
+    #[inline(always)]
+    pub fn for_hits(&self, start: usize, len: usize, below: u64, mut visit: impl FnMut(Range<usize>, u64)) {
+        for position in (0..len).step_by(64 * LANES) {
+            let words = self.hits(((start + position) / 64) as u64, below);
+            for (from, bits) in (position..len).step_by(64).zip(words) {
+                visit(from..len.min(from + 64), bits);
             }
         }
     }
@@ -122,13 +166,41 @@ mod tests {
     }
 
     #[test]
-    fn hits_are_as_frequent_as_asked() {
+    fn hits_are_as_frequent_as_asked_and_nested() {
+        const N: usize = 1 << 20;
         let stream = Stream::new(1, "code", "lm_head.weight");
-        let mut hits = 0u32;
-        stream.for_batches(0, 1 << 20, |_, batch| {
-            hits += batch.iter().filter(|number| u64::from(**number) < threshold(0.3)).count() as u32;
-        });
-        let share = f64::from(hits) / f64::from(1 << 20);
-        assert!((share - 0.3).abs() < 0.002, "{share}");
+        let draw = |probability: f64| {
+            let mut words: Vec<u64> = Vec::new();
+            stream.for_hits(0, N, threshold(probability), |_, bits| words.push(bits));
+            words
+        };
+        assert_eq!(draw(0.0), vec![0; N / 64]);
+        assert_eq!(draw(1.0), vec![u64::MAX; N / 64]);
+        let mut smaller = draw(0.0);
+        for probability in [1e-3, 0.3, 0.5, 0.77, 0.999] {
+            let words = draw(probability);
+            let share = words.iter().map(|bits| bits.count_ones()).sum::<u32>() as f64 / N as f64;
+            let sigma = (probability * (1.0 - probability) / N as f64).sqrt();
+            assert!((share - probability).abs() < 4.0 * sigma, "{share} for {probability}");
+            // One number an element, whatever it is compared with.
+            assert!(smaller.iter().zip(&words).all(|(smaller, larger)| smaller & !larger == 0));
+            // No element knows of its neighbours.
+            let pairs = words.iter().map(|bits| (bits & (bits >> 1) & (u64::MAX >> 1)).count_ones()).sum::<u32>();
+            let share = f64::from(pairs) / (N as f64 * 63.0 / 64.0);
+            let square = probability * probability;
+            assert!((share - square).abs() < 8.0 * (square * (1.0 - square) / N as f64).sqrt(), "{share} for {square}");
+            smaller = words;
+        }
+    }
+
+    #[test]
+    fn decisions_do_not_depend_on_where_a_stretch_starts() {
+        let stream = Stream::new(3, "math", "model.norm.weight");
+        let draw = |start, len| {
+            let mut words = Vec::new();
+            stream.for_hits(start, len, threshold(0.3), |_, bits| words.push(bits));
+            words
+        };
+        assert_eq!(draw(0, 2000)[3..], draw(192, 2000 - 192));
     }
 }

@@ -82,7 +82,7 @@ impl TaskVector {
 impl<A: Arithmetic> Kernel<A> {
     /// Buffers that [`Kernel::apply`] works in.
     pub fn n_scratch(&self) -> usize {
-        if self.consensus { self.models.len() + 3 } else { 1 }
+        if self.consensus { self.models.len() + 3 } else { 2 }
     }
 
     /// One block. Input 0 is the base.
@@ -93,16 +93,17 @@ impl<A: Arithmetic> Kernel<A> {
         out.fill(zero);
         for (index, (sparse, weight)) in self.models.iter().enumerate() {
             let weight = *weight;
-            let delta = &mut scratch[if self.consensus { index } else { 0 }];
-            delta.resize(out.len(), zero);
+            let Some((difference, deltas)) = scratch.split_last_mut() else { return };
+            let delta = &mut deltas[if self.consensus { index } else { 0 }];
+            [&mut *difference, &mut *delta].into_iter().for_each(|buffer| buffer.resize(out.len(), zero));
             if matches!(sparse.mask, Mask::Nothing) {
                 delta.fill(zero);
                 continue;
             }
-            for ((delta, x), base) in delta.iter_mut().zip(block.input(index + 1)).zip(base) {
-                *delta = A::step(*x - *base);
+            for ((difference, x), base) in difference.iter_mut().zip(block.input(index + 1)).zip(base) {
+                *difference = A::step(*x - *base);
             }
-            sparse.mask.apply::<A>(block.start, delta, sparse.factor);
+            sparse.mask.apply::<A>(block.start, difference, delta, sparse.factor);
             delta.iter_mut().for_each(|delta| *delta = A::step(*delta * weight));
             out.iter_mut().zip(&*delta).for_each(|(sum, delta)| *sum = *sum + *delta);
         }

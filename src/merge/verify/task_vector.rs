@@ -168,9 +168,9 @@ fn mask(delta: &[f64], sparsity: Sparsity, row_len: usize) -> Vec<u8> {
             ascending_magnitudes(delta)[bottom..bottom + count].iter().for_each(|index| mask[*index] = 1);
         }
         Sparsity::Random { density, stream } => {
-            stream.for_batches(0, n, |range, numbers| {
-                for (kept, number) in mask[range].iter_mut().zip(numbers) {
-                    *kept = u8::from(u64::from(*number) < threshold(density));
+            stream.for_hits(0, n, threshold(density), |range, bits| {
+                for (index, kept) in mask[range].iter_mut().enumerate() {
+                    *kept = u8::from(bits >> index & 1 == 1);
                 }
             });
         }
