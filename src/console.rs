@@ -28,7 +28,9 @@ impl Console {
         let draw = !quiet && io::stderr().is_terminal();
         let target = if draw { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bars = MultiProgress::with_draw_target(target);
-        let sweep = bars.add(ProgressBar::new(0).with_style(style("{pos}/{len} trials {wide_bar} {elapsed_precise}")));
+        let sweep = bars.add(
+            ProgressBar::new(0).with_style(style("{pos}/{len} trials {wide_bar} {elapsed_precise}, {eta} left {msg}")),
+        );
         Self { bars, sweep, stages: Mutex::new(BTreeMap::new()), quiet }
     }
 
@@ -46,7 +48,7 @@ impl Console {
                 self.sweep.inc(1);
             }
             RunEvent::StageStarted { trial, stage, why } => {
-                self.begin_stage(trial, &format!("{} {trial}: {why}", verb(*stage)), true);
+                self.begin_stage(trial, &format!("{} {trial}: {why}", stage.name()), true);
             }
             RunEvent::StageProgress { trial, done, total, doing } => self.move_stage(trial, *done, *total, doing),
             RunEvent::StageFinished { trial, stage, elapsed, what } => {
@@ -55,11 +57,18 @@ impl Console {
             }
             RunEvent::Failed { trial, stage, reason, log } => {
                 self.end_stage(trial);
-                self.say(&format!("error: {trial}: {} failed: {reason}", verb(*stage)));
+                self.say(&format!("error: {trial}: {} failed: {reason}", stage.name()));
                 if let Some(log) = log {
                     self.say(&format!("hint: the whole log is in {}", log.display()));
                 }
                 self.sweep.inc(1);
+            }
+            RunEvent::Shared { trial, task, from } => {
+                self.line("shared", trial, &format!("{task}: the weights are those of {from}"), None);
+            }
+            RunEvent::Disk { used, budget } => {
+                let of = budget.map(|budget| format!(" of {:.1}", budget as f64 / 1e9)).unwrap_or_default();
+                self.sweep.set_message(format!("{:.1}{of} GB of merged models", *used as f64 / 1e9));
             }
             RunEvent::TrialDone { .. } => self.sweep.inc(1),
         }
@@ -122,13 +131,6 @@ impl Console {
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants; one that indicatif refuses falls back to its default look.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn verb(stage: Stage) -> &'static str {
-    match stage {
-        Stage::Merge => "merge",
-        Stage::Evaluate => "evaluate",
-    }
 }
 
 fn past(stage: Stage) -> &'static str {

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -15,6 +15,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
+use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
@@ -52,6 +53,30 @@ pub struct Logs {
     pub stdout: PathBuf,
     /// Standard error.
     pub stderr: PathBuf,
+    /// Who the process is, for [`end_orphans`]: written when it has started.
+    pub identity: PathBuf,
+}
+
+impl Logs {
+    /// In a folder of the process's own.
+    pub fn of(folder: &Path) -> Self {
+        Self {
+            stdout: folder.join("stdout.log"),
+            stderr: folder.join("stderr.log"),
+            identity: folder.join("process.json"),
+        }
+    }
+}
+
+/// Who a process is. Its number alone says little: numbers are used again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Identity {
+    /// Its number, which is also that of its group.
+    pid: i32,
+    /// When it started, in clock ticks of this boot.
+    started: u64,
+    /// This boot of this machine.
+    boot: String,
 }
 
 /// How a program ended.
@@ -285,6 +310,11 @@ pub async fn run(
     let mut command = tokio::process::Command::from(command);
     let mut child = command.kill_on_drop(true).spawn().map_err(invocation.start_error())?;
     let group = Group::led_by(child.id());
+    if let Some(identity) = group.0.and_then(identity_of) {
+        // Two numbers and a text are always JSON.
+        let text = serde_json::to_vec(&identity).unwrap_or_default();
+        fs::write(&logs.identity, text).map_err(|source| ProcessError::Log { path: logs.identity.clone(), source })?;
+    }
 
     let mut stderr = child.stderr.take();
     let mut lines = Lines::default();
@@ -347,6 +377,61 @@ pub async fn run(
         tail: tail.lines.into(),
         duration: start.elapsed(),
     })
+}
+
+/// Fields of `/proc/PID/stat` that say whose a process is: its group, and when it started.
+fn group_and_start(pid: i32) -> Option<(i32, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name in brackets may hold anything.
+    let fields: Vec<&str> = stat[stat.rfind(')')? + 1..].split_whitespace().collect();
+    // A zombie has ended; only its parent has not looked yet.
+    fields.first().filter(|state| **state != "Z")?;
+    Some((fields.get(2)?.parse().ok()?, fields.get(19)?.parse().ok()?))
+}
+
+fn boot() -> Option<String> {
+    Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
+}
+
+fn identity_of(leader: Pid) -> Option<Identity> {
+    let pid = leader.as_raw_nonzero().get();
+    Some(Identity { pid, started: group_and_start(pid)?.1, boot: boot()? })
+}
+
+/// Members of the group that a process led, also after its own end.
+fn members(identity: &Identity) -> Vec<i32> {
+    if boot().as_ref() != Some(&identity.boot) {
+        return Vec::new();
+    }
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid| {
+        group_and_start(*pid).is_some_and(|(group, started)| group == identity.pid && started >= identity.started)
+    })
+    .collect()
+}
+
+/// Ends what is left of a process whose program was killed before it could do so: the whole group, first asked, after
+/// `grace` made to. Says whether there was anything. `identity` is the file that [`run`] wrote.
+pub fn end_orphans(identity: &Path, grace: Duration) -> bool {
+    let read = fs::read(identity).ok().and_then(|bytes| serde_json::from_slice::<Identity>(&bytes).ok());
+    let Some(identity) = read.filter(|identity| identity.pid > 1) else { return false };
+    if members(&identity).is_empty() {
+        return false;
+    }
+    let group = Pid::from_raw(identity.pid);
+    for (signal, patience) in [(Signal::TERM, grace), (Signal::KILL, grace)] {
+        // A group that is gone meanwhile is what is wanted.
+        let _ = group.map(|group| kill_process_group(group, signal));
+        let asked = Instant::now();
+        while asked.elapsed() < patience {
+            if members(&identity).is_empty() {
+                return true;
+            }
+            std::thread::sleep(POLL);
+        }
+    }
+    true
 }
 
 fn create_log(path: &Path) -> Result<File, ProcessError> {

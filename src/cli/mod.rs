@@ -4,6 +4,7 @@
 mod diff;
 mod interrupt;
 mod merge;
+mod merge_pass;
 mod percent;
 mod plan_command;
 mod report;
@@ -41,6 +42,8 @@ enum Command {
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
+    #[command(hide = true)]
+    MergePass(merge_pass::MergePassArgs),
 }
 
 /// Which sweep, and where its results are. Shared by every command that takes a spec.
@@ -90,6 +93,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::MergePass(args) => merge_pass::run(&args),
     };
     match done {
         Ok(exit) => exit.into(),
@@ -164,7 +168,11 @@ impl SweepArgs {
     }
 
     fn store(&self, sweep: &Sweep) -> Result<Store, Failure> {
-        Ok(Store::new(&self.results, &sweep.name)?)
+        let store = Store::new(&self.results, &sweep.name)?;
+        Ok(match &sweep.resources.work_dir {
+            Some(work) => store.with_models_in(work)?,
+            None => store,
+        })
     }
 
     /// The interpreter to use for a sweep.

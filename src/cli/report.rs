@@ -54,7 +54,7 @@ enum Format {
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
-    let table = collect(&plan, &sweep, &store)?;
+    let (table, mut footnotes) = collect(&plan, &sweep, &store)?;
     if args.reference.is_some() && (args.long || args.format != Format::Markdown) {
         return Err(usage(anyhow!("`--reference` prints Markdown: leave out `--format` and `--long`")));
     }
@@ -66,9 +66,8 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
                 None => (render::wide(&table), Vec::new()),
             };
             print(&render::markdown(&cells, output_width()))?;
-            if !remarks.is_empty() {
-                print(&format!("\n{}", remarks.join("\n")))?;
-            }
+            footnotes.splice(0..0, remarks);
+            print_footnotes(&footnotes)?;
         }
         Format::Csv => print(&String::from_utf8(frame::to_csv(&frame()?)?)?)?,
         Format::Json => print(&serde_json::to_string_pretty(&frame::to_json(&frame()?))?)?,
@@ -81,10 +80,32 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// The table of a plan from its journal.
-pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<ResultsTable, Failure> {
+/// Remarks below a table.
+pub(super) fn print_footnotes(footnotes: &[String]) -> std::io::Result<()> {
+    if footnotes.is_empty() { Ok(()) } else { print(&format!("\n{}", footnotes.join("\n"))) }
+}
+
+/// The table of what the journal says now, and what a reader of it must know.
+pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<(ResultsTable, Vec<String>), Failure> {
     let state = SweepState::replay(&journal::read(&store.journal())?);
-    Ok(table::collect(plan, &sweep.evaluate.tasks, |trial| state.of(trial).scores(&sweep.evaluate)))
+    let settings = &sweep.evaluate;
+    let table = table::collect(plan, &settings.tasks, |trial| state.of(trial).scores(settings));
+    let mut footnotes = table.versions();
+    for trial in &plan.trials {
+        let state = state.of(&trial.id);
+        for task in settings.tasks.iter().filter(|task| state.current(settings, task).is_some()) {
+            let (name, task) = (&trial.name, &task.name);
+            if let Some(from) = state.shared.get(task) {
+                footnotes.push(format!("{name}: `{task}` was not evaluated again: the weights are those of {from}"));
+            }
+            if let Some(size) = state.batch_sizes.get(task) {
+                let asked = &settings.batch_size;
+                footnotes
+                    .push(format!("{name}: `{task}` ran with batches of {size} instead of {asked}: out of memory"));
+            }
+        }
+    }
+    Ok((table, footnotes))
 }
 
 /// Writes the table's files. They are derived and lose nothing, so a place that refuses them is only worth a warning.

@@ -13,7 +13,8 @@ use crate::console::Console;
 use crate::exit_code::{self, Exit};
 use crate::process::cancellation;
 use crate::run::select::select;
-use crate::run::{self, Listener, Request, RunError, Summary, why};
+use crate::run::{self, Listener, Request, RunError, Slot, Summary, why};
+use crate::spec::Sweep;
 use crate::table::render;
 
 /// Merge and evaluate every trial of a sweep, and print the table
@@ -22,6 +23,10 @@ use crate::table::render;
 /// inputs, settings and versions are unchanged, and says so. Ctrl-C stops after recording what
 /// is finished; the next run goes on from there. A trial that fails is recorded and the sweep
 /// goes on.
+///
+/// Merges and evaluations overlap: merges are made ahead as far as `resources.disk` allows, and
+/// every GPU (or `resources.cpu_slots` without one) evaluates one model at a time. A model with
+/// the weights of another one, here or in another sweep under RESULTS, is not evaluated again.
 ///
 /// Results are in RESULTS/<sweep>/: journal.jsonl (what happened), table.csv and .parquet (one
 /// row per trial), scores.csv and .parquet (one row per score), trials/ (config, logs and
@@ -45,53 +50,43 @@ pub(super) struct RunArgs {
     /// Say what would be done and why, and do nothing
     #[arg(long)]
     dry_run: bool,
-    /// CPU threads of one evaluation [default: all cores, shared by concurrent ones]
+    /// Begin nothing new after the first failure
+    #[arg(long)]
+    fail_fast: bool,
+    /// CPU threads of one evaluation [default: the spec's, else all cores, shared by concurrent ones]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Print no progress, only failures and the table
     #[arg(long, short)]
     quiet: bool,
-    /// Print a summary as JSON instead of the table
+    /// Print events and last a summary as JSON, one object a line, instead of the table
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
-    let (mut sweep, plan) = args.sweep.load()?;
-    sweep.evaluate.python = args.sweep.python(&sweep);
-    let redo = if args.redo.is_empty() { Vec::new() } else { select(&plan, &args.redo).map_err(usage)? };
-    let selected = select(&plan, &args.only).map_err(usage)?;
-    if let Some(index) = redo.iter().find(|index| !selected.contains(index)) {
-        let name = &plan.trials[*index].name;
-        return Err(usage(anyhow!(
-            "`--redo` names `{name}`, which `--only` leaves out: name it in both, or in neither"
-        )));
+    let (mut request, sweep) = request(&args.sweep, &args.only, &args.redo)?;
+    request.fail_fast = args.fail_fast;
+    if let Some(threads) = args.threads {
+        request.slots.iter_mut().for_each(|slot| slot.threads = Some(threads.into()));
     }
-    let store = args.sweep.store(&sweep)?;
-    let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-    let request = Request {
-        selected,
-        redo,
-        settings: sweep.evaluate.clone(),
-        keep_models: sweep.limits.keep_models,
-        concurrent_evaluations: sweep.limits.concurrent_evaluations,
-        merges_per_pass: sweep.limits.merges_per_pass,
-        store: store.clone(),
-        locator: args.sweep.locator(&sweep)?,
-        n_threads: Some(args.threads.map_or((cores / sweep.limits.concurrent_evaluations).max(1), usize::from)),
-        plan,
-    };
     if args.dry_run {
         return dry_run(&request);
     }
-    let summary = drive(&request, args.quiet)?;
-    let table = report::collect(&request.plan, &sweep, &store)?;
-    report::write_files(&table, &store);
+    let store = &request.store;
+    let summary = drive(&request, args.quiet, args.json)?;
+    let (table, footnotes) = report::collect(&request.plan, &sweep, store)?;
+    report::write_files(&table, store);
     if args.json {
-        print(&serde_json::to_string_pretty(&summary_json(&summary, &store))?)?;
+        print(&summary_json(&summary, store).to_string())?;
     } else {
         print(&render::markdown(&render::wide(&table), output_width()))?;
+        report::print_footnotes(&footnotes)?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
+        for (trial, stage, reason) in &summary.failed {
+            let reason = reason.lines().next().unwrap_or_default();
+            warn(&format!("failed: {trial}: {}: {reason}", stage.name()));
+        }
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
@@ -100,12 +95,84 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// What a run of a sweep is asked to do.
+pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
+    let (mut sweep, plan) = args.load()?;
+    sweep.evaluate.python = args.python(&sweep);
+    let redo = if redo.is_empty() { Vec::new() } else { select(&plan, redo).map_err(usage)? };
+    let selected = select(&plan, only).map_err(usage)?;
+    if let Some(index) = redo.iter().find(|index| !selected.contains(index)) {
+        let name = &plan.trials[*index].name;
+        return Err(usage(anyhow!(
+            "`--redo` names `{name}`, which `--only` leaves out: name it in both, or in neither"
+        )));
+    }
+    let program =
+        std::env::current_exe().context("finding this program, which makes merges in processes of its own")?;
+    let request = Request {
+        selected,
+        redo,
+        settings: sweep.evaluate.clone(),
+        program,
+        keep: sweep.limits.keep.clone(),
+        slots: slots(&sweep),
+        merges_per_pass: sweep.limits.merges_per_pass,
+        merge_threads: sweep.resources.merge_threads,
+        merge_timeout: sweep.limits.merge_timeout,
+        disk: sweep.resources.disk,
+        retries: sweep.limits.retries,
+        fail_fast: false,
+        store: args.store(&sweep)?,
+        locator: args.locator(&sweep)?,
+        plan,
+    };
+    Ok((request, sweep))
+}
+
+/// Where evaluations run: on the GPUs, each set of them `slots_per_gpu` times over, else on the CPU.
+fn slots(sweep: &Sweep) -> Vec<Slot> {
+    let resources = &sweep.resources;
+    let on_cpu = sweep.evaluate.device.as_deref().is_some_and(|device| device.starts_with("cpu"));
+    let gpus = if on_cpu { Vec::new() } else { resources.gpus.clone().unwrap_or_else(visible_gpus) };
+    let sets: Vec<&[String]> = gpus.chunks_exact(resources.gpus_per_evaluation).collect();
+    if sets.is_empty() {
+        let cores = available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = resources.threads.unwrap_or((cores / resources.cpu_slots).max(1));
+        return vec![Slot { gpus: Vec::new(), threads: Some(threads) }; resources.cpu_slots];
+    }
+    // The first slot of every GPU before the second of any.
+    (0..resources.slots_per_gpu)
+        .flat_map(|_| &sets)
+        .map(|gpus| Slot { gpus: gpus.to_vec(), threads: resources.threads })
+        .collect()
+}
+
+/// The GPUs that this process sees: those it was given, else all that the driver lists.
+fn visible_gpus() -> Vec<String> {
+    if let Ok(given) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        return given
+            .split(',')
+            .map(str::trim)
+            .filter(|gpu| !gpu.is_empty() && *gpu != "-1")
+            .map(str::to_owned)
+            .collect();
+    }
+    let listed = std::fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten().count();
+    (0..listed).map(|gpu| gpu.to_string()).collect()
+}
+
 /// Runs the request with its display, listening for signals.
-fn drive(request: &Request, quiet: bool) -> Result<Summary, Failure> {
+fn drive(request: &Request, quiet: bool, json: bool) -> Result<Summary, Failure> {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
-        Arc::new(move |event| console.show(&event))
+        Arc::new(move |event| {
+            if json {
+                // A reader that went away is noticed at the summary.
+                let _ = print(&event.json().to_string());
+            }
+            console.show(&event);
+        })
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (canceller, cancel) = cancellation();
@@ -155,8 +222,14 @@ fn in_words(summary: &Summary) -> String {
         let names: Vec<&str> = summary.failed.iter().map(|(name, ..)| name.as_str()).collect();
         text.push_str(&format!(", {} failed: {}", names.len(), names.join(", ")));
     }
+    if summary.n_left > 0 {
+        text.push_str(&format!(", {} not begun", summary.n_left));
+    }
     if summary.interrupted {
         text.push_str(", interrupted");
+    }
+    if summary.disk_peak > 0 {
+        text.push_str(&format!("; merged models took at most {:.2} GB of disk", summary.disk_peak as f64 / 1e9));
     }
     text
 }
@@ -168,10 +241,13 @@ fn summary_json(summary: &Summary, store: &crate::run::store::Store) -> serde_js
         .map(|(trial, stage, reason)| json!({ "trial": trial, "stage": stage, "reason": reason }))
         .collect();
     json!({
+        "event": "summary",
         "done": summary.n_done,
         "reused": summary.n_reused,
         "failed": failed,
+        "left": summary.n_left,
         "interrupted": summary.interrupted,
+        "disk_peak": summary.disk_peak,
         "results": store.root(),
     })
 }

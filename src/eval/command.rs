@@ -50,6 +50,8 @@ pub struct Paths<'a> {
     pub home: &'a Path,
     /// The harness' cache of built prompts; the default is inside its installed package.
     pub cache: &'a Path,
+    /// Beginning of the name of its file of answers, which knows nothing of the model: it belongs to one call.
+    pub answers: &'a Path,
 }
 
 /// Shares tasks out to as few processes as can be: tasks with the same few-shot number together, code tasks apart, since
@@ -177,6 +179,7 @@ pub fn config_text(settings: &Settings, call: &Call, known: &KnownTasks, paths: 
     if call.runs_code && settings.allow_code_eval {
         lines.put("confirm_run_unsafe_code", &Yaml("true".to_owned()));
     }
+    lines.put("use_cache", &path(paths.answers));
     lines.put("log_samples", &Yaml("true".to_owned()));
     lines.put("output_path", &path(paths.output));
     lines.0
@@ -193,7 +196,7 @@ enum Limits {
 }
 
 /// The limit of a task.
-pub(super) fn limit_of(settings: &Settings, task: &TaskRequest) -> Option<u64> {
+pub fn limit_of(settings: &Settings, task: &TaskRequest) -> Option<u64> {
     task.limit.or(settings.limit)
 }
 

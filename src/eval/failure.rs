@@ -158,6 +158,14 @@ impl Cause {
         })
     }
 
+    /// Whether it may pass by itself: the next attempt may find the server there.
+    pub fn is_transient(&self) -> bool {
+        matches!(
+            self,
+            Self::ServerDown(_) | Self::ServerError(_) | Self::DatasetUnreachable(_) | Self::MetricUnreachable(_)
+        )
+    }
+
     /// Whether a smaller batch may help.
     pub fn is_out_of_memory(&self) -> bool {
         matches!(self, Self::OutOfGpuMemory | Self::OutOfMemory)

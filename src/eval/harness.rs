@@ -28,6 +28,8 @@ pub struct Request<'a> {
     pub home: &'a Path,
     /// The harness' cache of prompts, absolute.
     pub cache: &'a Path,
+    /// Answers that an earlier attempt of this very call left behind, and where this one puts its own.
+    pub answers: &'a Path,
     /// Threads of the numeric libraries, where they are counted.
     pub n_threads: Option<usize>,
 }
@@ -111,7 +113,7 @@ pub async fn evaluate(
     let Request { settings, call, .. } = *request;
     let start = Instant::now();
     let output = request.attempt.join("output");
-    for folder in [request.attempt, &output, request.home, request.cache] {
+    for folder in [request.attempt, &output, request.home, request.cache, request.answers] {
         fs::create_dir_all(folder).map_err(|source| unwritable(folder, source))?;
     }
     let config = request.attempt.join("lm_eval.yaml");
@@ -121,11 +123,12 @@ pub async fn evaluate(
         output: &output.join("results.json"),
         home: request.home,
         cache: request.cache,
+        answers: &request.answers.join("requests"),
     };
     let text = command::config_text(settings, call, request.known, &paths);
     fs::write(&config, text).map_err(|source| unwritable(&config, source))?;
     let invocation = command::invocation(settings, call, &paths, request.n_threads);
-    let logs = Logs { stdout: request.attempt.join("stdout.log"), stderr: request.attempt.join("stderr.log") };
+    let logs = Logs::of(request.attempt);
 
     let mut reader = StderrReader::default();
     on_event(HarnessEvent::Stage(Stage::Starting));

@@ -7,11 +7,13 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use super::hub::{self, Hub, HubError};
 use super::{Location, ModelRef};
 
 /// The folders of a model.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Located {
     /// Folder of the full model.
     pub base: PathBuf,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde_json::{Value as Json, json};
+
 use super::journal::Stage;
 
 /// Something happened.
@@ -67,8 +69,54 @@ pub enum RunEvent {
         log: Option<PathBuf>,
     },
     /// The trial has all its scores.
+    /// The scores of a task were taken over from a trial with the same weights.
+    Shared {
+        /// The trial.
+        trial: String,
+        /// The task.
+        task: String,
+        /// Whose scores they are.
+        from: String,
+    },
+    /// Merged models on disk.
+    Disk {
+        /// Their bytes.
+        used: u64,
+        /// How many they may have.
+        budget: Option<u64>,
+    },
+    /// A trial has all its scores.
     TrialDone {
         /// Name of the trial.
         trial: String,
     },
+}
+
+impl RunEvent {
+    /// For programs that follow a run: an object with the name of the event.
+    pub fn json(&self) -> Json {
+        match self {
+            Self::Preflight => json!({ "event": "preflight" }),
+            Self::Started { n_trials } => json!({ "event": "started", "trials": n_trials }),
+            Self::Note(text) => json!({ "event": "note", "text": text }),
+            Self::Reused { trial, what } => json!({ "event": "reused", "trial": trial, "what": what }),
+            Self::StageStarted { trial, stage, why } => {
+                json!({ "event": "stage-started", "trial": trial, "stage": stage, "why": why })
+            }
+            Self::StageProgress { trial, done, total, doing } => {
+                json!({ "event": "stage-progress", "trial": trial, "done": done, "total": total, "doing": doing })
+            }
+            Self::StageFinished { trial, stage, elapsed, what } => json!({
+                "event": "stage-finished", "trial": trial, "stage": stage, "seconds": elapsed.as_secs_f64(), "what": what
+            }),
+            Self::Failed { trial, stage, reason, log } => {
+                json!({ "event": "failed", "trial": trial, "stage": stage, "reason": reason, "log": log })
+            }
+            Self::Shared { trial, task, from } => {
+                json!({ "event": "shared", "trial": trial, "task": task, "from": from })
+            }
+            Self::Disk { used, budget } => json!({ "event": "disk", "used": used, "budget": budget }),
+            Self::TrialDone { trial } => json!({ "event": "trial-done", "trial": trial }),
+        }
+    }
 }

@@ -17,7 +17,7 @@ use crate::eval;
 use crate::merge;
 
 /// Every input of a stage, by name.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Key(pub BTreeMap<String, String>);
 

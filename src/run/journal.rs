@@ -3,6 +3,7 @@
 //! A record is appended whole, flushed and synced before the program goes on. A last line without its newline is what a
 //! kill leaves behind: it is cut when the journal is opened. State is a fold over the records (`run::state`).
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -30,8 +31,8 @@ struct Header {
 /// One line.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// UNIX seconds.
-    pub time: u64,
+    /// UNIX seconds. Nothing is decided by it: clocks are set back.
+    pub time: f64,
     /// The trial it is about.
     pub trial: TrialId,
     /// What happened.
@@ -60,9 +61,21 @@ pub enum What {
         tasks: Vec<String>,
         /// Its folder, relative to the trial's.
         folder: String,
+        /// What the answers will rest on, by task: results that were complete when the run was killed are taken over.
+        #[serde(default)]
+        keys: BTreeMap<String, Key>,
     },
     /// A harness process ended well and its results were verified.
     Evaluated(Evaluation),
+    /// The scores of a task were taken over: another trial has the same weights under the same settings.
+    Shared {
+        /// The scores.
+        task: TaskEvaluation,
+        /// Versions and formats the harness reported.
+        harness: HarnessFacts,
+        /// Whose they are: the name of a trial, after that of its sweep if it is another one.
+        from: String,
+    },
     /// A merged model was deleted after scoring.
     ModelDeleted,
     /// A stage failed; the sweep went on.
@@ -85,6 +98,9 @@ pub struct Evaluation {
     pub folder: String,
     /// Wall time.
     pub seconds: f64,
+    /// The batch size it took, where that is not the one asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<String>,
 }
 
 /// The scores of one task, with what they rest on.
@@ -106,6 +122,16 @@ pub enum Stage {
     Merge,
     /// Running the harness on it.
     Evaluate,
+}
+
+impl Stage {
+    /// The verb.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Merge => "merge",
+            Self::Evaluate => "evaluate",
+        }
+    }
 }
 
 /// Why a journal cannot be used.
@@ -191,7 +217,8 @@ impl Journal {
     /// # Errors
     /// [`JournalError::Io`] when the disk refuses.
     pub fn append(&mut self, trial: &TrialId, what: What) -> Result<Record, JournalError> {
-        let time = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs());
+        let milliseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+        let time = milliseconds as f64 / 1e3;
         let record = Record { time, trial: trial.clone(), what };
         self.append_line(&record)?;
         Ok(record)

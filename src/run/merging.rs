@@ -1,158 +1,224 @@
 //! The lane in which merges are made, one pass at a time: two at once would only share the cores and the disk. A pass
 //! makes the merge of the trial whose turn it is and, since the models are being read anyway, those of the next trials
 //! that read one of them.
+//!
+//! The lane runs ahead of the evaluations as far as the disk allows: under `resources.disk`, as many models as fit;
+//! without it, until a whole pass waits.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, VecDeque};
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use super::decide;
+use super::board::{Board, Failure, Room, Stop};
 use super::event::RunEvent;
 use super::fingerprint::{Key, StaleReason, digest};
 use super::journal::{Stage, What};
-use super::store;
-use super::trial::{Stop, Work, failed};
-use super::{merge_options, models_of};
-use crate::config::{MergeConfig, write};
-use crate::merge::{self, Merge, MergeError, MergeOptions};
-use crate::plan::{Subject, TrialId};
-
-/// What has been merged so far, and how much at once.
-pub(super) struct Lane {
-    per_pass: usize,
-    /// Trials merged in this run: being asked to do one again counts once.
-    made: HashSet<TrialId>,
-}
+use super::pass::{self, Job, PassError};
+use super::trial::{Work, settle_if_done};
+use super::{Outcome, RunError, decide, merge_options, models_of, store};
+use crate::config::write;
+use crate::merge::{self, Merge};
+use crate::model::ModelRef;
+use crate::plan::Subject;
 
 /// A merge that must be made.
-struct Wanted<'a> {
-    work: Work<'a>,
-    config: MergeConfig,
-    options: MergeOptions,
+pub(super) struct Wanted {
+    index: usize,
     text: String,
-    out: PathBuf,
+    job: Job,
     key: Key,
     reason: StaleReason,
 }
 
-impl Lane {
-    pub fn new(per_pass: usize) -> Self {
-        Self { per_pass, made: HashSet::new() }
-    }
-
-    /// Makes the merge of a trial unless it holds, and says whether anything was done.
-    pub async fn merge(&mut self, work: &Work<'_>) -> Result<bool, Stop> {
-        let Some(first) = self.wanted(*work) else { return Ok(false) };
-        let mut pass = vec![first];
-        pass.extend(self.companions(work));
-        let alone = pass.len() == 1;
-        match make(&pass).await {
-            // What is wrong with one of them, or with the room for all, must not fail the others.
-            Err(Stop::Failed { .. }) if !alone => {
-                self.per_pass = 1;
-                pass.truncate(1);
-                make(&pass).await?;
-            }
-            made => made?,
-        }
-        self.made.extend(pass.iter().map(|wanted| wanted.work.trial.id.clone()));
-        Ok(true)
-    }
-
-    fn wanted<'a>(&self, work: Work<'a>) -> Option<Wanted<'a>> {
-        let Subject::Merge { config, seed, numerics } = &work.trial.subject else { return None };
-        let redo = work.redo && !self.made.contains(&work.trial.id);
-        let inputs = work.facts.inputs_of(work.trial);
-        let decision = decide::merge(&work.trial.subject, &work.now(), &inputs, redo)?;
-        let reason = decision.stale.or_else(|| {
-            let needed = !work.stale_tasks(false).is_empty() && !work.is_model_present();
-            needed.then_some(StaleReason::ModelGone)
-        })?;
-        Some(Wanted {
-            work,
-            config: config.as_ref().clone(),
-            options: merge_options(*seed, *numerics),
-            // The files beside the model are for other programs, which start elsewhere.
-            text: write::yaml(config, &|model| work.request.locator.written(model)),
-            out: work.request.store.model(work.trial),
-            key: decision.key,
-            reason,
-        })
-    }
-
-    /// The next trials whose merges read one of the models that this one reads.
-    fn companions<'a>(&self, work: &Work<'a>) -> Vec<Wanted<'a>> {
-        let models = models_of(work.trial);
-        let plan = &work.request.plan.trials;
-        let behind = work.request.selected.iter().skip_while(|index| plan[**index].id != work.trial.id).skip(1);
-        behind
-            .filter(|index| models_of(&plan[**index]).iter().any(|model| models.contains(model)))
-            .filter_map(|index| {
-                let redo = work.request.redo.contains(index);
-                self.wanted(Work { trial: &plan[*index], redo, ..*work })
-            })
-            .take(self.per_pass.saturating_sub(1))
-            .collect()
-    }
+/// The merge of a trial, unless it holds and its model is there or not needed.
+pub(super) fn wanted(work: &Work<'_>) -> Option<Wanted> {
+    let Subject::Merge { config, seed, numerics } = &work.trial.subject else { return None };
+    let state = work.state();
+    let inputs = work.board.facts.inputs_of(work.trial);
+    let decision = decide::merge(&work.trial.subject, &state, &inputs, work.redo)?;
+    let reason = decision.stale.or_else(|| {
+        let needed = !work.stale_tasks().is_empty() && !work.is_model_present();
+        needed.then_some(StaleReason::ModelGone)
+    })?;
+    let request = work.board.request;
+    // The files beside the model are for other programs, which start elsewhere.
+    let text = write::yaml(config, &|model| request.locator.written(model));
+    let out = request.store.model(work.trial);
+    let job = Job::new(config, text.clone(), out, *seed, *numerics);
+    Some(Wanted { index: work.index, text, job, key: decision.key, reason })
 }
 
-/// Makes merges in one pass and records each.
-async fn make(pass: &[Wanted<'_>]) -> Result<(), Stop> {
-    let Some(Wanted { work: first, reason, .. }) = pass.first() else { return Ok(()) };
-    if first.cancel.is_cancelled() {
-        return Err(Stop::Interrupted);
-    }
-    let begun = Instant::now();
-    for Wanted { work, text, .. } in pass {
-        let store = &work.request.store;
-        store::write_atomically(&store.trial(work.trial).join("config.yml"), text.as_bytes())?;
-        store.clear_partial_models(work.trial)?;
-        work.record(What::MergeStarted)?;
-    }
-    // The progress of the whole pass is shown under the first of its trials.
-    first.say(RunEvent::StageStarted { trial: first.name(), stage: Stage::Merge, why: reason.to_string() });
-    let merges = run(pass, first).await?;
-    for (wanted, merge) in pass.iter().zip(merges) {
-        let Wanted { work, out, key, .. } = wanted;
-        let identity = identity_of(&merge, out);
-        for note in &merge.notes {
-            work.say(RunEvent::Note(format!("{}: {note}", work.trial.name)));
+/// Makes merges in order, and puts each trial whose model is there into the queue.
+///
+/// # Errors
+/// [`RunError`] where the journal or the folder of the sweep cannot be written.
+pub(super) async fn lane(board: &Board<'_>, merges: Vec<Wanted>) -> Result<(), RunError> {
+    let mut left: VecDeque<Wanted> = merges.into();
+    let mut sizes = BTreeMap::new();
+    let mut per_pass = board.request.merges_per_pass.max(1);
+    while let Some(first) = left.front() {
+        if board.is_stopping() {
+            break;
         }
-        let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
-        let what = format!("{} tensors, {:.0} MB{together}", merge.n_tensors, merge.n_bytes as f64 / 1e6);
-        work.record(What::Merged { key: key.clone(), merge, identity })?;
-        work.say(RunEvent::StageFinished { trial: work.name(), stage: Stage::Merge, elapsed: begun.elapsed(), what });
+        let Some(bytes) = size_of(board, first.index, &mut sizes)? else {
+            left.pop_front();
+            continue;
+        };
+        let room = board.until(|| {
+            let ahead = board.request.disk.is_none() && board.n_waiting() > 0;
+            Some(board.room_for(bytes)).filter(|room| !ahead && *room != Room::Later)
+        });
+        match room.await {
+            Some(Room::Never(free)) => {
+                let index = first.index;
+                left.pop_front();
+                board.fail(index, too_large(bytes, free))?;
+                continue;
+            }
+            Some(_) => {}
+            None => break,
+        }
+        let pass = gather(board, &mut left, &mut sizes, bytes, per_pass)?;
+        let alone = pass.len() == 1;
+        match make(board, &pass, &sizes).await {
+            Ok(()) => {}
+            Err(Stop::Failed(failure)) if alone => board.fail(pass[0].index, failure)?,
+            // What is wrong with one of them, or with the room for all, must not fail the others.
+            Err(Stop::Failed(_)) => {
+                per_pass = 1;
+                pass.into_iter().rev().for_each(|wanted| left.push_front(wanted));
+            }
+            Err(Stop::Interrupted) => break,
+            Err(Stop::Fatal(error)) => return Err(error),
+        }
     }
     Ok(())
 }
 
-/// Runs the engine on a thread of its own.
-async fn run(pass: &[Wanted<'_>], first: &Work<'_>) -> Result<Vec<Merge>, Stop> {
-    let owned: Vec<(MergeConfig, String, PathBuf, MergeOptions)> = pass
-        .iter()
-        .map(|wanted| (wanted.config.clone(), wanted.text.clone(), wanted.out.clone(), wanted.options.clone()))
-        .collect();
-    let locator = first.request.locator.clone();
-    let (listener, cancel, name) = (first.listener.clone(), first.cancel.clone(), first.name());
-    let merging = tokio::task::spawn_blocking(move || {
-        let progress = |done: u64, total: u64| {
-            let doing = String::new();
-            listener(RunEvent::StageProgress { trial: name.clone(), done, total, doing });
-            !cancel.is_cancelled()
-        };
-        let locate = |model: &crate::model::ModelRef| locator.locate(model).map_err(Into::into);
-        let jobs: Vec<merge::Job<'_>> = owned
-            .iter()
-            .map(|(config, config_text, out, options)| merge::Job { config, config_text, out, options })
-            .collect();
-        merge::merge(&jobs, &locate, &progress)
-    });
-    match merging.await {
-        Ok(Ok(merges)) => Ok(merges),
-        Ok(Err(MergeError::Cancelled)) => Err(Stop::Interrupted),
-        Ok(Err(error)) => Err(failed(Stage::Merge, &error)),
-        Err(error) => Err(failed(Stage::Merge, &error)),
+/// Takes the first merge and the next ones that read one of its models, as many as fit.
+fn gather(
+    board: &Board<'_>,
+    left: &mut VecDeque<Wanted>,
+    sizes: &mut BTreeMap<usize, u64>,
+    mut bytes: u64,
+    per_pass: usize,
+) -> Result<Vec<Wanted>, RunError> {
+    let Some(first) = left.pop_front() else { return Ok(Vec::new()) };
+    let models = models_of(board.trial(first.index));
+    let mut pass = vec![first];
+    let mut position = 0;
+    while position < left.len() && pass.len() < per_pass {
+        let index = left[position].index;
+        let shares = models_of(board.trial(index)).iter().any(|model| models.contains(model));
+        let size = if shares { size_of(board, index, sizes)? } else { None };
+        match size {
+            Some(size) if board.room_for(bytes + size) == Room::Now => {
+                bytes += size;
+                pass.extend(left.remove(position));
+            }
+            // One that cannot be planned has failed and is settled.
+            None if shares => _ = left.remove(position),
+            _ => position += 1,
+        }
+    }
+    Ok(pass)
+}
+
+/// Bytes of a merge's output; none for one that cannot be made, which has then failed.
+fn size_of(board: &Board<'_>, index: usize, sizes: &mut BTreeMap<usize, u64>) -> Result<Option<u64>, RunError> {
+    if let Some(bytes) = sizes.get(&index) {
+        return Ok(Some(*bytes));
+    }
+    let Subject::Merge { config, seed, numerics } = &board.trial(index).subject else { return Ok(None) };
+    let locate = |model: &ModelRef| board.request.locator.locate(model).map_err(Into::into);
+    let planned = tokio::task::block_in_place(|| merge::plan(config, &locate, "", &merge_options(*seed, *numerics)));
+    match planned {
+        Ok(plan) => {
+            sizes.insert(index, plan.n_bytes());
+            Ok(Some(plan.n_bytes()))
+        }
+        Err(error) => {
+            board.fail(index, Failure { stage: Stage::Merge, reason: error.to_string(), log: None })?;
+            Ok(None)
+        }
+    }
+}
+
+fn too_large(bytes: u64, free: u64) -> Failure {
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let reason = format!(
+        "the merged model takes {:.2} GB, and only {:.2} GB are left for it (raise `resources.disk`, keep fewer models with \
+         `limits.keep`, or set `resources.work_dir` to a larger disk)",
+        gigabytes(bytes),
+        gigabytes(free)
+    );
+    Failure { stage: Stage::Merge, reason, log: None }
+}
+
+/// Makes merges in one pass, records each and puts it into the queue.
+async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) -> Result<(), Stop> {
+    let Some(first) = pass.first() else { return Ok(()) };
+    let begun = Instant::now();
+    let store = &board.request.store;
+    for Wanted { index, text, .. } in pass {
+        let trial = board.trial(*index);
+        store::write_atomically(&store.trial(trial).join("config.yml"), text.as_bytes())?;
+        store.clear_partial_models(trial)?;
+        board.record(&trial.id, What::MergeStarted)?;
+        board.hold(&trial.id, sizes.get(index).copied().unwrap_or_default());
+    }
+    // The progress of the whole pass is shown under the first of its trials.
+    let name = board.trial(first.index).name.clone();
+    board.say(RunEvent::StageStarted { trial: name, stage: Stage::Merge, why: first.reason.to_string() });
+    let merged = run(board, pass).await;
+    if merged.is_err() {
+        for Wanted { index, .. } in pass {
+            store.clear_partial_models(board.trial(*index))?;
+            board.release(&board.trial(*index).id);
+        }
+    }
+    for (wanted, merge) in pass.iter().zip(merged?) {
+        let work = Work::new(board, wanted.index);
+        let (trial, out) = (work.trial, store.model(work.trial));
+        let identity = identity_of(&merge, &out);
+        for note in &merge.notes {
+            board.say(RunEvent::Note(format!("{}: {note}", trial.name)));
+        }
+        let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
+        let what = format!("{} tensors, {:.0} MB{together}", merge.n_tensors, merge.n_bytes as f64 / 1e6);
+        board.record(&trial.id, What::Merged { key: wanted.key.clone(), merge, identity })?;
+        let (trial, stage, elapsed) = (trial.name.clone(), Stage::Merge, begun.elapsed());
+        board.say(RunEvent::StageFinished { trial, stage, elapsed, what });
+        settle_if_done(&work, Outcome::Done)?;
+    }
+    Ok(())
+}
+
+async fn run(board: &Board<'_>, pass: &[Wanted]) -> Result<Vec<Merge>, Stop> {
+    let request = board.request;
+    let mut models = BTreeMap::new();
+    for model in pass.iter().flat_map(|wanted| models_of(board.trial(wanted.index))) {
+        models.insert(model.to_string(), request.locator.locate(&model).map_err(RunError::from)?);
+    }
+    let asked = pass::Request {
+        models,
+        merges: pass.iter().map(|wanted| wanted.job.clone()).collect(),
+        threads: request.merge_threads,
+    };
+    let first = board.trial(pass[0].index);
+    let mut on_progress = |done, total| {
+        let (trial, doing) = (first.name.clone(), String::new());
+        board.say(RunEvent::StageProgress { trial, done, total, doing });
+    };
+    let folder = request.store.merge_files(first);
+    match pass::run(&request.program, &asked, &folder, request.merge_timeout, board.cancel, &mut on_progress).await {
+        Ok(merges) => Ok(merges),
+        Err(PassError::Cancelled) => Err(Stop::Interrupted),
+        Err(error) => {
+            let log = Some(folder.join("stderr.log")).filter(|_| !matches!(error, PassError::Merge(_)));
+            Err(Stop::Failed(Failure { stage: Stage::Merge, reason: error.to_string(), log }))
+        }
     }
 }
 

@@ -3,11 +3,15 @@
 //! `run` always resumes: the journal is replayed, what is fresh is kept, what was in flight is done again. A trial that
 //! fails is recorded and the sweep goes on; an error from [`run`] is what makes the whole sweep meaningless.
 
+mod board;
 pub mod decide;
 pub mod event;
 pub mod fingerprint;
 pub mod journal;
 mod merging;
+pub mod pass;
+mod resume;
+pub mod retention;
 pub mod select;
 pub mod state;
 pub mod store;
@@ -16,24 +20,27 @@ mod trial;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
-
-use crate::config::{Numerics, Tokenizer};
+use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::eval::preflight::{self, Folders};
 use crate::eval::{Settings, command};
 use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
 use crate::model::locate::{LocateError, Locator};
-use crate::plan::{self, Plan, Subject, Trial, TrialId};
+use crate::plan::{self, Plan, Subject, Trial};
 use crate::process::Cancel;
+use crate::spec::Keep;
+use board::Board;
 use decide::HarnessIdentity;
 use event::RunEvent;
-use journal::{Journal, JournalError, Stage, What};
+use journal::{Journal, JournalError, Stage};
+use resume::Elsewhere;
 use state::SweepState;
 use store::{Store, StoreError};
+use trial::Work;
 
 /// Listens to a run.
 pub type Listener = Arc<dyn Fn(RunEvent) + Send + Sync>;
@@ -49,18 +56,72 @@ pub struct Request {
     pub redo: Vec<usize>,
     /// How models are evaluated.
     pub settings: Settings,
-    /// Whether merged models stay once they are scored.
-    pub keep_models: bool,
-    /// Evaluations that run at once.
-    pub concurrent_evaluations: usize,
+    /// This program, which makes merges in processes of its own.
+    pub program: PathBuf,
+    /// Which merged models stay once they are scored.
+    pub keep: Keep,
+    /// Where evaluations run: one at a time in each.
+    pub slots: Vec<Slot>,
     /// Merges that are made in one pass at most. Passes are made one at a time.
     pub merges_per_pass: usize,
+    /// Threads of a merge; one for every core otherwise.
+    pub merge_threads: Option<usize>,
+    /// Longest time a pass of merges may take.
+    pub merge_timeout: Option<Duration>,
+    /// Bytes that merged models may take.
+    pub disk: Option<u64>,
+    /// How often what may pass is tried again.
+    pub retries: u32,
+    /// Whether the first failure keeps what is not begun from beginning.
+    pub fail_fast: bool,
     /// Where everything goes.
     pub store: Store,
     /// Where models are.
     pub locator: Locator,
-    /// Threads for one evaluation on a CPU.
-    pub n_threads: Option<usize>,
+}
+
+/// A place for one evaluation at a time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Slot {
+    /// Its GPUs, by number or UUID; none: the CPU.
+    pub gpus: Vec<String>,
+    /// Threads on the CPU.
+    pub threads: Option<usize>,
+}
+
+impl Slot {
+    /// Settings of the harness that say where it runs. They are no part of a key: where something runs does not decide
+    /// what comes out.
+    fn fit(&self, settings: &mut Settings) {
+        if self.gpus.is_empty() {
+            return;
+        }
+        settings.environment.insert("CUDA_VISIBLE_DEVICES".to_owned(), self.gpus.join(","));
+        let n_gpus = i64::try_from(self.gpus.len()).unwrap_or(1);
+        let spread = match settings.model.as_str() {
+            _ if n_gpus < 2 => None,
+            "vllm" => Some(("tensor_parallel_size", Scalar::Int(n_gpus))),
+            "sglang" => Some(("tp_size", Scalar::Int(n_gpus))),
+            "hf" | "hf-auto" | "huggingface" => Some(("parallelize", Scalar::Bool(true))),
+            _ => None,
+        };
+        if let Some((name, value)) = spread {
+            settings.model_args.entry(name.to_owned()).or_insert(value);
+        }
+    }
+}
+
+/// How the work on a trial ended.
+#[derive(Debug, Clone, PartialEq)]
+enum Outcome {
+    /// Nothing had to be done.
+    Reused,
+    /// It has all its scores.
+    Done,
+    /// A stage failed, for this reason.
+    Failed(Stage, String),
+    /// The user stopped it.
+    Interrupted,
 }
 
 /// How a run ended.
@@ -72,8 +133,12 @@ pub struct Summary {
     pub n_reused: usize,
     /// Trials that failed: name, stage, reason.
     pub failed: Vec<(String, Stage, String)>,
+    /// Trials that were not begun, since the run was stopped or another one failed.
+    pub n_left: usize,
     /// Whether the run was stopped before its end.
     pub interrupted: bool,
+    /// The most bytes that merged models had on disk at any time.
+    pub disk_peak: u64,
 }
 
 /// What makes a whole run meaningless.
@@ -118,6 +183,7 @@ struct Facts {
     /// Content of every model of the selected trials, by reference: named parts.
     models: BTreeMap<ModelRef, BTreeMap<String, String>>,
     known_tasks: command::KnownTasks,
+    elsewhere: Elsewhere,
 }
 
 /// Runs the selected trials of a plan.
@@ -132,6 +198,10 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
     store::write_atomically(&request.store.root().join("plan.json"), &plan)?;
 
+    let n_orphans = tokio::task::block_in_place(|| resume::end_orphans(request, &state));
+    if n_orphans > 0 {
+        listener(RunEvent::Note(format!("ended {n_orphans} processes that outlived an earlier run")));
+    }
     let mut facts = look_around(request)?;
     let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, *index));
     if !idle {
@@ -141,53 +211,71 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
         let preflight = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel))?;
         preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
         facts.known_tasks = preflight.known;
+        facts.elsewhere = Elsewhere::read(&request.store);
     }
     listener(RunEvent::Started { n_trials: request.selected.len() });
 
-    let ledger = Mutex::new(Ledger { journal, state });
-    let merging = tokio::sync::Mutex::new(merging::Lane::new(request.merges_per_pass));
-    let outcomes = request.selected.iter().map(|index| {
-        let work = trial::Work {
-            request,
-            facts: &facts,
-            trial: &request.plan.trials[*index],
-            redo: request.redo.contains(index),
-            ledger: &ledger,
-            merging: &merging,
-            listener,
-            cancel,
-        };
-        async move { (&work.trial.name, work.run().await) }
+    let board = Board::new(request, &facts, listener, cancel, journal, state);
+    resume::adopt(&board)?;
+    let merges = distribute(&board)?;
+    let merging = async {
+        let done = merging::lane(&board, merges).await;
+        board.complete();
+        done
+    };
+    let slots = request.slots.iter().map(|slot| trial::lane(&board, slot));
+    let (merged, evaluated) = tokio::join!(stopping(&board, merging), async {
+        let lanes = slots.map(|lane| stopping(&board, lane));
+        futures_util::future::join_all(lanes).await
     });
-    let mut outcomes = stream::iter(outcomes).buffer_unordered(request.concurrent_evaluations.max(1));
-    let mut summary = Summary::default();
-    while let Some((name, outcome)) = outcomes.next().await {
-        match outcome? {
-            trial::Outcome::Reused => {
+    merged?;
+    evaluated.into_iter().collect::<Result<(), RunError>>()?;
+    trial::release_models(&board, None)?;
+    Ok(summary(&board))
+}
+
+/// Gives every selected trial its place: in the queue where its model is there, settled where nothing is left to do, or
+/// among the merges to be made.
+fn distribute(board: &Board<'_>) -> Result<Vec<merging::Wanted>, RunError> {
+    let mut merges = Vec::new();
+    for index in &board.request.selected {
+        let work = Work::new(board, *index);
+        work.share()?;
+        match merging::wanted(&work) {
+            Some(wanted) => merges.push(wanted),
+            None => trial::settle_if_done(&work, Outcome::Reused)?,
+        }
+    }
+    Ok(merges)
+}
+
+/// A lane whose error ends the others too.
+async fn stopping(board: &Board<'_>, lane: impl Future<Output = Result<(), RunError>>) -> Result<(), RunError> {
+    let done = lane.await;
+    if done.is_err() {
+        board.halt();
+    }
+    done
+}
+
+fn summary(board: &Board<'_>) -> Summary {
+    let mut summary = Summary { disk_peak: board.disk_peak(), ..Summary::default() };
+    for index in &board.request.selected {
+        match board.outcome_of(*index) {
+            Some(Outcome::Reused) => {
                 summary.n_reused += 1;
                 summary.n_done += 1;
             }
-            trial::Outcome::Done => summary.n_done += 1,
-            trial::Outcome::Failed(stage, reason) => summary.failed.push((name.clone(), stage, reason)),
-            trial::Outcome::Interrupted => summary.interrupted = true,
+            Some(Outcome::Done) => summary.n_done += 1,
+            Some(Outcome::Failed(stage, reason)) => {
+                summary.failed.push((board.trial(*index).name.clone(), stage, reason));
+            }
+            Some(Outcome::Interrupted) => summary.interrupted = true,
+            None => summary.n_left += 1,
         }
     }
-    Ok(summary)
-}
-
-/// The journal and the state it stands for: one is never changed without the other.
-#[derive(Debug)]
-struct Ledger {
-    journal: Journal,
-    state: SweepState,
-}
-
-impl Ledger {
-    fn record(&mut self, trial: &TrialId, what: What) -> Result<(), JournalError> {
-        let record = self.journal.append(trial, what)?;
-        self.state.apply(&record);
-        Ok(())
-    }
+    summary.interrupted |= board.cancel.is_cancelled() && summary.n_left > 0;
+    summary
 }
 
 /// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read.
@@ -205,7 +293,7 @@ fn look_around(request: &Request) -> Result<Facts, RunError> {
     let version = preflight::harness_version(python)?.ok_or_else(|| RunError::NoHarness { python: python.clone() })?;
     let task_files = request.settings.include_path.as_deref().map(fingerprint::folder_digest).transpose()?;
     let harness = HarnessIdentity { version, task_files };
-    Ok(Facts { harness, models, known_tasks: command::KnownTasks::new() })
+    Ok(Facts { harness, models, known_tasks: command::KnownTasks::new(), elsewhere: Elsewhere::default() })
 }
 
 /// The models a trial reads.
@@ -293,11 +381,6 @@ impl Facts {
 }
 
 /// Options of every merge of a sweep: its output is evaluated, so it must have a tokenizer.
-fn merge_options(seed: u64, numerics: Numerics) -> MergeOptions {
+pub fn merge_options(seed: u64, numerics: Numerics) -> MergeOptions {
     MergeOptions { seed, numerics, tokenizer: TokenizerFiles::Required, ..MergeOptions::default() }
-}
-
-/// The path of a trial's folder as events and records show it.
-fn relative(store: &Store, trial: &Trial, path: &std::path::Path) -> PathBuf {
-    path.strip_prefix(store.trial(trial)).unwrap_or(path).to_owned()
 }

@@ -24,6 +24,12 @@ pub struct TrialState {
     pub failure: Option<(Stage, String)>,
     /// Seconds spent on accepted work.
     pub seconds: f64,
+    /// Harness processes that began and were neither accepted nor failed: their folders, and what their answers rest on.
+    pub unfinished: BTreeMap<String, BTreeMap<String, Key>>,
+    /// Whose scores were taken over, by task.
+    pub shared: BTreeMap<String, String>,
+    /// Batch sizes that were taken instead of the one asked for, by task.
+    pub batch_sizes: BTreeMap<String, String>,
 }
 
 /// A finished merge, what it was made from and what came out.
@@ -57,6 +63,14 @@ impl SweepState {
     /// The state of one trial.
     pub fn of(&self, trial: &TrialId) -> TrialState {
         self.0.get(trial).cloned().unwrap_or_default()
+    }
+
+    /// An evaluation of a task with that key, of any trial.
+    pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(TrialId, TaskEvaluation, HarnessFacts)> {
+        self.0.iter().find_map(|(id, state)| {
+            let (done, harness) = state.of_task(task).find(|(done, _)| done.key == *key)?;
+            Some((id.clone(), done.clone(), harness.clone()))
+        })
     }
 }
 
@@ -111,15 +125,33 @@ impl TrialState {
                 self.model_present = true;
                 self.settle();
             }
-            What::EvaluationStarted { .. } => self.in_flight = Some(Stage::Evaluate),
-            What::Evaluated(Evaluation { tasks, seconds, harness, .. }) => {
+            What::EvaluationStarted { folder, keys, .. } => {
+                self.in_flight = Some(Stage::Evaluate);
+                self.unfinished.insert(folder.clone(), keys.clone());
+            }
+            What::Shared { task, harness, from } => {
+                self.shared.insert(task.task.clone(), from.clone());
+                self.evaluations.push((task.clone(), harness.clone()));
+                self.settle();
+            }
+            What::Evaluated(Evaluation { tasks, seconds, harness, folder, batch_size }) => {
                 self.seconds += seconds;
+                self.unfinished.remove(folder);
+                for task in tasks {
+                    self.shared.remove(&task.task);
+                    match batch_size {
+                        Some(size) => _ = self.batch_sizes.insert(task.task.clone(), size.clone()),
+                        None => _ = self.batch_sizes.remove(&task.task),
+                    }
+                }
                 self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;
+                // Their logs stay: they say why.
+                self.unfinished.clear();
                 self.failure = Some((*stage, reason.clone()));
             }
         }

@@ -10,6 +10,8 @@ use crate::plan::Trial;
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Where merged models lie, if not in the folders of their trials.
+    work: Option<PathBuf>,
 }
 
 /// Held while a run owns the folder; the lock goes with the process, however it ends.
@@ -51,7 +53,17 @@ impl Store {
     pub fn new(results: &Path, sweep: &str) -> Result<Self, StoreError> {
         // Absolute, because the harness runs in a directory of its own.
         let root = std::path::absolute(results.join(sweep)).map_err(at(results))?;
-        Ok(Self { root })
+        Ok(Self { root, work: None })
+    }
+
+    /// With merged models under `work` (a larger or faster disk), in a folder of the sweep's name.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`] where the working directory is gone.
+    pub fn with_models_in(self, work: &Path) -> Result<Self, StoreError> {
+        let name = self.root.file_name().unwrap_or_default();
+        let work = std::path::absolute(work.join(name)).map_err(at(work))?;
+        Ok(Self { work: Some(work), ..self })
     }
 
     /// `RESULTS/<sweep>/`.
@@ -71,7 +83,25 @@ impl Store {
 
     /// Where the merged model of a trial lies while it is kept. Present only when the journal says so.
     pub fn model(&self, trial: &Trial) -> PathBuf {
-        self.trial(trial).join("model")
+        self.models(trial).join("model")
+    }
+
+    /// The folder that a trial's merged model is in, and beside it the unfinished one.
+    fn models(&self, trial: &Trial) -> PathBuf {
+        self.work.as_ref().map_or_else(|| self.trial(trial), |work| work.join(trial.folder()))
+    }
+
+    /// Free bytes where merged models go; none where the file system does not tell.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let place = self.work.as_ref().unwrap_or(&self.root);
+        let folder = place.ancestors().find(|folder| folder.is_dir())?;
+        let space = rustix::fs::statvfs(folder).ok()?;
+        Some(space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    /// Request, answer and log of a pass of merges, under the first of its trials.
+    pub fn merge_files(&self, trial: &Trial) -> PathBuf {
+        self.trial(trial).join("merge")
     }
 
     /// The prepared working directory of the harness, shared by all trials.
@@ -82,6 +112,22 @@ impl Store {
     /// Where the harness keeps built prompts, shared by all trials: they depend on tasks, not on models.
     pub fn harness_cache(&self) -> PathBuf {
         self.root.join("harness").join("cache")
+    }
+
+    /// Answers of evaluations in flight, by what they rest on: an evaluation that is killed goes on from them.
+    pub fn harness_answers(&self) -> PathBuf {
+        self.root.join("harness").join("answers")
+    }
+
+    /// The journals of the other sweeps with their results in the same place.
+    pub fn other_sweeps(&self) -> Vec<PathBuf> {
+        let entries = self.root.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
+        let mut folders: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| *path != self.root && path.join("journal.jsonl").is_file())
+            .collect();
+        folders.sort();
+        folders
     }
 
     /// Makes the folder and takes its lock.
@@ -110,7 +156,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn clear_partial_models(&self, trial: &Trial) -> Result<(), StoreError> {
-        for entry in fs::read_dir(self.trial(trial)).into_iter().flatten().flatten() {
+        for entry in fs::read_dir(self.models(trial)).into_iter().flatten().flatten() {
             if entry.file_name().to_string_lossy().starts_with(".model.") {
                 let path = entry.path();
                 fs::remove_dir_all(&path).map_err(at(&path))?;

@@ -1,229 +1,338 @@
-//! One trial from start to scores: merge if its merge is stale, evaluate the tasks that are stale, record every step.
+//! The lane in which models are evaluated: a slot takes the next model that is there, asks the harness for what is
+//! missing, and lets the model go.
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::board::{Board, Failure, Stop};
 use super::decide::{self, StaleTask};
 use super::event::RunEvent;
+use super::fingerprint::digest;
 use super::journal::{Evaluation, Stage, TaskEvaluation, What};
-use super::merging::Lane;
+use super::retention::{Scored, superfluous};
 use super::state::TrialState;
-use super::store;
-use super::{Facts, Ledger, Listener, Request, RunError, relative};
-use crate::eval::Score;
-use crate::eval::command::{self, KnownTasks};
-use crate::eval::failure::Cause;
-use crate::eval::harness::{self, HarnessEvent};
+use super::{Outcome, RunError, Slot, store};
+use crate::config::Scalar;
+use crate::eval::command::{self, Call, KnownTasks};
+use crate::eval::failure::{Cause, EvalFailure};
+use crate::eval::harness::{self, Evaluated, HarnessEvent};
+use crate::eval::{Score, Settings, task};
 use crate::plan::{Subject, Trial};
-use crate::process::Cancel;
+use crate::spec::Keep;
+
+/// Time before the first retry; every further one waits four times as long.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
 
 /// A trial being worked on.
 #[derive(Clone, Copy)]
 pub(super) struct Work<'a> {
-    pub request: &'a Request,
-    pub facts: &'a Facts,
+    pub board: &'a Board<'a>,
+    pub index: usize,
     pub trial: &'a Trial,
     pub redo: bool,
-    pub ledger: &'a Mutex<Ledger>,
-    /// Held while merges are made.
-    pub merging: &'a tokio::sync::Mutex<Lane>,
-    pub listener: &'a Listener,
-    pub cancel: &'a Cancel,
 }
 
-/// How the work on a trial ended.
-pub(super) enum Outcome {
-    /// Nothing had to be done.
-    Reused,
-    /// It has all its scores.
-    Done,
-    /// A stage failed, for this reason.
-    Failed(Stage, String),
-    /// The user stopped it.
-    Interrupted,
-}
-
-/// Why a stage ended early.
-pub(super) enum Stop {
-    Failed { stage: Stage, reason: String, log: Option<PathBuf> },
-    Interrupted,
-    Fatal(RunError),
-}
-
-impl From<RunError> for Stop {
-    fn from(error: RunError) -> Self {
-        Self::Fatal(error)
-    }
-}
-
-impl From<store::StoreError> for Stop {
-    fn from(error: store::StoreError) -> Self {
-        Self::Fatal(error.into())
-    }
-}
-
-impl Work<'_> {
-    /// Does what is left to do.
-    ///
-    /// # Errors
-    /// [`RunError`] when the journal or the folder of the sweep cannot be written.
-    pub async fn run(&self) -> Result<Outcome, RunError> {
-        if self.cancel.is_cancelled() {
-            return Ok(Outcome::Interrupted);
-        }
-        match self.stages().await {
-            Ok(outcome) => Ok(outcome),
-            Err(Stop::Interrupted) => Ok(Outcome::Interrupted),
-            Err(Stop::Fatal(error)) => Err(error),
-            Err(Stop::Failed { stage, reason, log }) => {
-                self.record(What::Failed { stage, reason: reason.clone() })?;
-                self.say(RunEvent::Failed { trial: self.name(), stage, reason: reason.clone(), log });
-                Ok(Outcome::Failed(stage, reason))
+/// Evaluates models until there are none left.
+///
+/// # Errors
+/// [`RunError`] where the journal or the folder of the sweep cannot be written.
+pub(super) async fn lane(board: &Board<'_>, slot: &Slot) -> Result<(), RunError> {
+    while let Some(index) = board.take().await {
+        let work = Work::new(board, index);
+        match work.evaluate(slot).await {
+            Ok(()) => {
+                board.mark_redone(index);
+                let work = Work::new(board, index);
+                release_models(board, Some(&work))?;
+                board.say(RunEvent::TrialDone { trial: work.name() });
+                board.settle(index, Outcome::Done);
             }
+            Err(Stop::Failed(failure)) => board.fail(index, failure)?,
+            Err(Stop::Interrupted) => board.settle(index, Outcome::Interrupted),
+            Err(Stop::Fatal(error)) => return Err(error),
         }
     }
+    Ok(())
+}
 
-    async fn stages(&self) -> Result<Outcome, Stop> {
-        let (model, mut worked) = match &self.trial.subject {
-            Subject::Checkpoint(model) => (self.request.locator.locate(model).map_err(RunError::from)?.base, false),
-            Subject::Merge { .. } => {
-                let merged = self.merging.lock().await.merge(self).await?;
-                (self.request.store.model(self.trial), merged)
-            }
-        };
-        let stale = self.stale_tasks(false);
-        if !stale.is_empty() {
-            self.evaluate(&model, &stale).await?;
-            worked = true;
+/// Puts a trial whose merge holds into the queue, or settles it where nothing is to be evaluated.
+pub(super) fn settle_if_done(work: &Work<'_>, outcome: Outcome) -> Result<(), RunError> {
+    work.share()?;
+    let stale = work.stale_tasks();
+    if stale.is_empty() {
+        release_models(work.board, Some(work))?;
+        match outcome {
+            Outcome::Reused => work.board.say(RunEvent::Reused { trial: work.name(), what: work.reused() }),
+            _ => work.board.say(RunEvent::TrialDone { trial: work.name() }),
         }
-        self.delete_model_unless_kept()?;
-        if worked {
-            self.say(RunEvent::TrialDone { trial: self.name() });
-            Ok(Outcome::Done)
-        } else {
-            self.say(RunEvent::Reused { trial: self.name(), what: self.reused() });
-            Ok(Outcome::Reused)
-        }
+        work.board.settle(work.index, outcome);
+    } else {
+        work.board.make_ready(work.index, &stale);
+    }
+    Ok(())
+}
+
+/// Deletes the merged models that need not stay: scored ones that the rule does not keep. The journal says so first: a
+/// half-deleted folder must never count as present.
+pub(super) fn release_models(board: &Board<'_>, just_scored: Option<&Work<'_>>) -> Result<(), RunError> {
+    let keep = &board.request.keep;
+    if matches!(keep, Keep::All) {
+        return Ok(());
+    }
+    let candidates: Vec<Work<'_>> = match (keep, just_scored) {
+        (Keep::Nothing, Some(work)) => vec![*work],
+        _ => board.request.selected.iter().map(|index| Work::new(board, *index)).collect(),
+    };
+    let scored: Vec<(Work<'_>, TrialState)> = candidates
+        .into_iter()
+        .filter(|work| matches!(work.trial.subject, Subject::Merge { .. }) && work.is_model_present())
+        .filter(|work| work.stale_tasks().is_empty())
+        .map(|work| (work, work.state()))
+        .collect();
+    let settings = &board.request.settings;
+    let scores: Vec<Vec<Score>> =
+        scored.iter().map(|(_, state)| state.scores(settings).into_iter().map(|(score, _)| score).collect()).collect();
+    let columns = task::columns(&settings.tasks, &scores.concat());
+    let rows: Vec<Scored> = scored
+        .iter()
+        .zip(&scores)
+        .map(|((work, _), scores)| Scored {
+            index: work.index,
+            scores: columns.iter().map(|column| oriented(column, scores)).collect(),
+        })
+        .collect();
+    let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
+    for index in superfluous(keep, &names, &rows) {
+        let trial = board.trial(index);
+        board.record(&trial.id, What::ModelDeleted)?;
+        let path = board.request.store.model(trial);
+        fs::remove_dir_all(&path).map_err(store::at(&path))?;
+        board.release(&trial.id);
+    }
+    Ok(())
+}
+
+/// A score with larger ones better.
+fn oriented(column: &task::Column, scores: &[Score]) -> Option<f64> {
+    let score = scores.iter().find(|score| column.shows(score))?;
+    let higher = column.estimator.higher_is_better().or(score.higher_is_better).unwrap_or(true);
+    score.value.map(|value| if higher { value } else { -value })
+}
+
+impl<'a> Work<'a> {
+    pub fn new(board: &'a Board<'a>, index: usize) -> Self {
+        // What was asked to be done again is done again once.
+        let redo = board.request.redo.contains(&index) && !board.is_redone(index);
+        Self { board, index, trial: board.trial(index), redo }
     }
 
-    /// Tasks whose evaluation does not hold; none while the merge they would rest on is not made.
-    pub(super) fn stale_tasks(&self, merge_is_stale: bool) -> Vec<StaleTask> {
-        let state = self.now();
+    pub fn state(&self) -> TrialState {
+        self.board.state_of(&self.trial.id)
+    }
+
+    pub fn name(&self) -> String {
+        self.trial.name.clone()
+    }
+
+    /// Tasks whose evaluation does not hold; none while there is no merge that they would rest on.
+    pub fn stale_tasks(&self) -> Vec<StaleTask> {
+        let state = self.state();
         let identity = match &self.trial.subject {
-            Subject::Checkpoint(model) => Some(self.facts.content_of(model)),
-            Subject::Merge { .. } if merge_is_stale => None,
+            Subject::Checkpoint(model) => Some(self.board.facts.content_of(model)),
             Subject::Merge { .. } => state.merged.as_ref().map(|merged| merged.identity.clone()),
         };
         let Some(identity) = identity else { return Vec::new() };
-        decide::tasks(&self.request.settings, &self.facts.harness, &identity, &state, self.redo)
+        let (request, facts) = (self.board.request, self.board.facts);
+        decide::tasks(&request.settings, &facts.harness, &identity, &state, self.redo)
     }
 
-    async fn evaluate(&self, model: &Path, stale: &[StaleTask]) -> Result<(), Stop> {
-        let requests: Vec<_> = stale.iter().map(|task| task.request.clone()).collect();
-        let known = &self.facts.known_tasks;
-        let calls = command::calls(&self.request.settings, &requests, &|task| command::runs_code(known, task));
-        for call in calls {
-            let begun = Instant::now();
-            let folder = self.request.store.new_attempt(self.trial)?;
-            let relative_folder = relative(&self.request.store, self.trial, &folder).display().to_string();
-            let tasks: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
-            let why = stale.iter().find(|task| tasks.contains(&task.request.name)).map(|task| task.reason.to_string());
-            self.record(What::EvaluationStarted { tasks: tasks.clone(), folder: relative_folder.clone() })?;
-            self.say(RunEvent::StageStarted {
-                trial: self.name(),
-                stage: Stage::Evaluate,
-                why: format!("{}; {}", tasks.join(", "), why.unwrap_or_default()),
-            });
-            let job = harness::Request {
-                settings: &self.request.settings,
-                call: &call,
-                known,
-                model,
-                attempt: &folder,
-                home: &self.request.store.harness_home(),
-                cache: &self.request.store.harness_cache(),
-                n_threads: self.request.n_threads,
-            };
-            let (listener, name) = (self.listener.clone(), self.name());
-            let mut on_event = move |event: HarnessEvent| listener(progress(&name, event));
-            let evaluated = match harness::evaluate(&job, &mut on_event, self.cancel).await {
-                Ok(evaluated) => evaluated,
-                Err(failure) if matches!(failure.cause, Cause::Cancelled) => return Err(Stop::Interrupted),
-                Err(failure) => {
-                    let hint = failure.cause.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
-                    let reason = format!("{}{hint}", failure.cause);
-                    return Err(Stop::Failed { stage: Stage::Evaluate, reason, log: failure.log });
-                }
-            };
-            for note in &evaluated.notes {
-                self.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));
-            }
-            let seconds = begun.elapsed().as_secs_f64();
-            let evaluation = Evaluation {
-                tasks: task_evaluations(stale, &tasks, known, &evaluated.scores),
-                harness: evaluated.facts,
-                folder: relative_folder,
-                seconds,
-            };
-            self.record(What::Evaluated(evaluation))?;
-            self.say(RunEvent::StageFinished {
-                trial: self.name(),
-                stage: Stage::Evaluate,
-                elapsed: Duration::from_secs_f64(seconds),
-                what: tasks.join(", "),
-            });
-        }
-        Ok(())
+    pub fn is_model_present(&self) -> bool {
+        self.state().model_present && self.board.request.store.model(self.trial).join("config.json").exists()
     }
 
-    /// Deletes the merged model once it is scored. The journal says so first: a half-deleted folder must never count as
-    /// present.
-    fn delete_model_unless_kept(&self) -> Result<(), RunError> {
-        if self.request.keep_models || !self.is_model_present() || !matches!(self.trial.subject, Subject::Merge { .. })
-        {
+    /// Takes over evaluations of the same weights under the same settings, from a twin in this sweep or from another
+    /// sweep with its results in the same place.
+    pub fn share(&self) -> Result<(), RunError> {
+        if self.redo {
             return Ok(());
         }
-        self.record(What::ModelDeleted)?;
-        let path = self.request.store.model(self.trial);
-        fs::remove_dir_all(&path).map_err(store::at(&path))?;
+        for StaleTask { request, key, .. } in self.stale_tasks() {
+            let of_this_sweep = self.board.evaluation_with(&request.name, &key).map(|(id, task, harness)| {
+                let trials = &self.board.request.plan.trials;
+                let name = trials.iter().find(|trial| trial.id == id).map_or(id.0.clone(), |trial| trial.name.clone());
+                (name, task, harness)
+            });
+            let elsewhere = || self.board.facts.elsewhere.evaluation_with(&request.name, &key);
+            let Some((from, task, harness)) = of_this_sweep.or_else(elsewhere) else { continue };
+            self.board.record(&self.trial.id, What::Shared { task, harness, from: from.clone() })?;
+            self.board.say(RunEvent::Shared { trial: self.name(), task: request.name, from });
+        }
         Ok(())
     }
 
-    pub(super) fn is_model_present(&self) -> bool {
-        self.now().model_present && self.request.store.model(self.trial).join("config.json").exists()
+    /// Evaluates what is missing, one harness process after the other.
+    async fn evaluate(&self, slot: &Slot) -> Result<(), Stop> {
+        self.share()?;
+        let request = self.board.request;
+        let model = match &self.trial.subject {
+            Subject::Checkpoint(model) => request.locator.locate(model).map_err(RunError::from)?.base,
+            Subject::Merge { .. } => request.store.model(self.trial),
+        };
+        let stale = self.stale_tasks();
+        let requests: Vec<_> = stale.iter().map(|task| task.request.clone()).collect();
+        let known = &self.board.facts.known_tasks;
+        let calls = command::calls(&request.settings, &requests, &|task| command::runs_code(known, task));
+        for call in calls {
+            let asked: Vec<&StaleTask> =
+                stale.iter().filter(|task| call.tasks.iter().any(|asked| asked.name == task.request.name)).collect();
+            self.evaluate_call(&call, &asked, &model, slot).await?;
+        }
+        Ok(())
+    }
+
+    /// One call: tried again where the cause may pass, and with smaller batches where the memory is full.
+    async fn evaluate_call(&self, call: &Call, asked: &[&StaleTask], model: &Path, slot: &Slot) -> Result<(), Stop> {
+        let mut settings = self.board.request.settings.clone();
+        slot.fit(&mut settings);
+        let (mut n_retries, mut wait) = (0, FIRST_WAIT);
+        loop {
+            let failure = match self.attempt(&settings, call, asked, model, slot).await {
+                Ok(()) => return Ok(()),
+                Err(Attempt::Stop(stop)) => return Err(stop),
+                Err(Attempt::Failed(failure)) => failure,
+            };
+            let smaller = smaller_batch(&settings.batch_size).filter(|_| failure.cause.is_out_of_memory());
+            if let Some(batch_size) = smaller {
+                let text = format!("{}: {}; again with batches of {batch_size}", self.trial.name, failure.cause);
+                self.board.say(RunEvent::Note(text));
+                settings.batch_size = batch_size;
+            } else if failure.cause.is_transient() && n_retries < self.board.request.retries {
+                n_retries += 1;
+                let text = format!("{}: {}; again in {} s", self.trial.name, failure.cause, wait.as_secs());
+                self.board.say(RunEvent::Note(text));
+                tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.board.cancel.cancelled() => return Err(Stop::Interrupted),
+                }
+                wait *= 4;
+            } else {
+                let hint = failure.cause.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+                let reason = format!("{}{hint}", failure.cause);
+                return Err(Stop::Failed(Failure { stage: Stage::Evaluate, reason, log: failure.log }));
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        settings: &Settings,
+        call: &Call,
+        asked: &[&StaleTask],
+        model: &Path,
+        slot: &Slot,
+    ) -> Result<(), Attempt> {
+        let request = self.board.request;
+        let begun = Instant::now();
+        let folder = request.store.new_attempt(self.trial)?;
+        let relative_folder = self.relative(&folder);
+        let tasks: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
+        let keys = asked.iter().map(|task| (task.request.name.clone(), task.key.clone())).collect();
+        let started = What::EvaluationStarted { tasks: tasks.clone(), folder: relative_folder.clone(), keys };
+        self.board.record(&self.trial.id, started)?;
+        let why = asked.first().map(|task| task.reason.to_string()).unwrap_or_default();
+        self.say_stage(|trial, stage| RunEvent::StageStarted {
+            trial,
+            stage,
+            why: format!("{}; {why}", tasks.join(", ")),
+        });
+        let answers = request.store.harness_answers().join(answers_key(asked));
+        let job = harness::Request {
+            settings,
+            call,
+            known: &self.board.facts.known_tasks,
+            model,
+            attempt: &folder,
+            home: &request.store.harness_home(),
+            cache: &request.store.harness_cache(),
+            answers: &answers,
+            n_threads: slot.threads,
+        };
+        let name = self.name();
+        let mut on_event = |event: HarnessEvent| self.board.say(progress(&name, event));
+        let evaluated = match harness::evaluate(&job, &mut on_event, self.board.cancel).await {
+            Ok(evaluated) => evaluated,
+            Err(failure) if matches!(failure.cause, Cause::Cancelled) => return Err(Attempt::Stop(Stop::Interrupted)),
+            Err(failure) => return Err(Attempt::Failed(failure)),
+        };
+        for note in &evaluated.notes {
+            self.board.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));
+        }
+        let seconds = begun.elapsed().as_secs_f64();
+        let unasked = &request.settings.batch_size;
+        let batch_size = (settings.batch_size != *unasked).then(|| settings.batch_size.to_string());
+        let Evaluated { scores, facts: harness, .. } = evaluated;
+        let tasks_done = task_evaluations(asked, &self.board.facts.known_tasks, &scores);
+        self.accept(asked, Evaluation { tasks: tasks_done, harness, folder: relative_folder, seconds, batch_size })?;
+        let elapsed = Duration::from_secs_f64(seconds);
+        self.say_stage(|trial, stage| RunEvent::StageFinished { trial, stage, elapsed, what: tasks.join(", ") });
+        Ok(())
+    }
+
+    /// Records results that were verified. The answers that were kept for a resume are no longer needed.
+    pub fn accept(&self, asked: &[&StaleTask], evaluation: Evaluation) -> Result<(), RunError> {
+        self.board.record(&self.trial.id, What::Evaluated(evaluation))?;
+        let answers = self.board.request.store.harness_answers().join(answers_key(asked));
+        match fs::remove_dir_all(&answers) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(store::at(&answers)(error).into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The path of a folder of this trial as records show it.
+    fn relative(&self, path: &Path) -> String {
+        let root = self.board.request.store.trial(self.trial);
+        path.strip_prefix(root).unwrap_or(path).display().to_string()
+    }
+
+    fn say_stage(&self, event: impl FnOnce(String, Stage) -> RunEvent) {
+        self.board.say(event(self.name(), Stage::Evaluate));
     }
 
     fn reused(&self) -> String {
-        let n_tasks = self.request.settings.tasks.len();
+        let n_tasks = self.board.request.settings.tasks.len();
         let evaluations = format!("{n_tasks} evaluation{}", if n_tasks == 1 { "" } else { "s" });
         match self.trial.subject {
             Subject::Checkpoint(_) => evaluations,
             Subject::Merge { .. } => format!("merge and {evaluations}"),
         }
     }
+}
 
-    pub(super) fn now(&self) -> TrialState {
-        self.ledger().state.of(&self.trial.id)
+/// Why an attempt gave no scores.
+enum Attempt {
+    Failed(EvalFailure),
+    Stop(Stop),
+}
+
+impl<E: Into<RunError>> From<E> for Attempt {
+    fn from(error: E) -> Self {
+        Self::Stop(error.into().into())
     }
+}
 
-    pub(super) fn name(&self) -> String {
-        self.trial.name.clone()
-    }
+/// Names the answers of one call: they depend on everything that the keys of its tasks hold.
+pub(super) fn answers_key(asked: &[&StaleTask]) -> PathBuf {
+    let keys: Vec<_> = asked.iter().map(|task| (&task.request.name, &task.key)).collect();
+    // Texts under texts are always JSON.
+    PathBuf::from(digest(&serde_json::to_vec(&keys).unwrap_or_default()))
+}
 
-    pub(super) fn record(&self, what: What) -> Result<(), RunError> {
-        self.ledger().record(&self.trial.id, what)?;
-        Ok(())
-    }
-
-    fn ledger(&self) -> MutexGuard<'_, Ledger> {
-        // A panic elsewhere leaves journal and state in step: the journal is written first.
-        self.ledger.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn say(&self, event: RunEvent) {
-        (self.listener)(event);
+/// Half a batch size, where that is a number above 1.
+fn smaller_batch(batch_size: &Scalar) -> Option<Scalar> {
+    match batch_size {
+        Scalar::Int(size) if *size > 1 => Some(Scalar::Int(size / 2)),
+        _ => None,
     }
 }
 
@@ -236,20 +345,10 @@ fn progress(trial: &str, event: HarnessEvent) -> RunEvent {
     RunEvent::StageProgress { trial: trial.to_owned(), done, total, doing: format!("{trial}: {doing}") }
 }
 
-pub(super) fn failed(stage: Stage, error: &dyn std::error::Error) -> Stop {
-    Stop::Failed { stage, reason: error.to_string(), log: None }
-}
-
 /// Deals the scores of one harness process out to its tasks.
-fn task_evaluations(
-    stale: &[StaleTask],
-    tasks: &[String],
-    known: &KnownTasks,
-    scores: &[Score],
-) -> Vec<TaskEvaluation> {
-    stale
+pub(super) fn task_evaluations(asked: &[&StaleTask], known: &KnownTasks, scores: &[Score]) -> Vec<TaskEvaluation> {
+    asked
         .iter()
-        .filter(|task| tasks.contains(&task.request.name))
         .map(|task| TaskEvaluation {
             task: task.request.name.clone(),
             key: task.key.clone(),

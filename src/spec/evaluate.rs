@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Limits;
+use super::resources::{Keep, keep};
 use crate::config::Scalar;
 use crate::document::read::Field;
 use crate::document::{Problems, Value};
@@ -106,9 +107,10 @@ pub fn limits(field: Option<&Field<'_>>, problems: &mut Problems) -> Limits {
     let mut limits = Limits {
         trials: 1000,
         evaluation_timeout: None,
-        concurrent_evaluations: 1,
+        merge_timeout: None,
+        retries: 2,
         merges_per_pass: 4,
-        keep_models: false,
+        keep: Keep::Nothing,
     };
     let Some(mut table) = field.and_then(|field| field.table("limits (a table)", problems)) else { return limits };
     if let Some(trials) = table.optional("trials").and_then(|field| field.whole(1, problems)) {
@@ -117,14 +119,17 @@ pub fn limits(field: Option<&Field<'_>>, problems: &mut Problems) -> Limits {
     if let Some(field) = table.optional("evaluation_timeout") {
         limits.evaluation_timeout = duration(&field, problems);
     }
-    if let Some(at_once) = table.optional("concurrent_evaluations").and_then(|field| field.whole(1, problems)) {
-        limits.concurrent_evaluations = usize::try_from(at_once).unwrap_or(usize::MAX);
+    if let Some(field) = table.optional("merge_timeout") {
+        limits.merge_timeout = duration(&field, problems);
+    }
+    if let Some(retries) = table.optional("retries").and_then(|field| field.whole(0, problems)) {
+        limits.retries = u32::try_from(retries).unwrap_or(u32::MAX);
     }
     if let Some(per_pass) = table.optional("merges_per_pass").and_then(|field| field.whole(1, problems)) {
         limits.merges_per_pass = usize::try_from(per_pass).unwrap_or(usize::MAX);
     }
-    if let Some(field) = table.optional("keep_models") {
-        limits.keep_models = field.switch(problems).unwrap_or_default();
+    if let Some(field) = table.optional("keep") {
+        limits.keep = keep(&field, problems);
     }
     table.finish(problems);
     limits

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::evaluate::{self, limits};
 use super::merge::merge_entry;
+use super::resources::resources;
 use super::{Baseline, ModelNames, Sweep};
 use crate::document::read::{Field, Table, is_private, unknown_key};
 use crate::document::{Node, Problem, Problems, Value, parse};
@@ -63,6 +64,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     };
     let limits = limits(top.optional("limits").as_ref(), problems);
     settings.timeout = limits.evaluation_timeout;
+    let resources = resources(top.optional("resources").as_ref(), &root, problems);
     let is_empty = |key: &str| {
         top.entry(key).is_none_or(|entry| matches!(&entry.value.value, Value::List(items) if items.is_empty()))
     };
@@ -89,6 +91,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         merges,
         evaluate: settings,
         limits,
+        resources,
         document: document.clone(),
         warnings,
         models,

@@ -10,6 +10,7 @@ pub mod evaluate;
 pub mod load;
 pub mod merge;
 pub mod names;
+pub mod resources;
 pub mod target;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ use crate::model::ModelRef;
 
 pub use load::{load, read};
 pub use names::ModelNames;
+pub use resources::{Keep, Resources};
 
 /// One spec file.
 #[derive(Debug, Clone)]
@@ -43,6 +45,8 @@ pub struct Sweep {
     pub evaluate: eval::Settings,
     /// `limits`.
     pub limits: Limits,
+    /// `resources`.
+    pub resources: Resources,
     /// The file, for key paths in messages.
     pub document: Node,
     /// What is odd but no mistake.
@@ -124,12 +128,12 @@ pub struct Limits {
     pub trials: usize,
     /// Longest time one harness process may take (default: none). `evaluate` gets the same.
     pub evaluation_timeout: Option<Duration>,
-    /// Evaluations that run at once (default: 1). On a CPU they share its cores: two of them use cores that one leaves
-    /// idle while it starts. On one GPU they share its memory.
-    pub concurrent_evaluations: usize,
+    /// Longest time one pass of merges may take (default: none).
+    pub merge_timeout: Option<Duration>,
+    /// How often what may pass (a server or hub that does not answer) is tried again (default: 2).
+    pub retries: u32,
     /// Merges that are made in one pass at most, where they read the same models and the disk has room (default: 4).
-    /// As many models then lie on disk at once.
     pub merges_per_pass: usize,
-    /// Whether merged models stay on disk once they are scored (default: false).
-    pub keep_models: bool,
+    /// Which merged models stay on disk once they are scored (default: none).
+    pub keep: Keep,
 }

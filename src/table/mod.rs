@@ -78,6 +78,39 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
 }
 
 impl ResultsTable {
+    /// Columns whose numbers do not all rest on the same thing, a line each: another release of the harness, another
+    /// version of the task, other documents or prompts.
+    pub fn versions(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for column in &self.columns {
+            let scores = || {
+                let of_row = |row: &Row| row.scores.iter().find(|(score, _)| column.shows(score)).cloned();
+                self.rows.iter().filter_map(move |row| Some((row.trial.clone(), of_row(row)?)))
+            };
+            let mut differ = |what: &str, of: &dyn Fn(&Score, &HarnessFacts) -> Option<String>| {
+                let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
+                for (trial, (score, facts)) in scores() {
+                    let Some(kind) = of(&score, &facts) else { continue };
+                    match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                        Some((_, trials)) => trials.push(trial),
+                        None => kinds.push((kind, vec![trial])),
+                    }
+                }
+                if kinds.len() > 1 {
+                    let kinds: Vec<String> =
+                        kinds.into_iter().map(|(kind, trials)| format!("{kind} ({})", trials.join(", "))).collect();
+                    lines.push(format!("`{}` mixes {what}: {}", column.name, kinds.join("; ")));
+                }
+            };
+            differ("releases of the harness", &|_, facts| facts.lm_eval_version.clone());
+            differ("versions of its task", &|score, _| score.task_version.clone());
+            differ("documents or prompts", &|score, _| {
+                score.task_hash.as_ref().map(|hash| hash.chars().take(12).collect())
+            });
+        }
+        lines
+    }
+
     /// Names of all axes, in order of first appearance.
     pub fn axes(&self) -> Vec<&str> {
         let mut names: Vec<&str> = Vec::new();

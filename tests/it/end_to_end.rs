@@ -33,7 +33,7 @@ python = "{python}"
 environment = {{ HF_HUB_OFFLINE = "1", HF_DATASETS_OFFLINE = "1" }}
 
 [limits]
-keep_models = true
+keep = "all"
 
 [[baseline]]
 name = "Base"

@@ -17,6 +17,7 @@ fn paths() -> Paths<'static> {
         output: Path::new("/run/output/results.json"),
         home: Path::new("/run/home"),
         cache: Path::new("/run/cache"),
+        answers: Path::new("/run/answers/requests"),
     }
 }
 
@@ -45,6 +46,7 @@ model_args: {"pretrained": "/models/a, b=\"c\""}
 tasks: ["facts", "sums"]
 batch_size: 4
 seed: [0, 1234, 1234, 1234]
+use_cache: "/run/answers/requests"
 log_samples: true
 output_path: "/run/output/results.json"
 "#;
@@ -88,6 +90,7 @@ apply_chat_template: true
 system_instruction: "Be brief."
 include_path: "/spec/tasks"
 confirm_run_unsafe_code: true
+use_cache: "/run/answers/requests"
 log_samples: true
 output_path: "/run/output/results.json"
 "#;

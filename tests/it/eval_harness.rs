@@ -26,6 +26,7 @@ fn run(settings: &Settings, folder: &Path, cancel: &Cancel) -> (Result<Evaluated
         attempt: &folder.join("attempt-1"),
         home: &folder.join("home"),
         cache: &folder.join("cache"),
+        answers: &folder.join("answers"),
         n_threads: Some(1),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -234,6 +235,7 @@ fn the_real_harness_runs_own_tasks_with_limits_of_their_own() {
         attempt: &folder.path().join("attempt-1"),
         home: &home,
         cache: &cache,
+        answers: &folder.path().join("answers"),
         n_threads: Some(1),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

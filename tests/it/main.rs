@@ -1,6 +1,7 @@
 //! Integration tests, in one binary: linking it once is cheaper than many times.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
+mod chaos;
 mod checkpoints_broken;
 mod config_parse;
 mod config_write;

@@ -49,7 +49,7 @@ fn the_quickstart_has_nine_rows() {
         sweep.evaluate.include_path.as_ref().is_some_and(|path| path.is_absolute() && path.ends_with("sweeps/tasks"))
     );
     assert!(sweep.evaluate.python.ends_with("sweeps/../.venv/bin/python"));
-    assert!(sweep.limits.keep_models);
+    assert_eq!(sweep.limits.keep, mergesweep::spec::Keep::All);
     insta::assert_snapshot!("quickstart", lines(&plan));
 }
 

@@ -13,7 +13,7 @@ fn shell(script: &str) -> Invocation {
 }
 
 fn logs(folder: &Path) -> Logs {
-    Logs { stdout: folder.join("out.log"), stderr: folder.join("err.log") }
+    Logs::of(folder)
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {

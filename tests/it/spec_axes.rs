@@ -256,7 +256,7 @@ allow_code_eval = true
 [limits]
 trials = 5
 evaluation_timeout = "1h30m"
-keep_models = true
+keep = "all"
 [[baseline]]
 name = "M"
 model = "m"

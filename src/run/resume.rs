@@ -1,0 +1,112 @@
+//! What earlier runs left behind: processes that outlived a killed one, results that were complete and not recorded yet,
+//! and evaluations of other sweeps that hold here too.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::board::Board;
+use super::decide::StaleTask;
+use super::event::RunEvent;
+use super::fingerprint::Key;
+use super::journal::{self, Evaluation, Stage, TaskEvaluation};
+use super::state::SweepState;
+use super::store::{self, Store};
+use super::trial::{Work, task_evaluations};
+use super::{Request, RunError};
+use crate::eval::command;
+use crate::eval::results::{self, HarnessFacts};
+use crate::process::{self, Logs};
+
+/// How long an orphan may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ends processes of a killed run, and says how many there were.
+pub(super) fn end_orphans(request: &Request, state: &SweepState) -> usize {
+    let mut n_ended = 0;
+    for trial in &request.plan.trials {
+        let (store, state) = (&request.store, state.of(&trial.id));
+        let merge = (state.in_flight == Some(Stage::Merge)).then(|| store.merge_files(trial));
+        let attempts = state.unfinished.keys().map(|folder| store.trial(trial).join(folder));
+        for folder in attempts.chain(merge) {
+            n_ended += usize::from(process::end_orphans(&Logs::of(&folder).identity, PATIENCE));
+        }
+    }
+    n_ended
+}
+
+/// Takes over the results of harness processes that ended well when nobody was there to record it, and removes what is
+/// left of the others.
+pub(super) fn adopt(board: &Board<'_>) -> Result<(), RunError> {
+    for index in &board.request.selected {
+        let work = Work::new(board, *index);
+        for (folder, keys) in work.state().unfinished {
+            let path = board.request.store.trial(work.trial).join(&folder);
+            if !adopt_attempt(&work, &folder, &path, &keys)? {
+                remove(&path)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn adopt_attempt(
+    work: &Work<'_>,
+    folder: &str,
+    path: &Path,
+    keys: &std::collections::BTreeMap<String, Key>,
+) -> Result<bool, RunError> {
+    let stale = work.stale_tasks();
+    let asked: Vec<&StaleTask> = stale.iter().filter(|task| keys.get(&task.request.name) == Some(&task.key)).collect();
+    // A task that is done again for the asking is not answered by what was there before.
+    if asked.is_empty() || work.redo {
+        return Ok(false);
+    }
+    let board = work.board;
+    let (settings, known) = (&board.request.settings, &board.facts.known_tasks);
+    let requests: Vec<_> = asked.iter().map(|task| task.request.clone()).collect();
+    let limit = |task: &_| command::limit_of(settings, task);
+    let Ok(found) = results::read(&path.join("output"), &requests, &limit, known) else { return Ok(false) };
+    let tasks = task_evaluations(&asked, known, &found.scores);
+    let evaluation =
+        Evaluation { tasks, harness: found.facts, folder: folder.to_owned(), seconds: 0.0, batch_size: None };
+    work.accept(&asked, evaluation)?;
+    let names: Vec<&str> = requests.iter().map(|task| task.name.as_str()).collect();
+    let text =
+        format!("{}: results of {} were complete when the last run ended: taken over", work.name(), names.join(", "));
+    board.say(RunEvent::Note(text));
+    Ok(true)
+}
+
+fn remove(path: &Path) -> Result<(), RunError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(store::at(path)(error).into()),
+        _ => Ok(()),
+    }
+}
+
+/// The evaluations of other sweeps.
+#[derive(Debug, Default)]
+pub(super) struct Elsewhere(Vec<(String, serde_json::Value, SweepState)>);
+
+impl Elsewhere {
+    /// Reads the journals beside that of a sweep. One that cannot be read has nothing to give.
+    pub fn read(store: &Store) -> Self {
+        let sweeps = store.other_sweeps().into_iter().filter_map(|folder| {
+            let state = SweepState::replay(&journal::read(&folder.join("journal.jsonl")).ok()?);
+            let plan = fs::read(folder.join("plan.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            Some((folder.file_name()?.to_string_lossy().into_owned(), plan.unwrap_or_default(), state))
+        });
+        Self(sweeps.collect())
+    }
+
+    /// An evaluation of a task with that key, and whose it is.
+    pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(String, TaskEvaluation, HarnessFacts)> {
+        self.0.iter().find_map(|(sweep, plan, state)| {
+            let (id, done, harness) = state.evaluation_with(task, key)?;
+            let trials = plan["trials"].as_array().into_iter().flatten();
+            let name = trials.filter(|trial| trial["id"] == id.0.as_str()).find_map(|trial| trial["name"].as_str());
+            Some((format!("{sweep}/{}", name.unwrap_or(&id.0)), done, harness))
+        })
+    }
+}
