@@ -3,6 +3,7 @@
 
 mod diff;
 mod interrupt;
+mod materialize;
 mod merge;
 mod merge_pass;
 mod percent;
@@ -42,6 +43,7 @@ enum Command {
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
+    Materialize(materialize::MaterializeArgs),
     #[command(hide = true)]
     MergePass(merge_pass::MergePassArgs),
 }
@@ -93,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Status(args) => status::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
+        Command::Materialize(args) => materialize::run(&args),
         Command::MergePass(args) => merge_pass::run(&args),
     };
     match done {

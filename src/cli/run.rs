@@ -185,6 +185,12 @@ fn drive(request: &Request, quiet: bool, json: bool) -> Result<Summary, Failure>
 }
 
 fn dry_run(request: &Request) -> Result<Exit, Failure> {
+    print(&explained(request)?)?;
+    Ok(Exit::Ok)
+}
+
+/// What would be done for the selected trials, and why.
+pub(super) fn explained(request: &Request) -> Result<String, Failure> {
     let explanations = why(request).map_err(sort)?;
     let mut text = String::new();
     for (index, explanation) in request.selected.iter().zip(&explanations) {
@@ -199,8 +205,7 @@ fn dry_run(request: &Request) -> Result<Exit, Failure> {
             text.push_str("    nothing: all is done\n");
         }
     }
-    print(&text)?;
-    Ok(Exit::Ok)
+    Ok(text)
 }
 
 /// Whose fault an error is: models and the harness are input, the disk is not.

@@ -30,12 +30,21 @@ pub(super) struct StatusArgs {
     /// Show only trials of this name, id or glob (repeatable)
     #[arg(long, value_name = "PATTERN")]
     only: Vec<String>,
+    /// Say what the next run would do for trials of this name, id or glob, and why: every changed input with its old and
+    /// new value (repeatable)
+    #[arg(long, value_name = "TRIAL", conflicts_with_all = ["only", "json"])]
+    why: Vec<String>,
     /// Print as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
+    if !args.why.is_empty() {
+        let (request, _) = super::run::request(&args.sweep, &args.why, &[])?;
+        print(&super::run::explained(&request)?)?;
+        return Ok(Exit::Ok);
+    }
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
     let selected = select(&plan, &args.only).map_err(usage)?;

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::plan::Trial;
 
@@ -32,10 +33,12 @@ pub enum StoreError {
         source: io::Error,
     },
     /// Another run holds it.
-    #[error("{}: another run holds this sweep (wait for it, or stop it; `mergesweep status` only reads)", .path.display())]
+    #[error("{}: {holder} holds this sweep (wait for it, or stop it; `mergesweep status` only reads)", .path.display())]
     Held {
         /// The lock file.
         path: PathBuf,
+        /// Which process on which machine.
+        holder: String,
     },
 }
 
@@ -135,14 +138,30 @@ impl Store {
     /// # Errors
     /// [`StoreError::Held`] when another run has it.
     pub fn lock(&self) -> Result<Lock, StoreError> {
+        /// A killed run's children hold its lock until they have become other programs: an instant.
+        const PATIENCE: Duration = Duration::from_secs(1);
         fs::create_dir_all(&self.root).map_err(at(&self.root))?;
         let path = self.root.join("lock");
-        let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(Lock { _file: file }),
-            Err(fs::TryLockError::WouldBlock) => Err(StoreError::Held { path }),
-            Err(fs::TryLockError::Error(source)) => Err(StoreError::Io { path, source }),
+        let mut file =
+            File::options().create(true).truncate(false).read(true).write(true).open(&path).map_err(at(&path))?;
+        let asked = Instant::now();
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(fs::TryLockError::WouldBlock) if asked.elapsed() < PATIENCE => {
+                    std::thread::sleep(PATIENCE / 50);
+                }
+                Err(fs::TryLockError::WouldBlock) => {
+                    let holder = fs::read_to_string(&path).unwrap_or_default();
+                    return Err(StoreError::Held { path, holder: holder.trim().to_owned() });
+                }
+                Err(fs::TryLockError::Error(source)) => return Err(StoreError::Io { path, source }),
+            }
         }
+        let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let holder = format!("process {} on {}\n", std::process::id(), host.trim());
+        file.set_len(0).and_then(|()| file.write_all(holder.as_bytes())).map_err(at(&path))?;
+        Ok(Lock { _file: file })
     }
 
     /// Whether a run holds the folder now.

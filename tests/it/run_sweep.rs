@@ -180,7 +180,7 @@ fn an_interrupted_run_says_so_leaves_no_process_and_goes_on_later() {
     // While a run holds the sweep, another is refused and `status` reads.
     let second = sweep.run(&["run", "sweep.toml"], "ok");
     assert_eq!(second.status.code(), Some(1));
-    assert!(text(&second.stderr).contains("another run holds this sweep"), "{}", text(&second.stderr));
+    assert!(text(&second.stderr).contains("holds this sweep"), "{}", text(&second.stderr));
     assert!(text(&sweep.run(&["status", "sweep.toml"], "ok").stdout).contains("| evaluating"));
 
     let pid = rustix::process::Pid::from_child(&child);
@@ -257,4 +257,153 @@ fn find(folder: &Path, name: &str) -> impl Fn() -> Option<String> + use<> {
 
 fn is_zombie(pid: i32) -> bool {
     fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+}
+
+#[test]
+fn models_with_equal_weights_share_one_evaluation_here_and_across_sweeps() {
+    let Some(sweep) = Sweep::new() else { return };
+    let twins = SPEC.replace("grid.t = [0.25, 0.5]", "grid.t = [0.0, 0.5]");
+    let linear = "\n[[merge]]\nname = \"Math alone\"\nmethod = \"linear\"\nmodels = { math = { weight = 2.0 } }\n";
+    sweep.write(&format!("{twins}{linear}"));
+    let run = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 3, "{}", sweep.journal());
+    assert_eq!(count(&sweep.journal(), r#""event":"shared""#), 2, "one for each task");
+    let table = text(&run.stdout);
+    let remark = "`facts` was not evaluated again: the weights are those of ";
+    assert!(table.contains(remark), "{table}");
+
+    // Another sweep with the same baseline and results in the same place.
+    sweep.write(&SPEC.replace("\"tiny\"", "\"other\"").replace("[0.25, 0.5]", "[0.75]"));
+    let run = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let journal = fs::read_to_string(sweep.path("results/other/journal.jsonl")).unwrap();
+    assert_eq!(count(&journal, r#""event":"evaluated""#), 1, "the merge's");
+    assert!(text(&run.stdout).contains(&format!("Base: {remark}tiny/Base")), "{}", text(&run.stdout));
+}
+
+#[test]
+fn merged_models_stay_within_the_disk_budget() {
+    let Some(sweep) = Sweep::new() else { return };
+    let grid = SPEC.replace("[0.25, 0.5]", "{ from = 0.05, to = 0.95, step = 0.05 }");
+    sweep.write(&grid);
+    let free = sweep.run(&["run", "sweep.toml", "--json"], "ok");
+    assert_eq!(free.status.code(), Some(0), "{}", text(&free.stderr));
+    let summary = |output: &Output| -> serde_json::Value {
+        serde_json::from_str(text(&output.stdout).lines().last().unwrap()).unwrap()
+    };
+    let merged: serde_json::Value = sweep
+        .journal()
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .find(|line: &serde_json::Value| line["event"] == "merged")
+        .unwrap();
+    let bytes = merged["merge"]["n_bytes"].as_u64().unwrap();
+    assert!(summary(&free)["disk_peak"].as_u64().unwrap() > 2 * bytes, "merges run ahead");
+
+    // A tenth of what all nineteen need.
+    fs::remove_dir_all(sweep.path("results")).unwrap();
+    let budget = bytes * 19 / 10;
+    sweep.write(&format!("{grid}\n[resources]\ndisk = {budget}\nwork_dir = \"work\"\n"));
+    let tight = sweep.run(&["run", "sweep.toml", "--json"], "ok");
+    assert_eq!(tight.status.code(), Some(0), "{}", text(&tight.stderr));
+    let peak = summary(&tight)["disk_peak"].as_u64().unwrap();
+    assert!(peak <= budget, "{peak} of {budget}");
+    assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 20);
+    assert!(sweep.path("work/tiny").is_dir(), "models were made where they were asked to be");
+
+    // Less than one model: each merge fails and says what to do, the baseline is evaluated.
+    fs::remove_dir_all(sweep.path("results")).unwrap();
+    sweep.write(&format!("{SPEC}\n[resources]\ndisk = {}\n", bytes / 2));
+    let too_tight = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(too_tight.status.code(), Some(3), "{}", text(&too_tight.stderr));
+    assert!(text(&too_tight.stderr).contains("raise `resources.disk`"), "{}", text(&too_tight.stderr));
+    assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 1);
+}
+
+#[test]
+fn the_best_models_are_kept_and_any_other_is_made_again_and_checked() {
+    let Some(sweep) = Sweep::new() else { return };
+    let spec = SPEC.replace("\"dummy\"", "\"hf\"").replace("[0.25, 0.5]", "[0.2, 0.4, 0.6, 0.8]");
+    sweep.write(&format!("{spec}\n[limits]\nkeep = \"best:1:facts_acc\"\n"));
+    let run = |args: &[&str]| {
+        let path = std::env::join_paths([fixture("fake_lm_eval"), fixture("fake_packages")]).unwrap();
+        let log = sweep.path("evaluated.log");
+        sweep.command(args, "ok").env("PYTHONPATH", path).env("FAKE_LM_EVAL_LOG", log).output().unwrap()
+    };
+    let table = run(&["run", "sweep.toml", "--quiet"]);
+    assert_eq!(table.status.code(), Some(0), "{}", text(&table.stderr));
+    let rows: serde_json::Value =
+        serde_json::from_str(&text(&run(&["report", "sweep.toml", "--format", "json"]).stdout)).unwrap();
+    let merges = rows.as_array().unwrap().iter().filter(|row| row["kind"] == "merge");
+    let best =
+        merges.max_by(|a, b| a["facts_acc"].as_f64().unwrap().total_cmp(&b["facts_acc"].as_f64().unwrap())).unwrap();
+    let status: serde_json::Value =
+        serde_json::from_str(&text(&run(&["status", "sweep.toml", "--json"]).stdout)).unwrap();
+    let trials = || status["trials"].as_array().unwrap().iter();
+    let kept: Vec<&serde_json::Value> = trials().filter(|trial| trial["model"].is_string()).collect();
+    assert_eq!(kept.len(), 1, "{status:#}");
+    assert_eq!(kept[0]["trial"], best["trial"]);
+    assert!(Path::new(kept[0]["model"].as_str().unwrap()).join("model.safetensors").is_file());
+
+    let gone = trials().find(|trial| trial["model"].is_null() && trial["trial"] != "Base").unwrap();
+    let name = gone["trial"].as_str().unwrap();
+    let made = run(&["materialize", "sweep.toml", name, "again"]);
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    assert!(text(&made.stderr).contains("the same that were evaluated"), "{}", text(&made.stderr));
+    assert!(sweep.path("again/model.safetensors").is_file());
+    let why = run(&["status", "sweep.toml", "--why", name]);
+    assert!(text(&why.stdout).contains("nothing: all is done"), "{}", text(&why.stdout));
+}
+
+#[test]
+fn a_full_gpu_halves_the_batches_and_the_table_says_so() {
+    let Some(sweep) = Sweep::new() else { return };
+    let run = sweep.run(&["run", "sweep.toml"], "memory:1");
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("out of GPU memory; again with batches of 2"), "{}", text(&run.stderr));
+    let remark = "Base: `facts` ran with batches of 1 instead of 4: out of memory";
+    assert!(text(&run.stdout).contains(remark), "{}", text(&run.stdout));
+    // What was asked for is what the key holds: it is not done again.
+    let second = sweep.run(&["run", "sweep.toml"], "killed");
+    assert_eq!(second.status.code(), Some(0), "{}", text(&second.stderr));
+    let hopeless = sweep.run(&["run", "sweep.toml", "--redo", "Base"], "memory:0");
+    assert_eq!(hopeless.status.code(), Some(3), "{}", text(&hopeless.stderr));
+}
+
+#[test]
+fn fail_fast_begins_nothing_after_the_first_failure() {
+    let Some(sweep) = Sweep::new() else { return };
+    let run = sweep.run(&["run", "sweep.toml", "--fail-fast"], "killed");
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("1 failed: Base, 2 not begun"), "{}", text(&run.stderr));
+}
+
+#[test]
+fn processes_that_outlive_a_killed_run_are_ended_by_the_next() {
+    let Some(sweep) = Sweep::new() else { return };
+    let mut killed = sweep.command(&["run", "sweep.toml", "--quiet"], "hang").stderr(Stdio::null()).spawn().unwrap();
+    let log = || {
+        let trials = fs::read_dir(sweep.path("results/tiny/trials")).into_iter().flatten().flatten();
+        let logs =
+            trials.map(|trial| fs::read_to_string(trial.path().join("evaluations/1/stderr.log")).unwrap_or_default());
+        logs.collect::<String>()
+    };
+    let mut child = None;
+    for _ in 0..600 {
+        child = log().lines().find_map(|line| line.strip_prefix("child ")?.parse::<u32>().ok());
+        if child.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let child = child.expect("the harness has started");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let lives = || fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    assert!(lives(), "killing the run alone leaves the harness");
+    let run = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("outlived an earlier run"), "{}", text(&run.stderr));
+    assert!(!lives(), "and its children are gone");
 }
