@@ -202,6 +202,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     if n_orphans > 0 {
         listener(RunEvent::Note(format!("ended {n_orphans} processes that outlived an earlier run")));
     }
+    resume::remove_stray_models(request, &state)?;
     let mut facts = look_around(request)?;
     let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, *index));
     if !idle {

@@ -35,6 +35,18 @@ pub(super) fn end_orphans(request: &Request, state: &SweepState) -> usize {
     n_ended
 }
 
+/// Removes models that the journal does not know to be there: unfinished ones, one that was being deleted, and one that
+/// was complete but not recorded, of which nobody knows what it was made from.
+pub(super) fn remove_stray_models(request: &Request, state: &SweepState) -> Result<(), RunError> {
+    for trial in &request.plan.trials {
+        request.store.clear_partial_models(trial)?;
+        if !state.of(&trial.id).model_present {
+            remove(&request.store.model(trial))?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes over the results of harness processes that ended well when nobody was there to record it, and removes what is
 /// left of the others.
 pub(super) fn adopt(board: &Board<'_>) -> Result<(), RunError> {

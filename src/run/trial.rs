@@ -279,14 +279,15 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Records results that were verified. The answers that were kept for a resume are no longer needed.
+    /// Records results that were verified. The answers that were kept for a resume are no longer needed, and go first:
+    /// a run that is killed in between finds the results complete.
     pub fn accept(&self, asked: &[&StaleTask], evaluation: Evaluation) -> Result<(), RunError> {
-        self.board.record(&self.trial.id, What::Evaluated(evaluation))?;
         let answers = self.board.request.store.harness_answers().join(answers_key(asked));
         match fs::remove_dir_all(&answers) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(store::at(&answers)(error).into()),
-            _ => Ok(()),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(store::at(&answers)(error).into()),
+            _ => {}
         }
+        Ok(self.board.record(&self.trial.id, What::Evaluated(evaluation))?)
     }
 
     /// The path of a folder of this trial as records show it.

@@ -100,11 +100,18 @@ impl<A: Arithmetic> Kernel<A> {
                 delta.fill(zero);
                 continue;
             }
-            for ((difference, x), base) in difference.iter_mut().zip(block.input(index + 1)).zip(base) {
-                *difference = A::step(*x - *base);
+            let x = block.input(index + 1);
+            if matches!(sparse.mask, Mask::Everything) {
+                for ((delta, x), base) in delta.iter_mut().zip(x).zip(base) {
+                    *delta = A::step(A::step(*x - *base) * weight);
+                }
+            } else {
+                for ((difference, x), base) in difference.iter_mut().zip(x).zip(base) {
+                    *difference = A::step(*x - *base);
+                }
+                sparse.mask.apply::<A>(block.start, difference, delta, sparse.factor);
+                delta.iter_mut().for_each(|delta| *delta = A::step(*delta * weight));
             }
-            sparse.mask.apply::<A>(block.start, difference, delta, sparse.factor);
-            delta.iter_mut().for_each(|delta| *delta = A::step(*delta * weight));
             out.iter_mut().zip(&*delta).for_each(|(sum, delta)| *sum = *sum + *delta);
         }
         if self.consensus {
