@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
-use super::{ChatTemplate, Score, Settings, TaskRequest};
+use super::sandbox::{self, Visible};
+use super::{ChatTemplate, CodeEval, Score, Settings, TaskRequest};
 use crate::config::Scalar;
 use crate::process::Invocation;
 
@@ -107,12 +108,21 @@ pub fn is_server(backend: &str) -> bool {
 }
 
 /// The program to start.
-pub fn invocation(settings: &Settings, call: &Call, paths: &Paths<'_>, n_threads: Option<usize>) -> Invocation {
+pub fn invocation(
+    settings: &Settings,
+    call: &Call,
+    paths: &Paths<'_>,
+    visible: &Visible,
+    n_threads: Option<usize>,
+) -> Invocation {
     let args = ["-m", "lm_eval", "run", "--config"].map(str::to_owned).into_iter();
     let args = args.chain([paths.config.to_string_lossy().into_owned()]);
     let mut invocation = Invocation::new(&settings.python, args);
     invocation.folder = Some(paths.home.to_owned());
     (invocation.environment, invocation.without) = environment(settings, call.runs_code, paths.cache, n_threads);
+    if call.runs_code && settings.allow_code_eval == CodeEval::Sandboxed {
+        return sandbox::shut_in(invocation, settings, paths, visible);
+    }
     invocation
 }
 
@@ -123,7 +133,7 @@ pub fn environment(
     cache: &Path,
     n_threads: Option<usize>,
 ) -> (Vec<(String, String)>, Vec<String>) {
-    let allow_code = runs_code && settings.allow_code_eval;
+    let allow_code = runs_code && settings.allow_code_eval != CodeEval::Off;
     let mut set: Vec<(String, String)> = vec![
         ("LMEVAL_LOG_LEVEL".into(), "INFO".into()),
         ("LM_HARNESS_CACHE_PATH".into(), cache.to_string_lossy().into_owned()),
@@ -135,6 +145,9 @@ pub fn environment(
         set.push(("HF_ALLOW_CODE_EVAL".into(), "1".into()));
     }
     set.extend(n_threads.map(|n_threads| ("OMP_NUM_THREADS".to_owned(), n_threads.to_string())));
+    if settings.allow_code_eval == CodeEval::Sandboxed {
+        set.extend(sandbox::cache_variables(settings, cache));
+    }
     set.extend(settings.environment.iter().map(|(name, value)| (name.clone(), value.clone())));
     // A switch left on in the user's shell is no opt-in of this sweep.
     let without = if allow_code { Vec::new() } else { vec!["HF_ALLOW_CODE_EVAL".to_owned()] };
@@ -176,7 +189,7 @@ pub fn config_text(settings: &Settings, call: &Call, known: &KnownTasks, paths: 
     }
     lines.put_some("system_instruction", settings.system_instruction.as_deref().map(text));
     lines.put_some("include_path", settings.include_path.as_deref().map(path));
-    if call.runs_code && settings.allow_code_eval {
+    if call.runs_code && settings.allow_code_eval != CodeEval::Off {
         lines.put("confirm_run_unsafe_code", &Yaml("true".to_owned()));
     }
     lines.put("use_cache", &path(paths.answers));

@@ -173,8 +173,8 @@ impl Cause {
 }
 
 /// What `allow_code_eval` means.
-pub(super) const CODE_HINT: &str = "`allow_code_eval = true` in `evaluate` lets programs that a model wrote run on this machine with your rights, \
-     without a sandbox: set it only where that is acceptable, for example in a container";
+pub(super) const CODE_HINT: &str = "`allow_code_eval = \"sandboxed\"` in `evaluate` runs programs that a model wrote under bubblewrap, without network and \
+     with nothing to write to; `true` runs them with your rights: set that only where it is acceptable, for example in a container";
 
 pub(super) const TINY_PARAMETERS_HINT: &str = "download `tinyBenchmarks.pkl` from github.com/felipemaiapolo/tinyBenchmarks into the harness folder of the results";
 

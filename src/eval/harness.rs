@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::command::{self, Call, KnownTasks, Paths, limit_of};
 use super::failure::{Cause, EvalFailure, cause_of};
 use super::results::{self, HarnessFacts};
+use super::sandbox::Visible;
 use super::{Score, Settings};
 use crate::process::{self, Cancel, Logs};
 
@@ -30,6 +31,8 @@ pub struct Request<'a> {
     pub cache: &'a Path,
     /// Answers that an earlier attempt of this very call left behind, and where this one puts its own.
     pub answers: &'a Path,
+    /// What code that a model wrote may see.
+    pub visible: &'a Visible,
     /// Threads of the numeric libraries, where they are counted.
     pub n_threads: Option<usize>,
 }
@@ -127,7 +130,7 @@ pub async fn evaluate(
     };
     let text = command::config_text(settings, call, request.known, &paths);
     fs::write(&config, text).map_err(|source| unwritable(&config, source))?;
-    let invocation = command::invocation(settings, call, &paths, request.n_threads);
+    let invocation = command::invocation(settings, call, &paths, request.visible, request.n_threads);
     let logs = Logs::of(request.attempt);
 
     let mut reader = StderrReader::default();

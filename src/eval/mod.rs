@@ -8,6 +8,7 @@ pub mod failure;
 pub mod harness;
 pub mod preflight;
 pub mod results;
+pub mod sandbox;
 pub mod task;
 pub mod task_files;
 
@@ -51,9 +52,21 @@ pub struct Settings {
     /// Environment of the harness, on top of the caller's.
     pub environment: BTreeMap<String, String>,
     /// Opt-in to running code that a model wrote.
-    pub allow_code_eval: bool,
+    pub allow_code_eval: CodeEval,
     /// Longest time one harness process may take.
     pub timeout: Option<Duration>,
+}
+
+/// Whether code that a model wrote may run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CodeEval {
+    /// No.
+    #[default]
+    Off,
+    /// Under bubblewrap: see [`sandbox`].
+    Sandboxed,
+    /// With the user's rights.
+    Bare,
 }
 
 /// Chat template switch (harness: `apply_chat_template`).

@@ -13,7 +13,7 @@ use super::command::{self, KnownTask, KnownTasks, limit_of};
 use super::failure::{CODE_HINT, Cause, TINY_PARAMETERS_HINT, cause_of, install_hint};
 use super::task::{is_stock_code_task, is_tiny};
 use super::task_files::{self, TaskFile};
-use super::{Settings, TaskRequest};
+use super::{CodeEval, Settings, TaskRequest, sandbox};
 use crate::config::Scalar;
 use crate::process::{self, Cancel, Exit, Invocation, ProcessError};
 
@@ -144,6 +144,14 @@ pub enum Problem {
         /// The task.
         task: String,
     },
+    /// No sandbox for a code task.
+    #[error("task `{task}` runs programs that the model wrote, and they cannot be shut in: {why}")]
+    NoSandbox {
+        /// The task.
+        task: String,
+        /// What the sandbox says.
+        why: String,
+    },
     /// A limit on a task that needs all of its documents.
     #[error("task `{task}` has a limit of {limit} documents, and its estimate needs all 100")]
     TinyLimited {
@@ -187,6 +195,11 @@ impl Problem {
                 "`python -m lm_eval ls tasks` lists the stock ones; own ones need `include_path`".to_owned()
             }
             Self::Task { cause, .. } => return cause.hint(),
+            Self::NoSandbox { .. } => {
+                "install bubblewrap (`apt-get install bubblewrap`) on a machine that allows user namespaces; nothing runs bare \
+                 unless `allow_code_eval = true` says so"
+                    .to_owned()
+            }
             Self::CodeNotAllowed { .. } => CODE_HINT.to_owned(),
             Self::TinyLimited { .. } => "leave the limit out for tiny tasks, or take another task".to_owned(),
             Self::TinyParameters { .. } => TINY_PARAMETERS_HINT.to_owned(),
@@ -268,14 +281,31 @@ fn told_by_settings(settings: &Settings, own: &BTreeMap<String, TaskFile>) -> Ve
         problems.push(Problem::NoTaskName { task: name.clone() });
     }
     for task in &settings.tasks {
-        if runs_code(own, &task.name) && !settings.allow_code_eval {
+        if runs_code(own, &task.name) && settings.allow_code_eval == CodeEval::Off {
             problems.push(Problem::CodeNotAllowed { task: task.name.clone() });
+        }
+        if runs_code(own, &task.name)
+            && settings.allow_code_eval == CodeEval::Sandboxed
+            && let Err(why) = try_sandbox()
+        {
+            problems.push(Problem::NoSandbox { task: task.name.clone(), why });
         }
         if let Some(limit) = limit_of(settings, task).filter(|limit| is_tiny(&task.name) && *limit < 100) {
             problems.push(Problem::TinyLimited { task: task.name.clone(), limit });
         }
     }
     problems
+}
+
+/// Whether programs can be shut in on this machine, or why not.
+fn try_sandbox() -> Result<(), String> {
+    const PATIENCE: Duration = Duration::from_secs(10);
+    let tried = process::capture(&sandbox::trial(), Some(PATIENCE), &Cancel::never(), &mut |_| {});
+    match tried {
+        Ok(tried) if tried.exit.is_success() => Ok(()),
+        Ok(tried) => Err(tried.stderr.lines().next_back().map_or_else(|| tried.exit.to_string(), str::to_owned)),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 fn is_pattern(task: &str) -> bool {
@@ -340,8 +370,11 @@ fn probe(
     let names: Vec<&str> =
         settings.tasks.iter().map(|task| task.name.as_str()).filter(|task| !is_pattern(task)).collect();
     // Loading a code task already runs its metric once; without the opt-in it stays closed.
-    let no_load: Vec<&str> =
-        names.iter().filter(|task| runs_code(own, task) && !settings.allow_code_eval).copied().collect();
+    let no_load: Vec<&str> = names
+        .iter()
+        .filter(|task| runs_code(own, task) && settings.allow_code_eval == CodeEval::Off)
+        .copied()
+        .collect();
     // The index of the stock tasks costs 14,000 files: not read where no stock task is asked for. A group may name some.
     let all_own = names.iter().all(|task| own.get(*task).is_some_and(|file| !file.is_group));
     let metadata: serde_json::Map<String, serde_json::Value> =
@@ -441,7 +474,7 @@ fn told_by_harness(
         _ => {}
     }
     let any_code = preflight.known.keys().any(|task| command::runs_code(&preflight.known, task));
-    if settings.allow_code_eval && !any_code {
+    if settings.allow_code_eval != CodeEval::Off && !any_code {
         preflight.notes.push("`allow_code_eval` has no effect: no task runs code".to_owned());
     }
     preflight
@@ -464,7 +497,10 @@ fn told_of_task(
     } else if let Some(members) = &answer.members {
         let already =
             |problem: &Problem| matches!(problem, Problem::CodeNotAllowed { task: told } if *told == task.name);
-        if members.iter().any(|member| member.runs_code) && !settings.allow_code_eval && !problems.iter().any(already) {
+        if members.iter().any(|member| member.runs_code)
+            && settings.allow_code_eval == CodeEval::Off
+            && !problems.iter().any(already)
+        {
             problems.push(Problem::CodeNotAllowed { task: name() });
         }
         let members = members.iter().map(|member| KnownTask {

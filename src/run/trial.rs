@@ -17,6 +17,7 @@ use crate::config::Scalar;
 use crate::eval::command::{self, Call, KnownTasks};
 use crate::eval::failure::{Cause, EvalFailure};
 use crate::eval::harness::{self, Evaluated, HarnessEvent};
+use crate::eval::sandbox::Visible;
 use crate::eval::{Score, Settings, task};
 use crate::plan::{Subject, Trial};
 use crate::spec::Keep;
@@ -256,6 +257,7 @@ impl<'a> Work<'a> {
             home: &request.store.harness_home(),
             cache: &request.store.harness_cache(),
             answers: &answers,
+            visible: &Visible { home: request.locator.home.clone(), caches: vec![request.locator.hub.cache.clone()] },
             n_threads: slot.threads,
         };
         let name = self.name();

@@ -9,7 +9,7 @@ use super::resources::{Keep, keep};
 use crate::config::Scalar;
 use crate::document::read::Field;
 use crate::document::{Problems, Value};
-use crate::eval::{ChatTemplate, ColumnRequest, Settings, TaskRequest};
+use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, Settings, TaskRequest};
 
 /// The harness's own default seeds: random, numpy, torch, few-shot.
 const SEEDS: [u64; 4] = [0, 1234, 1234, 1234];
@@ -31,7 +31,7 @@ pub fn defaults() -> Settings {
         system_instruction: None,
         python: PathBuf::from("python3"),
         environment: BTreeMap::new(),
-        allow_code_eval: false,
+        allow_code_eval: CodeEval::Off,
         timeout: None,
     }
 }
@@ -92,7 +92,7 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
         settings.environment = pairs.into_iter().map(|(name, value)| (name, value.to_string())).collect();
     }
     if let Some(field) = table.optional("allow_code_eval") {
-        settings.allow_code_eval = field.switch(problems).unwrap_or_default();
+        settings.allow_code_eval = code_eval(&field, problems);
     }
     if let Some(field) = table.optional("timeout") {
         let hint = Some("write it as `evaluation_timeout` under `limits`".to_owned());
@@ -100,6 +100,18 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     table.finish(problems);
     settings
+}
+
+fn code_eval(field: &Field<'_>, problems: &mut Problems) -> CodeEval {
+    match &field.node.value {
+        Value::Scalar(Scalar::Bool(true)) => CodeEval::Bare,
+        Value::Scalar(Scalar::Bool(false)) => CodeEval::Off,
+        _ if field.node.as_text() == Some("sandboxed") => CodeEval::Sandboxed,
+        _ => {
+            field.expected("`true`, `false` or `\"sandboxed\"`", problems);
+            CodeEval::Off
+        }
+    }
 }
 
 /// Reads `limits`.

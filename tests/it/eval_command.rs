@@ -6,7 +6,8 @@ use mergesweep::config::Scalar;
 use mergesweep::eval::command::{
     Call, KnownTask, KnownTasks, Paths, calls, config_text, environment, invocation, runs_code, scores_of,
 };
-use mergesweep::eval::{ChatTemplate, Score, Settings};
+use mergesweep::eval::sandbox::Visible;
+use mergesweep::eval::{ChatTemplate, CodeEval, Score, Settings};
 
 use crate::support::{settings, task};
 
@@ -75,7 +76,7 @@ fn a_full_spec_writes_everything_with_types_that_python_reads() {
     settings.gen_kwargs = [("temperature".to_owned(), Scalar::Float(0.0))].into();
     settings.chat_template = ChatTemplate::On;
     settings.system_instruction = Some("Be brief.".to_owned());
-    settings.allow_code_eval = true;
+    settings.allow_code_eval = CodeEval::Bare;
     let call = Call { runs_code: true, ..whole(&settings) };
     let expected = r#"model: "hf"
 model_args: {"dtype": "float16", "fraction": 0.00001, "max_length": 2048, "parallelize": true, "pretrained": "/models/a, b=\"c\"", "whole": 2.0, "word": "1e-4 \u00E9 \U0001F980\u0085\n"}
@@ -155,7 +156,7 @@ fn code_runs_only_with_the_opt_in_and_a_code_task() {
         )
     };
     assert_eq!(allowed(&settings, true), (false, true));
-    settings.allow_code_eval = true;
+    settings.allow_code_eval = CodeEval::Bare;
     assert_eq!(allowed(&settings, true), (true, false));
     assert_eq!(allowed(&settings, false), (false, true));
 }
@@ -164,7 +165,7 @@ fn code_runs_only_with_the_opt_in_and_a_code_task() {
 fn the_call_is_one_config_file_and_the_variables_of_the_spec_come_last() {
     let mut settings = plain();
     settings.environment = [("LMEVAL_LOG_LEVEL".to_owned(), "DEBUG".to_owned())].into();
-    let invocation = invocation(&settings, &whole(&settings), &paths(), Some(2));
+    let invocation = invocation(&settings, &whole(&settings), &paths(), &Visible::default(), Some(2));
     assert_eq!(invocation.program, Path::new("/venv/bin/python"));
     assert_eq!(invocation.args, ["-m", "lm_eval", "run", "--config", "/run/lm_eval.yaml"]);
     assert_eq!(invocation.folder.as_deref(), Some(Path::new("/run/home")));

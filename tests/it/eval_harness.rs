@@ -8,6 +8,7 @@ use mergesweep::eval::command::{Call, KnownTasks};
 use mergesweep::eval::failure::{Cause, EvalFailure};
 use mergesweep::eval::harness::{Evaluated, HarnessEvent, Request, Stage, evaluate};
 use mergesweep::eval::results::ResultsError;
+use mergesweep::eval::sandbox::Visible;
 use mergesweep::eval::task::columns;
 use mergesweep::eval::{Settings, preflight};
 use mergesweep::process::{Cancel, cancellation};
@@ -27,6 +28,7 @@ fn run(settings: &Settings, folder: &Path, cancel: &Cancel) -> (Result<Evaluated
         home: &folder.join("home"),
         cache: &folder.join("cache"),
         answers: &folder.join("answers"),
+        visible: &Visible::default(),
         n_threads: Some(1),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -236,6 +238,7 @@ fn the_real_harness_runs_own_tasks_with_limits_of_their_own() {
         home: &home,
         cache: &cache,
         answers: &folder.path().join("answers"),
+        visible: &Visible::default(),
         n_threads: Some(1),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use mergesweep::eval::Settings;
 use mergesweep::eval::preflight::{Folders, Preflight, Problem, Problems, harness_version, preflight};
+use mergesweep::eval::{CodeEval, Settings};
 use mergesweep::process::Cancel;
 
 use crate::support::{fake_settings, plain_python, settings};
@@ -98,10 +98,10 @@ fn a_missing_interpreter_is_told() {
 fn an_opt_in_without_a_code_task_is_noted_and_with_one_is_enough() {
     let Some(python) = plain_python() else { return };
     let mut settings = fake_settings(&python, &["facts"], "ok");
-    settings.allow_code_eval = true;
+    settings.allow_code_eval = CodeEval::Bare;
     assert_eq!(look(&settings).unwrap().notes, ["`allow_code_eval` has no effect: no task runs code"]);
     let mut settings = fake_settings(&python, &["coded"], "ok");
-    settings.allow_code_eval = true;
+    settings.allow_code_eval = CodeEval::Bare;
     let found = look(&settings).unwrap_or_else(|problems| panic!("{problems}"));
     assert!(found.known["coded"][0].runs_code && found.notes.is_empty());
 }

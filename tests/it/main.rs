@@ -12,6 +12,7 @@ mod eval_failure;
 mod eval_harness;
 mod eval_preflight;
 mod eval_results;
+mod eval_sandbox;
 mod eval_task_files;
 mod fuzz;
 mod layering;

@@ -1,5 +1,6 @@
 //! The plans of the sweeps that are committed here.
 
+use mergesweep::eval::CodeEval;
 use std::path::{Path, PathBuf};
 
 use mergesweep::config::write;
@@ -36,7 +37,7 @@ fn the_study_has_its_nineteen_rows_under_their_published_names() {
     assert_eq!(names, rows);
     assert_eq!(names.len(), 19);
     assert_eq!(sweep.evaluate.tasks.len(), 7);
-    assert!(!sweep.evaluate.allow_code_eval);
+    assert_eq!(sweep.evaluate.allow_code_eval, CodeEval::Off);
     assert!(plan.warnings.is_empty(), "{}", plan.warnings);
     insta::assert_snapshot!("study", lines(&plan));
 }
@@ -58,8 +59,8 @@ fn the_quickstart_with_code_differs_only_in_one_task_and_its_opt_in() {
     let (plain, plain_plan) = open("quickstart.toml");
     let (mut code, code_plan) = open("quickstart-code.toml");
     assert_eq!(plain_plan, code_plan);
-    assert!(code.evaluate.allow_code_eval);
-    code.evaluate.allow_code_eval = false;
+    assert_eq!(code.evaluate.allow_code_eval, CodeEval::Bare);
+    code.evaluate.allow_code_eval = CodeEval::Off;
     assert_eq!(code.evaluate.tasks.pop().unwrap().name, "humaneval_local");
     assert_eq!(plain.evaluate, code.evaluate);
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mergesweep::config::Scalar;
-use mergesweep::eval::{ChatTemplate, Settings, TaskRequest};
+use mergesweep::eval::{ChatTemplate, CodeEval, Settings, TaskRequest};
 
 /// A path below `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -35,7 +35,8 @@ pub fn require_model() -> Option<PathBuf> {
     if model.is_dir() { Some(model) } else { skip("`scripts/setup` has not fetched SmolLM2-135M-Instruct to .models") }
 }
 
-fn skip(reason: &str) -> Option<PathBuf> {
+/// Prints why a test is skipped; a panic where skips are failures.
+pub fn skip<T>(reason: &str) -> Option<T> {
     assert!(std::env::var("MERGESWEEP_REQUIRE_PROGRAMS").as_deref() != Ok("1"), "skips are failures here: {reason}");
     eprintln!("skipped: {reason}");
     None
@@ -63,7 +64,7 @@ pub fn settings(python: &Path, tasks: &[&str]) -> Settings {
         system_instruction: None,
         python: python.to_owned(),
         environment: BTreeMap::new(),
-        allow_code_eval: false,
+        allow_code_eval: CodeEval::Off,
         timeout: None,
     }
 }
