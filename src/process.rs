@@ -12,6 +12,7 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -268,9 +269,22 @@ impl Invocation {
 /// ends before its children leaves no orphan.
 struct Group(Option<Pid>);
 
+/// Groups that are alive, for [`kill_all`].
+static LIVE: Mutex<Vec<Pid>> = Mutex::new(Vec::new());
+
+/// Kills everything that was started here and runs: before leaving in a hurry, when nothing is dropped.
+pub fn kill_all() {
+    for group in LIVE.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        // The group may be gone already, which is what is wanted.
+        let _ = kill_process_group(*group, Signal::KILL);
+    }
+}
+
 impl Group {
     fn led_by(id: Option<u32>) -> Self {
-        Self(id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw))
+        let group = id.and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).extend(group);
+        Self(group)
     }
 
     fn signal(&self, signal: Signal) {
@@ -282,6 +296,7 @@ impl Group {
 impl Drop for Group {
     fn drop(&mut self) {
         self.signal(Signal::KILL);
+        LIVE.lock().unwrap_or_else(PoisonError::into_inner).retain(|group| Some(*group) != self.0);
     }
 }
 

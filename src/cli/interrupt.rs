@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::warn;
-use crate::process::Canceller;
+use crate::process::{self, Canceller};
 
 /// First signal: say `what` is going to happen, and stop without losing anything. Second: stop at once.
 pub(super) async fn stop_on_signal(canceller: Canceller, what: &str) {
@@ -24,5 +24,6 @@ pub(super) async fn stop_on_signal(canceller: Canceller, what: &str) {
             canceller.cancel();
         }
     }
+    process::kill_all();
     std::process::exit(130);
 }

@@ -19,6 +19,7 @@ mod layering;
 mod merge_adapter;
 mod merge_command;
 mod merge_output;
+mod merge_pass;
 mod merge_properties;
 mod merge_support;
 mod merge_together;
