@@ -1,6 +1,7 @@
 //! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
 //! the environment or decides on exit codes.
 
+mod clean;
 mod diff;
 mod interrupt;
 mod materialize;
@@ -44,6 +45,7 @@ enum Command {
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
     Materialize(materialize::MaterializeArgs),
+    Clean(clean::CleanArgs),
     #[command(hide = true)]
     MergePass(merge_pass::MergePassArgs),
 }
@@ -96,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Materialize(args) => materialize::run(&args),
+        Command::Clean(args) => clean::run(&args),
         Command::MergePass(args) => merge_pass::run(&args),
     };
     match done {

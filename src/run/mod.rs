@@ -4,6 +4,7 @@
 //! fails is recorded and the sweep goes on; an error from [`run`] is what makes the whole sweep meaningless.
 
 mod board;
+pub mod clean;
 pub mod decide;
 pub mod event;
 pub mod fingerprint;

@@ -94,6 +94,11 @@ impl Store {
         self.work.as_ref().map_or_else(|| self.trial(trial), |work| work.join(trial.folder()))
     }
 
+    /// Folders of all trials that there ever were.
+    pub fn trial_folders(&self) -> Vec<PathBuf> {
+        super::clean::folders(&self.root.join("trials"))
+    }
+
     /// Free bytes where merged models go; none where the file system does not tell.
     pub fn free_bytes(&self) -> Option<u64> {
         let place = self.work.as_ref().unwrap_or(&self.root);

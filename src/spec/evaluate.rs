@@ -279,7 +279,8 @@ fn duration(field: &Field<'_>, problems: &mut Problems) -> Option<Duration> {
     seconds.map(Duration::from_secs)
 }
 
-fn seconds(text: &str) -> Option<u64> {
+/// Seconds of a time such as `6h`, `30m` or `1h30m`.
+pub fn seconds(text: &str) -> Option<u64> {
     let mut total = 0_u64;
     let mut digits = String::new();
     for letter in text.trim().chars().filter(|letter| !letter.is_whitespace()) {

@@ -352,6 +352,14 @@ fn the_best_models_are_kept_and_any_other_is_made_again_and_checked() {
     assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
     assert!(text(&made.stderr).contains("the same that were evaluated"), "{}", text(&made.stderr));
     assert!(sweep.path("again/model.safetensors").is_file());
+    let listed = run(&["clean", "sweep.toml"]);
+    assert!(text(&listed.stdout).contains("merged model of SLERP"), "{}", text(&listed.stdout));
+    let kept = PathBuf::from(kept[0]["model"].as_str().unwrap());
+    assert!(kept.is_dir(), "dry unless told otherwise");
+    assert_eq!(count(&text(&run(&["clean", "sweep.toml", "--older-than", "1d", "--apply"]).stderr), "0 folders"), 1);
+    assert_eq!(run(&["clean", "sweep.toml", "--apply"]).status.code(), Some(0));
+    assert!(!kept.exists());
+    assert_eq!(text(&run(&["clean", "sweep.toml"]).stdout), "");
     let why = run(&["status", "sweep.toml", "--why", name]);
     assert!(text(&why.stdout).contains("nothing: all is done"), "{}", text(&why.stdout));
 }

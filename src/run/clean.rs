@@ -1,0 +1,98 @@
+//! What can be deleted from the folder of a sweep without losing a score: merged models that stayed, folders of trials that
+//! the spec no longer has, answers of evaluations that were given up.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::journal::{Journal, What};
+use super::state::SweepState;
+use super::store::{self, Store};
+use super::{RunError, journal};
+use crate::plan::{Plan, TrialId};
+
+/// Something to delete.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Bytes in it.
+    pub bytes: u64,
+    /// What it is, in words.
+    pub what: String,
+    /// The trial whose merged model it is.
+    model_of: Option<TrialId>,
+}
+
+/// Finds what can go and was not touched for `age`.
+///
+/// # Errors
+/// [`RunError`] where the journal cannot be read.
+pub fn find(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunError> {
+    let state = SweepState::replay(&journal::read(&store.journal())?);
+    let mut items = Vec::new();
+    for trial in plan.trials.iter().filter(|trial| state.of(&trial.id).model_present) {
+        let what = format!("merged model of {}: `materialize` makes it again", trial.name);
+        items.push(item(store.model(trial), what, Some(trial.id.clone())));
+    }
+    let known: Vec<String> = plan.trials.iter().map(crate::plan::Trial::folder).collect();
+    for folder in store.trial_folders() {
+        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !known.contains(&name) {
+            items.push(item(folder, format!("trial `{name}`, which the spec no longer has: its logs go too"), None));
+        }
+    }
+    for folder in folders(&store.harness_answers()) {
+        items.push(item(folder, "answers of an evaluation that was not finished".to_owned(), None));
+    }
+    items.retain(|item| is_older(&item.path, age));
+    Ok(items)
+}
+
+/// Deletes items. The journal says first that a model is gone.
+///
+/// # Errors
+/// [`RunError`] where another run holds the sweep, or something cannot be deleted.
+pub fn remove(store: &Store, items: &[Item]) -> Result<(), RunError> {
+    let _lock = store.lock()?;
+    let (mut journal, _) = Journal::open(&store.journal())?;
+    for Item { path, model_of, .. } in items {
+        if let Some(trial) = model_of {
+            journal.append(trial, What::ModelDeleted)?;
+        }
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(store::at(path)(error).into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn item(path: PathBuf, what: String, model_of: Option<TrialId>) -> Item {
+    Item { bytes: bytes_in(&path), path, what, model_of }
+}
+
+pub(super) fn folders(parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
+fn bytes_in(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => bytes_in(&entry.path()),
+            Ok(metadata) => metadata.len(),
+            Err(_) => 0,
+        })
+        .sum()
+}
+
+/// A folder of which the clock says nothing sensible is not old.
+fn is_older(folder: &Path, age: Duration) -> bool {
+    let modified = fs::metadata(folder).and_then(|metadata| metadata.modified());
+    let passed = modified.ok().and_then(|modified| SystemTime::now().duration_since(modified).ok());
+    age.is_zero() || passed.is_some_and(|passed| passed >= age)
+}
