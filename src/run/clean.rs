@@ -42,7 +42,7 @@ pub fn find(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunE
             items.push(item(folder, format!("trial `{name}`, which the spec no longer has: its logs go too"), None));
         }
     }
-    for folder in folders(&store.harness_answers()) {
+    for folder in store::folders(&store.harness_answers()) {
         items.push(item(folder, "answers of an evaluation that was not finished".to_owned(), None));
     }
     items.retain(|item| is_older(&item.path, age));
@@ -70,13 +70,6 @@ pub fn remove(store: &Store, items: &[Item]) -> Result<(), RunError> {
 
 fn item(path: PathBuf, what: String, model_of: Option<TrialId>) -> Item {
     Item { bytes: bytes_in(&path), path, what, model_of }
-}
-
-pub(super) fn folders(parent: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
-    folders.sort();
-    folders
 }
 
 fn bytes_in(folder: &Path) -> u64 {

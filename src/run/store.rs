@@ -42,6 +42,14 @@ pub enum StoreError {
     },
 }
 
+/// The folders in a folder, in order.
+pub fn folders(parent: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    let mut folders: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| path.is_dir()).collect();
+    folders.sort();
+    folders
+}
+
 /// Wraps an I/O error with the path it is about.
 pub fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
@@ -96,7 +104,7 @@ impl Store {
 
     /// Folders of all trials that there ever were.
     pub fn trial_folders(&self) -> Vec<PathBuf> {
-        super::clean::folders(&self.root.join("trials"))
+        folders(&self.root.join("trials"))
     }
 
     /// Free bytes where merged models go; none where the file system does not tell.
@@ -129,13 +137,8 @@ impl Store {
 
     /// The journals of the other sweeps with their results in the same place.
     pub fn other_sweeps(&self) -> Vec<PathBuf> {
-        let entries = self.root.parent().map(fs::read_dir).into_iter().flatten().flatten().flatten();
-        let mut folders: Vec<PathBuf> = entries
-            .map(|entry| entry.path())
-            .filter(|path| *path != self.root && path.join("journal.jsonl").is_file())
-            .collect();
-        folders.sort();
-        folders
+        let beside = self.root.parent().map(folders).unwrap_or_default();
+        beside.into_iter().filter(|path| *path != self.root && path.join("journal.jsonl").is_file()).collect()
     }
 
     /// Makes the folder and takes its lock.
