@@ -23,6 +23,12 @@ pub const CONFIG: &str = "config.json";
 /// A folder that is no sound checkpoint.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
+    /// Weights twice over.
+    #[error("`{}`: both `{SINGLE}` and `{INDEX}` are there, and programs differ in which they read (remove one of the two sets)", .folder.display())]
+    TwoSets {
+        /// The model's folder.
+        folder: PathBuf,
+    },
     /// A file that cannot be opened or read.
     #[error("`{}`: cannot be read", .file.display())]
     Read {
@@ -233,7 +239,9 @@ pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, Check
 
 fn open_weights(folder: &Path) -> Result<(Vec<Mmap>, BTreeMap<String, Tensor>), CheckpointError> {
     let index = folder.join(INDEX);
-    // One file wins over an index, as in transformers.
+    if folder.join(SINGLE).exists() && index.exists() {
+        return Err(CheckpointError::TwoSets { folder: folder.to_owned() });
+    }
     if folder.join(SINGLE).exists() {
         let (map, infos) = open_shard(&folder.join(SINGLE))?;
         return Ok((vec![map], infos.into_iter().map(|(name, info)| (name, info.in_shard(0))).collect()));
@@ -287,6 +295,10 @@ fn shard_names(
 
 fn open_shard(file: &Path) -> Result<(Mmap, BTreeMap<String, header::TensorInfo>), CheckpointError> {
     let read = |source| CheckpointError::Read { file: file.to_owned(), source };
+    // Opening a pipe would wait for its other end.
+    if !std::fs::metadata(file).map_err(read)?.is_file() {
+        return Err(read(std::io::Error::other("not a regular file")));
+    }
     let map = map_file(&File::open(file).map_err(read)?).map_err(read)?;
     let infos = header::read(file, &map)?;
     Ok((map, infos))

@@ -45,6 +45,8 @@ pub struct Computed {
     pub n_non_finite: u64,
     /// Square of the L2 norm of what it differs by from the base, where there is one.
     pub squared_change: Option<f64>,
+    /// The first of its inputs that has infinities or NaN. A method may hide them.
+    pub unsound_input: Option<usize>,
 }
 
 /// Output tensors of the same inputs, and with them of the same shape and number formats.
@@ -249,12 +251,13 @@ impl Work for GroupWork<'_> {
         let name = || group.members[0].recipe.name.clone();
         let kernels = prepare::<A>(&tasks, inputs).map_err(|source| MergeError::Method { tensor: name(), source })?;
         let piece = |piece| run.piece(group, inputs, &kernels, piece);
-        let pieces: Vec<Vec<Piece>> = match inputs.n_pieces() {
+        let pieces: Vec<(Vec<Piece>, u64)> = match inputs.n_pieces() {
             1 => vec![piece(0)?],
             n => (0..n).into_par_iter().map(piece).collect::<Result<_, MergeError>>()?,
         };
+        let unsound = pieces.iter().fold(0, |all, (_, unsound)| all | unsound);
         let computed = |(number, member): (usize, &Member<'_>)| {
-            let of_member = || pieces.iter().map(|piece| piece[number]);
+            let of_member = || pieces.iter().map(|(piece, _)| piece[number]);
             let count = of_member().map(|piece| piece.n_made).sum();
             if count > 0 {
                 return Err(MergeError::NonFinite { tensor: member.recipe.name.clone(), count });
@@ -267,6 +270,7 @@ impl Work for GroupWork<'_> {
                     .operation
                     .has_base()
                     .then(|| of_member().map(|piece| piece.squared_change).sum()),
+                unsound_input: member.inputs.iter().position(|input| unsound & bit(*input) != 0),
             })
         };
         group.members.iter().enumerate().map(computed).collect()
@@ -274,14 +278,14 @@ impl Work for GroupWork<'_> {
 }
 
 impl Run<'_> {
-    /// Computes one piece of every member.
+    /// Computes one piece of every member; also says which inputs have infinities or NaN in it, one bit each.
     fn piece<A: Arithmetic>(
         &self,
         group: &Group<'_>,
         inputs: &Inputs<'_>,
         kernels: &[Kernel<A>],
         piece: usize,
-    ) -> Result<Vec<Piece>, MergeError> {
+    ) -> Result<(Vec<Piece>, u64), MergeError> {
         let range = inputs.piece(piece);
         let n_inputs = inputs.inputs.len();
         let n_scratch = kernels.iter().map(Kernel::n_scratch).max().unwrap_or_default();
@@ -294,6 +298,7 @@ impl Run<'_> {
         }
         let empty = Piece { hash: Hash::from_bytes([0; 32]), n_non_finite: 0, n_made: 0, squared_change: 0.0 };
         let mut pieces = vec![empty; group.members.len()];
+        let mut unsound = 0;
         A::Real::with_blocks(n_inputs + n_scratch + 1, |blocks| {
             let (blocks, scratch) = blocks.split_at_mut(n_inputs);
             let Some((out, scratch)) = scratch.split_last_mut() else { return };
@@ -301,6 +306,9 @@ impl Run<'_> {
                 let end = range.end.min(start + BLOCK);
                 for (input, block) in blocks.iter_mut().enumerate() {
                     inputs.read(input, start..end, block);
+                    if vectorised(HasNonFinite(block)) {
+                        unsound |= bit(input);
+                    }
                 }
                 out.resize(end - start, A::Real::default());
                 for (((member, kernel), buffer), piece) in
@@ -329,12 +337,29 @@ impl Run<'_> {
         }
         PIECES.set(buffers);
         self.advance(written)?;
-        Ok(pieces)
+        Ok((pieces, unsound))
     }
 
     fn advance(&self, bytes: u64) -> Result<(), MergeError> {
         let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
         if (self.progress)(done, self.total) { Ok(()) } else { Err(MergeError::Cancelled) }
+    }
+}
+
+/// The bit of an input. Those beyond the 64th share the last one.
+fn bit(input: usize) -> u64 {
+    1 << input.min(63)
+}
+
+/// Whether a block has infinities or NaN.
+struct HasNonFinite<'a, R>(&'a [R]);
+
+impl<R: Real> Loop for HasNonFinite<'_, R> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn call(self) -> bool {
+        self.0.iter().fold(false, |any, value| any | !value.is_finite())
     }
 }
 

@@ -253,6 +253,13 @@ impl MergePlan {
             change: computed.squared_change.map(f64::sqrt),
             n_non_finite: computed.n_non_finite,
         });
+        let unsound = recipes().filter_map(|(recipe, computed)| {
+            let input = recipe.inputs.get(computed.unsound_input?)?;
+            let (model, tensor) = (&self.sources[input.source].model, &input.tensor);
+            Some(format!("`{tensor}` of `{model}` has infinities or NaN: what becomes of them depends on the method"))
+        });
+        let mut notes = self.notes.clone();
+        notes.extend(unsound);
         let squared_change: Option<f64> = computed.iter().map(|computed| computed.squared_change).sum();
         Merge {
             weights_digest: digest::of_tensors(&mut digested),
@@ -263,7 +270,7 @@ impl MergePlan {
             seconds,
             change: squared_change.map(f64::sqrt),
             tensors: tensors.collect(),
-            notes: self.notes,
+            notes,
         }
     }
 }

@@ -122,6 +122,7 @@ impl Staging {
         let parent = or_here(out.parent().unwrap_or(Path::new("")));
         fs::create_dir_all(parent).map_err(OutputError::write(parent))?;
         let name = out.file_name().unwrap_or_default().to_string_lossy();
+        remove_abandoned(parent, &format!(".{name}.partial-"));
         let count = STAGINGS.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!(".{name}.partial-{}-{count}", std::process::id()));
         fs::create_dir(&folder).map_err(OutputError::write(&folder))?;
@@ -186,6 +187,18 @@ impl Drop for Staging {
         if !self.complete {
             // Nothing can be done here about a folder that does not go away.
             let _ = fs::remove_dir_all(&self.folder);
+        }
+    }
+}
+
+/// Removes what merges to the same place left behind that were killed: the process in the name is gone.
+fn remove_abandoned(parent: &Path, prefix: &str) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
+            // What does not go away now is tried again by the next merge.
+            let _ = fs::remove_dir_all(entry.path());
         }
     }
 }

@@ -181,3 +181,55 @@ fn configs_that_no_models_satisfy() {
     parameter `density` of `inputs/math` for `model.embed_tokens.weight`: expected a probability, found -0.1
     "#);
 }
+
+#[test]
+fn two_sets_of_weights_in_one_folder() {
+    let message = broken(&options(), |model| {
+        fs::write(model.join("model.safetensors.index.json"), "{\"weight_map\": {}}").unwrap();
+    });
+    insta::assert_snapshot!(message, @"`ROOT/code`: both `model.safetensors` and `model.safetensors.index.json` are there, and programs differ in which they read (remove one of the two sets)");
+}
+
+#[test]
+fn an_input_with_nan_is_named_even_where_the_method_hides_it() {
+    use crate::merge_support::merge_in;
+
+    let folder = TempDir::new().unwrap();
+    for model in ["base", "math", "code"] {
+        copy_model(model, &folder.path().join(model));
+    }
+    rewrite(&folder.path().join("code"), |tensors| {
+        tensors.get_mut("model.layers.1.mlp.up_proj.weight").unwrap().values[7] = f64::NAN;
+    });
+    let merge = |method: &str, parameters: &str| {
+        let base = if method == "ties" { "base_model: base\n" } else { "" };
+        let each = |model| format!("- {{ model: {model}, parameters: {{ {parameters} }} }}\n");
+        let text = format!("merge_method: {method}\n{base}models:\n{}{}", each("math"), each("code"));
+        merge_in(folder.path(), &text, &options())
+    };
+    for (method, parameters) in [("ties", "weight: 1, density: 0.5"), ("linear", "weight: 1")] {
+        let notes = merge(method, parameters).unwrap().merge.notes;
+        let expected = "`model.layers.1.mlp.up_proj.weight` of `code` has infinities or NaN";
+        assert!(notes.iter().any(|note| note.starts_with(expected)), "{method}: {notes:?}");
+    }
+    // No direction can be told from a NaN: all of the tensor would be one.
+    let error = merge("karcher", "").map(|output| output.merge.notes).unwrap_err();
+    assert!(error.to_string().contains("model.layers.1.mlp.up_proj.weight"), "{error}");
+}
+
+#[test]
+fn what_a_killed_merge_left_is_removed_by_the_next() {
+    use crate::merge_support::{fixtures, merge_to};
+
+    let folder = TempDir::new().unwrap();
+    // No process has this number: it is beyond what Linux gives out.
+    let abandoned = folder.path().join(".out.partial-4194999-0");
+    let living = folder.path().join(format!(".out.partial-{}-9999", std::process::id()));
+    for left in [&abandoned, &living] {
+        fs::create_dir(left).unwrap();
+    }
+    merge_to(&fixtures(), AVERAGE, &options(), &folder.path().join("out"), &|_, _| true).unwrap_err();
+    let average = AVERAGE.replace("math", "inputs/math").replace("code", "inputs/code");
+    merge_to(&fixtures(), &average, &options(), &folder.path().join("out"), &|_, _| true).unwrap();
+    assert!(!abandoned.exists() && living.exists());
+}

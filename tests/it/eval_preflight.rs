@@ -56,7 +56,7 @@ fn all_problems_are_told_in_one_pass() {
     let hint =
         |part: &str| problems.0.iter().find(|problem| problem.to_string().contains(part)).and_then(Problem::hint);
     assert_eq!(hint("factz").as_deref(), Some("did you mean `facts`?"));
-    assert!(hint("`coded`").unwrap().contains("without a sandbox"));
+    assert!(hint("`coded`").unwrap().contains("bubblewrap"));
     assert!(problems.to_string().starts_with("error: `include_path` is no folder"));
 }
 

@@ -37,7 +37,9 @@ impl Gram {
     }
 
     fn norm(&self, vector: usize) -> f64 {
-        self.0[vector][vector].max(0.0).sqrt()
+        let square = self.0[vector][vector];
+        // Below zero is rounding; a NaN stays one.
+        if square < 0.0 { 0.0 } else { square.sqrt() }
     }
 
     /// Dot product of a vector with a combination of all.
@@ -49,7 +51,7 @@ impl Gram {
     fn norm_of(&self, combination: &[f64]) -> f64 {
         let square: f64 =
             combination.iter().enumerate().map(|(index, factor)| factor * self.dot(index, combination)).sum();
-        square.max(0.0).sqrt()
+        if square < 0.0 { 0.0 } else { square.sqrt() }
     }
 }
 
@@ -91,7 +93,8 @@ pub fn karcher(gram: &Gram, max_iter: usize, tol: f64) -> Vec<f64> {
     }
     let n = gram.len();
     let norms: Vec<f64> = (0..n).map(|index| gram.norm(index)).collect();
-    let members: Vec<usize> = (0..n).filter(|index| norms[*index] > tol).collect();
+    // A norm that is NaN counts: what it stands for must not vanish.
+    let members: Vec<usize> = (0..n).filter(|index| norms[*index] > tol || norms[*index].is_nan()).collect();
     let Some(first) = members.first() else { return vec![0.0; n] };
     let share = 1.0 / members.len() as f64;
     let mut mean = vec![0.0; n];

@@ -301,7 +301,7 @@ impl Task<'_> {
     ) -> Result<Kernel<A>, MethodError> {
         Ok(match self.operation {
             Operation::Passthrough { scale: None } => Kernel::Copy(0),
-            Operation::Passthrough { scale: Some(scale) } => Kernel::Scaled(A::step_wide(*scale)),
+            Operation::Passthrough { scale: Some(scale) } => Kernel::Scaled(<A::Real as super::real::Real>::of(*scale)),
             Operation::Linear { weights, normalize } => Kernel::Linear(linear::Kernel::new(weights, *normalize)),
             Operation::TaskVector(task_vector) => {
                 let sparse = self.sparsities().zip(masks).map(|((vector, _), mask)| {

@@ -1,5 +1,6 @@
 //! nearswap: `y = w x + (1 - w) b` with `w = clip(t / max(|b - x|, 1e-6), 0, 1)`: the other is taken over whole where it
-//! differs by no more than t, and ever less where it differs by more. Every operation is a step.
+//! differs by no more than t, and ever less where it differs by more. Every operation is a step, the division by
+//! way of the inverse.
 
 use num_traits::Float;
 
@@ -29,7 +30,8 @@ impl<A: Arithmetic> Kernel<A> {
         for ((y, base), x) in out.iter_mut().zip(block.input(0)).zip(block.input(1)) {
             let difference = A::step(*base - *x).abs();
             let difference = if difference < smallest { smallest } else { difference };
-            let weight = A::step(self.t / difference);
+            // PyTorch divides a number by a tensor as the number times the rounded inverse.
+            let weight = if A::STEPS { A::step(A::step(one / difference) * self.t) } else { self.t / difference };
             let weight = if weight < zero { zero } else { weight };
             let weight = if weight > one { one } else { weight };
             *y = A::step(weight * *x) + A::step(A::step(one - weight) * *base);
