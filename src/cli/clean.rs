@@ -42,10 +42,8 @@ fn age(text: &str) -> Result<Duration, String> {
 pub(super) fn run(args: &CleanArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
-    let items = clean::find(&store, &plan, args.older_than.unwrap_or_default())?;
-    if args.apply {
-        clean::remove(&store, &items)?;
-    }
+    let age = args.older_than.unwrap_or_default();
+    let items = if args.apply { clean::remove(&store, &plan, age)? } else { clean::find(&store, &plan, age)? };
     if args.json {
         let items: Vec<_> =
             items.iter().map(|item| json!({ "path": item.path, "bytes": item.bytes, "what": item.what })).collect();

@@ -1,13 +1,12 @@
 //! `mergesweep materialize`: a trial's merged model again, checked against what was evaluated.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use anyhow::anyhow;
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use super::interrupt::stop_on_signal;
+use super::percent::Percent;
 use super::{Failure, SweepArgs, usage, warn};
 use crate::config::write;
 use crate::exit_code::{self, Exit};
@@ -58,18 +57,14 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, Failure> {
     let (canceller, cancel) = cancellation();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.spawn(stop_on_signal(canceller, "nothing is left behind"));
-    // The template is a constant.
-    let style =
-        ProgressStyle::with_template("{wide_bar} {bytes}/{total_bytes} {eta}").map_err(|error| anyhow!(error))?;
-    let bar = Arc::new(ProgressBar::new(0).with_style(style));
+    let percent = Percent::new("merging", false);
     let progress = |done: u64, total: u64| {
-        bar.set_length(total);
-        bar.set_position(done);
+        percent.show(done, total);
         !cancel.is_cancelled()
     };
     let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);
     let merged = merge::merge(&[job], &locate, &progress);
-    bar.finish_and_clear();
+    percent.clear();
     let merges = match merged {
         Err(MergeError::Cancelled) => return Ok(Exit::Interrupted),
         merged => merged.map_err(usage)?,

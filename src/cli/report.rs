@@ -72,10 +72,15 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
         Format::Csv => print(&String::from_utf8(frame::to_csv(&frame()?)?)?)?,
         Format::Json => print(&serde_json::to_string_pretty(&frame::to_json(&frame()?))?)?,
     }
-    if store.root().exists() {
-        write_files(&table, &store);
-    } else {
+    if !store.root().exists() {
         warn(&format!("note: nothing is recorded in {} yet", store.root().display()));
+    } else if table.rows.iter().all(|row| row.scores.is_empty()) {
+        warn(
+            "note: no scores under these settings (another `--limit`, model or task list than the run's?): the table's files \
+             are left as they are",
+        );
+    } else {
+        write_files(&table, &store);
     }
     Ok(Exit::Ok)
 }

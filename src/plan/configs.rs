@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Plan, Subject};
+use super::{Plan, Subject, Trial};
 use crate::config::{Numerics, write};
 use crate::model::ModelRef;
 
@@ -16,6 +16,20 @@ pub struct WriteError {
     /// Why.
     #[source]
     pub source: io::Error,
+}
+
+/// A merge as a mergekit file, with what the dialect has no word for (name, seed, numerics) in comments; none for a model as
+/// it is.
+pub fn text_of(trial: &Trial, naming: &dyn Fn(&ModelRef) -> String) -> Option<String> {
+    let Subject::Merge { config, seed, numerics } = &trial.subject else { return None };
+    let mut text = format!("# {}\n", trial.name.escape_debug());
+    if config.method.spec().random {
+        text += &format!("# seed {seed} (merge with --random-seed {seed}; mergekit draws other numbers)\n");
+    }
+    if *numerics != Numerics::default() {
+        text += &format!("# numerics {numerics} (mergesweep merge --numerics {numerics})\n");
+    }
+    Some(text + &write::yaml(config, naming))
 }
 
 /// Writes every merge of a plan as `NN-name.yml` into a folder, which is made where it is missing. `NN` is the number of
@@ -32,16 +46,8 @@ pub fn write_configs(
     let digits = plan.trials.len().to_string().len().max(2);
     let mut written = Vec::new();
     for (index, trial) in plan.trials.iter().enumerate() {
-        let Subject::Merge { config, seed, numerics } = &trial.subject else { continue };
+        let Some(text) = text_of(trial, naming) else { continue };
         let path = folder.join(format!("{:0digits$}-{}.yml", index + 1, trial.slug()));
-        let mut text = format!("# {}\n", trial.name.escape_debug());
-        if config.method.spec().random {
-            text += &format!("# seed {seed} (mergekit: --random-seed {seed}, which draws other numbers)\n");
-        }
-        if *numerics != Numerics::default() {
-            text += &format!("# numerics {numerics} (mergesweep merge --numerics {numerics})\n");
-        }
-        text += &write::yaml(config, naming);
         std::fs::write(&path, text).map_err(|source| WriteError { path: path.clone(), source })?;
         written.push(path);
     }

@@ -13,7 +13,7 @@ use super::journal::{Journal, JournalError, TaskEvaluation, What};
 use super::state::{SweepState, TrialState};
 use super::{Facts, Listener, Outcome, Request, RunError};
 use crate::eval::results::HarnessFacts;
-use crate::plan::{Trial, TrialId};
+use crate::plan::{Subject, Trial, TrialId};
 use crate::process::Cancel;
 
 /// The shared part of a run.
@@ -131,7 +131,7 @@ impl<'a> Board<'a> {
         self.changed.notify_waiters();
     }
 
-    /// Waits until something changed since `step` was called, which says whether to go on waiting.
+    /// Waits until `step`, which is asked again after every change, gives something; none when the run is stopping.
     pub async fn until<T>(&self, mut step: impl FnMut() -> Option<T>) -> Option<T> {
         loop {
             // Registered before looking, so that no change falls between the two.
@@ -213,8 +213,9 @@ impl<'a> Board<'a> {
     }
 
     /// Merged models that wait for a slot.
-    pub fn n_waiting(&self) -> usize {
-        self.queue().ready.len()
+    pub fn n_merges_waiting(&self) -> usize {
+        let is_merge = |index: usize| matches!(self.trial(index).subject, Subject::Merge { .. });
+        self.queue().ready.iter().filter(|(index, _)| is_merge(*index)).count()
     }
 
     /// Whether `bytes` more of models fit, besides what is there.

@@ -49,23 +49,24 @@ pub fn find(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunE
     Ok(items)
 }
 
-/// Deletes items. The journal says first that a model is gone.
+/// Finds what can go, while no run changes it, and deletes it. The journal says first that a model is gone.
 ///
 /// # Errors
 /// [`RunError`] where another run holds the sweep, or something cannot be deleted.
-pub fn remove(store: &Store, items: &[Item]) -> Result<(), RunError> {
+pub fn remove(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunError> {
+    if !store.journal().exists() {
+        return Ok(Vec::new());
+    }
     let _lock = store.lock()?;
+    let items = find(store, plan, age)?;
     let (mut journal, _) = Journal::open(&store.journal())?;
-    for Item { path, model_of, .. } in items {
+    for Item { path, model_of, .. } in &items {
         if let Some(trial) = model_of {
             journal.append(trial, What::ModelDeleted)?;
         }
-        match fs::remove_dir_all(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(store::at(path)(error).into()),
-            _ => {}
-        }
+        store::remove_folder(path)?;
     }
-    Ok(())
+    Ok(items)
 }
 
 fn item(path: PathBuf, what: String, model_of: Option<TrialId>) -> Item {

@@ -3,7 +3,7 @@
 //! that read one of them.
 //!
 //! The lane runs ahead of the evaluations as far as the disk allows: under `resources.disk`, as many models as fit;
-//! without it, until a whole pass waits.
+//! without it, until there is a merged model waiting for every slot.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -20,7 +20,7 @@ use super::{Outcome, RunError, decide, merge_options, models_of, store};
 use crate::config::write;
 use crate::merge::{self, Merge};
 use crate::model::ModelRef;
-use crate::plan::Subject;
+use crate::plan::{Subject, configs};
 
 /// A merge that must be made.
 pub(super) struct Wanted {
@@ -43,9 +43,9 @@ pub(super) fn wanted(work: &Work<'_>) -> Option<Wanted> {
     })?;
     let request = work.board.request;
     // The files beside the model are for other programs, which start elsewhere.
-    let text = write::yaml(config, &|model| request.locator.written(model));
-    let out = request.store.model(work.trial);
-    let job = Job::new(config, text.clone(), out, *seed, *numerics);
+    let naming = |model: &ModelRef| request.locator.written(model);
+    let text = configs::text_of(work.trial, &naming)?;
+    let job = Job::new(config, write::yaml(config, &naming), request.store.model(work.trial), *seed, *numerics);
     Some(Wanted { index: work.index, text, job, key: decision.key, reason })
 }
 
@@ -65,8 +65,14 @@ pub(super) async fn lane(board: &Board<'_>, merges: Vec<Wanted>) -> Result<(), R
             left.pop_front();
             continue;
         };
+        // A model that is made again makes room for the new one first: both together might not fit.
+        let stale = Work::new(board, first.index);
+        if stale.state().model_present {
+            stale.delete_model()?;
+        }
+        let n_slots = board.request.slots.len();
         let room = board.until(|| {
-            let ahead = board.request.disk.is_none() && board.n_waiting() > 0;
+            let ahead = board.request.disk.is_none() && board.n_merges_waiting() >= n_slots;
             Some(board.room_for(bytes)).filter(|room| !ahead && *room != Room::Later)
         });
         match room.await {

@@ -212,8 +212,12 @@ pub fn answer(
         }
         is_wanted()
     };
-    let answer = match merge::merge(&jobs, &locate, &on_bytes) {
-        Ok(merges) => Answer::Merged(merges),
+    // None means as many as there are cores.
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(request.threads.unwrap_or(0)).build();
+    let merged = pool.map(|pool| pool.install(|| merge::merge(&jobs, &locate, &on_bytes)));
+    let answer = match merged {
+        Ok(Ok(merges)) => Answer::Merged(merges),
+        Ok(Err(error)) => Answer::Failed(error.to_string()),
         Err(error) => Answer::Failed(error.to_string()),
     };
     let text = serde_json::to_vec(&answer).map_err(|error| request_error(error.to_string()))?;

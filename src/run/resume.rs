@@ -41,7 +41,7 @@ pub(super) fn remove_stray_models(request: &Request, state: &SweepState) -> Resu
     for trial in &request.plan.trials {
         request.store.clear_partial_models(trial)?;
         if !state.of(&trial.id).model_present {
-            remove(&request.store.model(trial))?;
+            store::remove_folder(&request.store.model(trial))?;
         }
     }
     Ok(())
@@ -55,7 +55,7 @@ pub(super) fn adopt(board: &Board<'_>) -> Result<(), RunError> {
         for (folder, keys) in work.state().unfinished {
             let path = board.request.store.trial(work.trial).join(&folder);
             if !adopt_attempt(&work, &folder, &path, &keys)? {
-                remove(&path)?;
+                store::remove_folder(&path)?;
             }
         }
     }
@@ -88,13 +88,6 @@ fn adopt_attempt(
         format!("{}: results of {} were complete when the last run ended: taken over", work.name(), names.join(", "));
     board.say(RunEvent::Note(text));
     Ok(true)
-}
-
-fn remove(path: &Path) -> Result<(), RunError> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(store::at(path)(error).into()),
-        _ => Ok(()),
-    }
 }
 
 /// The evaluations of other sweeps.

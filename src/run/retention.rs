@@ -20,7 +20,12 @@ pub fn superfluous(keep: &Keep, columns: &[String], scored: &[Scored]) -> Vec<us
         Keep::Nothing => Vec::new(),
         Keep::All => return Vec::new(),
         Keep::Best { count, column } => {
-            let place = column.as_ref().and_then(|column| columns.iter().position(|name| name == column));
+            let place = column.as_ref().map(|column| columns.iter().position(|name| name == column));
+            let place = match place {
+                // Nothing is thrown away by a column that does not exist.
+                Some(None) => return Vec::new(),
+                place => place.flatten(),
+            };
             let mut order: Vec<(f64, usize)> = scored
                 .iter()
                 .map(|model| match place {
@@ -83,6 +88,7 @@ mod tests {
         let best = |count, column: Option<&str>| Keep::Best { count, column: column.map(str::to_owned) };
         assert_eq!(gone(best(2, Some("a"))), [0, 2, 4]);
         assert_eq!(gone(best(1, Some("b"))), [1, 2, 3, 4]);
+        assert_eq!(gone(best(1, Some("c"))), [0; 0], "no such column");
         // Mean ranks: 3, 2.25, 3.5, 3, 3.25.
         assert_eq!(gone(best(1, None)), [0, 2, 3, 4]);
         assert_eq!(gone(best(2, None)), [2, 3, 4]);

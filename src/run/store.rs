@@ -42,6 +42,17 @@ pub enum StoreError {
     },
 }
 
+/// Removes a folder with all that is in it, if it is there.
+///
+/// # Errors
+/// [`StoreError::Io`] where it does not go away.
+pub fn remove_folder(path: &Path) -> Result<(), StoreError> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// The folders in a folder, in order.
 pub fn folders(parent: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();

@@ -1,7 +1,6 @@
 //! The lane in which models are evaluated: a slot takes the next model that is there, asks the harness for what is
 //! missing, and lets the model go.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -74,8 +73,7 @@ pub(super) fn settle_if_done(work: &Work<'_>, outcome: Outcome) -> Result<(), Ru
     Ok(())
 }
 
-/// Deletes the merged models that need not stay: scored ones that the rule does not keep. The journal says so first: a
-/// half-deleted folder must never count as present.
+/// Deletes the merged models that need not stay: scored ones that the rule does not keep.
 pub(super) fn release_models(board: &Board<'_>, just_scored: Option<&Work<'_>>) -> Result<(), RunError> {
     let keep = &board.request.keep;
     if matches!(keep, Keep::All) {
@@ -104,14 +102,16 @@ pub(super) fn release_models(board: &Board<'_>, just_scored: Option<&Work<'_>>) 
         })
         .collect();
     let names: Vec<String> = columns.iter().map(|column| column.name.clone()).collect();
-    for index in superfluous(keep, &names, &rows) {
-        let trial = board.trial(index);
-        board.record(&trial.id, What::ModelDeleted)?;
-        let path = board.request.store.model(trial);
-        fs::remove_dir_all(&path).map_err(store::at(&path))?;
-        board.release(&trial.id);
+    if let (Keep::Best { column: Some(column), .. }, None) = (keep, just_scored)
+        && !names.is_empty()
+        && !names.contains(column)
+    {
+        let columns = names.join(", ");
+        board.say(RunEvent::Note(format!(
+            "`limits.keep`: no column `{column}`, so all models stay (columns: {columns})"
+        )));
     }
-    Ok(())
+    superfluous(keep, &names, &rows).into_iter().try_for_each(|index| Work::new(board, index).delete_model())
 }
 
 /// A score with larger ones better.
@@ -150,6 +150,14 @@ impl<'a> Work<'a> {
 
     pub fn is_model_present(&self) -> bool {
         self.state().model_present && self.board.request.store.model(self.trial).join("config.json").exists()
+    }
+
+    /// Deletes the merged model. The journal says so first: a half-deleted folder must never count as present.
+    pub fn delete_model(&self) -> Result<(), RunError> {
+        self.board.record(&self.trial.id, What::ModelDeleted)?;
+        store::remove_folder(&self.board.request.store.model(self.trial))?;
+        self.board.release(&self.trial.id);
+        Ok(())
     }
 
     /// Takes over evaluations of the same weights under the same settings, from a twin in this sweep or from another
@@ -284,11 +292,7 @@ impl<'a> Work<'a> {
     /// Records results that were verified. The answers that were kept for a resume are no longer needed, and go first:
     /// a run that is killed in between finds the results complete.
     pub fn accept(&self, asked: &[&StaleTask], evaluation: Evaluation) -> Result<(), RunError> {
-        let answers = self.board.request.store.harness_answers().join(answers_key(asked));
-        match fs::remove_dir_all(&answers) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(store::at(&answers)(error).into()),
-            _ => {}
-        }
+        store::remove_folder(&self.board.request.store.harness_answers().join(answers_key(asked)))?;
         Ok(self.board.record(&self.trial.id, What::Evaluated(evaluation))?)
     }
 

@@ -312,6 +312,17 @@ fn merged_models_stay_within_the_disk_budget() {
     assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 20);
     assert!(sweep.path("work/tiny").is_dir(), "models were made where they were asked to be");
 
+    // A model that stays makes room for its own new version.
+    fs::remove_dir_all(sweep.path("results")).unwrap();
+    let one =
+        format!("{}\n[resources]\ndisk = {budget}\n[limits]\nkeep = \"all\"\n", SPEC.replace("[0.25, 0.5]", "[0.25]"));
+    sweep.write(&one);
+    assert_eq!(sweep.run(&["run", "sweep.toml"], "ok").status.code(), Some(0));
+    let again = sweep.run(&["run", "sweep.toml", "--redo", "*", "--json"], "ok");
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    assert_eq!(summary(&again)["disk_peak"].as_u64().unwrap(), bytes);
+    assert_eq!(count(&sweep.journal(), r#""event":"merged""#), 2);
+
     // Less than one model: each merge fails and says what to do, the baseline is evaluated.
     fs::remove_dir_all(sweep.path("results")).unwrap();
     sweep.write(&format!("{SPEC}\n[resources]\ndisk = {}\n", bytes / 2));
@@ -414,4 +425,34 @@ fn processes_that_outlive_a_killed_run_are_ended_by_the_next() {
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
     assert!(text(&run.stderr).contains("outlived an earlier run"), "{}", text(&run.stderr));
     assert!(!lives(), "and its children are gone");
+}
+
+#[test]
+fn a_report_under_other_settings_leaves_the_files_of_the_run_alone() {
+    let Some(sweep) = Sweep::new() else { return };
+    assert_eq!(sweep.run(&["run", "sweep.toml", "--limit", "4"], "ok").status.code(), Some(0));
+    let table = fs::read_to_string(sweep.path("results/tiny/table.csv")).unwrap();
+    let report = sweep.run(&["report", "sweep.toml"], "ok");
+    assert_eq!(report.status.code(), Some(0));
+    assert!(text(&report.stderr).contains("no scores under these settings"), "{}", text(&report.stderr));
+    assert_eq!(fs::read_to_string(sweep.path("results/tiny/table.csv")).unwrap(), table);
+    assert!(text(&sweep.run(&["report", "sweep.toml", "--limit", "4"], "ok").stdout).contains("0.7500"));
+}
+
+#[test]
+fn the_config_of_a_trial_says_which_seed_it_was_merged_with() {
+    let Some(sweep) = Sweep::new() else { return };
+    let dare = "\n[[merge]]\nname = \"DARE\"\nmethod = \"dare_linear\"\nbase_model = \"base\"\nmodels = [\"math\"]\nseed = 7\n\
+                parameters = { weight = 1.0, density = 0.5 }\n[limits]\nkeep = \"all\"\n";
+    sweep.write(&format!("{SPEC}{dare}"));
+    let run = sweep.run(&["run", "sweep.toml", "--only", "DARE"], "ok");
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let trials = fs::read_dir(sweep.path("results/tiny/trials")).unwrap().flatten();
+    let trial = trials.map(|entry| entry.path()).find(|path| path.join("config.yml").is_file()).unwrap();
+    let config = trial.join("config.yml");
+    assert!(fs::read_to_string(&config).unwrap().contains("# seed 7 (merge with --random-seed 7;"));
+    let by_hand = sweep.run(&["merge", &config.to_string_lossy(), "by-hand", "--random-seed", "7"], "ok");
+    assert_eq!(by_hand.status.code(), Some(0), "{}", text(&by_hand.stderr));
+    let same = sweep.run(&["diff", "by-hand", &trial.join("model").to_string_lossy()], "ok");
+    assert_eq!(same.status.code(), Some(0), "{}", text(&same.stdout));
 }
