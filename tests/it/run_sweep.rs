@@ -172,8 +172,8 @@ fn an_interrupted_run_says_so_leaves_no_process_and_goes_on_later() {
     let journal = sweep.path("results/tiny/journal.jsonl");
     wait_for(|| fs::read_to_string(&journal).is_ok_and(|text| text.contains("evaluation-started")));
     // The stand-in names its own child once it hangs: that one must go too.
-    let log = find(&sweep.path("results/tiny/trials"), "stderr.log");
-    wait_for(|| log().is_some_and(|log| log.contains("child ")));
+    let log = find(&sweep.path("results/tiny/trials"), "stderr.log", "child ");
+    wait_for(|| log().is_some());
     let grandchild: i32 =
         log().unwrap().split("child ").nth(1).unwrap().lines().next().unwrap().trim().parse().unwrap();
 
@@ -236,9 +236,9 @@ fn wait_for(mut done: impl FnMut() -> bool) {
     panic!("waited a minute in vain");
 }
 
-/// Reads the first file of that name below a folder, once there is one.
-fn find(folder: &Path, name: &str) -> impl Fn() -> Option<String> + use<> {
-    let (folder, name) = (folder.to_owned(), name.to_owned());
+/// Reads the first file of that name below a folder that holds the text, once there is one: merges have logs too.
+fn find(folder: &Path, name: &str, text: &str) -> impl Fn() -> Option<String> + use<> {
+    let (folder, name, text) = (folder.to_owned(), name.to_owned(), text.to_owned());
     move || {
         let mut folders = vec![folder.clone()];
         while let Some(next) = folders.pop() {
@@ -246,8 +246,11 @@ fn find(folder: &Path, name: &str) -> impl Fn() -> Option<String> + use<> {
                 let path = entry.path();
                 if path.is_dir() {
                     folders.push(path);
-                } else if path.file_name().is_some_and(|file| file.to_string_lossy() == name) {
-                    return fs::read_to_string(path).ok();
+                } else if path.file_name().is_some_and(|file| file.to_string_lossy() == name)
+                    && let Ok(found) = fs::read_to_string(path)
+                    && found.contains(&text)
+                {
+                    return Some(found);
                 }
             }
         }
