@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Merge random tiny models with mergekit and with mergesweep in both numerics, and count the bits that differ.
+"""Merge random small models with mergekit and with mergesweep in both numerics, and count the elements that differ.
 
 Run by hand, in an interpreter with mergekit 0.1.5 (it is imported once and merges in this process, so hundreds of configs
 take a minute or two):
@@ -10,13 +10,16 @@ Every deterministic method is asked for with random parameters on models of floa
 with and without `dtype` and `out_dtype`; tensors have 16 to 280,000 elements, an embedding has more rows than 2^16, and
 changes are light or heavy. Printed for every method and working format: configs, those of which every bit agrees,
 elements, elements that differ, and the largest difference in units in the last place of the larger of the two numbers.
-`--fixtures FOLDER` writes the cases of tests/fixtures/mergekit-numerics instead.
+`--fixtures` makes the cases of tests/fixtures/mergekit-numerics anew instead, from the models of mergekit-parity.
 """
 
 import argparse
+import contextlib
+import importlib.metadata
 import json
 import logging
 import pathlib
+import platform
 import random
 import subprocess
 import sys
@@ -46,14 +49,27 @@ SHAPES = {
     "model.norm": [16],
     "lm_head": [300, 257],
 }
-SMALL = {
-    name: [96, 32] if name in ("model.embed_tokens", "lm_head") else [min(side, 48) for side in shape]
-    for name, shape in SHAPES.items()
-}
 OUTSIDE = ("model.embed_tokens", "model.norm", "lm_head")
 FORMATS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 MANTISSA = {torch.float32: 23, torch.bfloat16: 7, torch.float16: 10}
 SMALLEST = {torch.float32: -126, torch.bfloat16: -126, torch.float16: -14}
+FIXTURES = pathlib.Path(__file__).parent.parent / "tests/fixtures"
+# What is merged for the fixtures, in bfloat16 and float16 each: (method, has a base, models, shared parameters).
+CASES = {
+    "linear": ("linear", False, {"math": 0.7, "code": 0.45, "chat": -0.2}, {}),
+    "slerp": ("slerp", True, {"math": None}, {"t": 0.35}),
+    "nuslerp": ("nuslerp", True, {"math": 0.6, "code": 0.3}, {}),
+    "nuslerp_rows": ("nuslerp", False, {"math": 0.6, "code": 0.3}, {"nuslerp_flatten": False}),
+    "multislerp": ("multislerp", True, {"math": 0.5, "code": 0.3, "chat": 0.4}, {}),
+    "karcher": ("karcher", False, {"math": None, "code": None, "chat": None}, {}),
+    "model_stock": ("model_stock", True, {"math": None, "code": None, "chat": None}, {}),
+    "model_stock_rows": ("model_stock", True, {"math": None, "code": None}, {"filter_wise": True}),
+    "sce": ("sce", True, {"math": None, "code": None, "chat": None}, {"select_topk": 0.3}),
+    "ram": ("ram", True, {"math": None, "code": None, "chat": None}, {}),
+    "ramplus_tl": ("ramplus_tl", True, {"math": None, "code": None, "chat": None}, {}),
+    "ties": ("ties", True, {"math": 0.6, "code": 0.5}, {"density": 0.4}),
+    "breadcrumbs_ties": ("breadcrumbs_ties", True, {"math": 0.6, "code": 0.5}, {"density": 0.5, "gamma": 0.05}),
+}
 METHODS = [
     "linear", "task_arithmetic", "ties", "breadcrumbs", "breadcrumbs_ties", "dare_linear", "slerp", "nuslerp",
     "multislerp", "karcher", "model_stock", "nearswap", "sce", "ram", "ramplus_tl", "arcee_fusion", "passthrough",
@@ -179,6 +195,39 @@ def mergekit(document, out):
     run_merge(MergeConfiguration.model_validate(document), str(out), options)
 
 
+def write_fixtures():
+    """The configs of CASES with what mergekit makes of them, and where that is from."""
+    import transformers
+
+    folder = FIXTURES / "mergekit-numerics"
+    for name, (method, has_base, models, shared) in CASES.items():
+        for short, dtype in [("bf16", "bfloat16"), ("fp16", "float16")]:
+            stored = lambda model: f"inputs/{model}" if model == "chat" else f"inputs/{model}-{short}"
+            listed = [
+                {"model": stored(model)} | ({} if weight is None else {"parameters": {"weight": weight}})
+                for model, weight in models.items()
+            ]
+            document = {"merge_method": method} | ({"base_model": stored("base")} if has_base else {})
+            if method == "slerp":
+                listed.append({"model": stored("base")})
+            document |= {"models": listed} | ({"parameters": shared} if shared else {}) | {"dtype": dtype}
+            case = folder / "cases" / f"{name}_{short}"
+            case.mkdir(parents=True, exist_ok=True)
+            (case / "config.yml").write_text(yaml.safe_dump(document, sort_keys=False, default_flow_style=None))
+            with tempfile.TemporaryDirectory() as out, contextlib.chdir(FIXTURES / "mergekit-parity"):
+                mergekit(document, out)
+                numbers = dict(tensors(out))
+            save_file(numbers, case / "expected.safetensors")
+    (folder / "README.md").write_text(
+        "# What mergekit makes of half-precision models, to the bit\n\n"
+        "Made by `scripts/compare_numerics.py --fixtures` with mergekit "
+        f"{importlib.metadata.version('mergekit')}, torch {torch.__version__}, transformers {transformers.__version__}, Python "
+        f"{platform.python_version()} on Linux, one thread. `cases/<name>/config.yml` is the config, its models are those of "
+        "`../mergekit-parity/inputs`; `expected.safetensors` is every tensor of the output. Equality to the bit is demanded in "
+        "`--numerics mergekit` (`tests/it/numerics.rs`).\n"
+    )
+
+
 def mergesweep(program, file, out, numerics, threads):
     """Merge with ours; the message where that fails."""
     command = [program, "merge", "--numerics", numerics, "--no-copy-tokenizer", "--no-write-model-card"]
@@ -213,7 +262,8 @@ def compare(expected, found):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--mergesweep", required=True, help="the mergesweep program")
+    parser.add_argument("--mergesweep", help="the mergesweep program")
+    parser.add_argument("--fixtures", action="store_true", help="make the fixtures anew")
     parser.add_argument("--configs", type=int, default=6, help="random configs of every method")
     parser.add_argument("--threads", type=int, default=1, help="threads of both programs")
     parser.add_argument("--methods", nargs="+", default=METHODS)
@@ -222,6 +272,10 @@ def main():
     parser.add_argument("--verbose", action="store_true", help="name every config and tensor that differs")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.fixtures:
+        return write_fixtures()
+    if not args.mergesweep:
+        parser.error("expected --mergesweep PROGRAM")
     program = str(pathlib.Path(args.mergesweep).resolve())
     rows = defaultdict(lambda: [0, 0, 0, 0, 0.0, 0])
     with tempfile.TemporaryDirectory() as folder:
