@@ -61,6 +61,7 @@ CASES = {
     "nuslerp": ("nuslerp", True, {"math": 0.6, "code": 0.3}, {}),
     "nuslerp_rows": ("nuslerp", False, {"math": 0.6, "code": 0.3}, {"nuslerp_flatten": False}),
     "multislerp": ("multislerp", True, {"math": 0.5, "code": 0.3, "chat": 0.4}, {}),
+    "multislerp_plain": ("multislerp", False, {"math": 0.5, "code": 0.3, "chat": 0.4}, {}),
     "karcher": ("karcher", False, {"math": None, "code": None, "chat": None}, {}),
     "model_stock": ("model_stock", True, {"math": None, "code": None, "chat": None}, {}),
     "model_stock_rows": ("model_stock", True, {"math": None, "code": None}, {"filter_wise": True}),
@@ -202,6 +203,8 @@ def write_fixtures():
     folder = FIXTURES / "mergekit-numerics"
     for name, (method, has_base, models, shared) in CASES.items():
         for short, dtype in [("bf16", "bfloat16"), ("fp16", "float16")]:
+            if (name, short) == ("multislerp", "fp16"):
+                continue  # the default eps is zero in float16, and tensors that no model changes come out as NaN
             stored = lambda model: f"inputs/{model}" if model == "chat" else f"inputs/{model}-{short}"
             listed = [
                 {"model": stored(model)} | ({} if weight is None else {"parameters": {"weight": weight}})

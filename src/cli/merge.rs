@@ -24,8 +24,9 @@ use ignored::Ignored;
 /// Merge models as a mergekit config says, into a folder that transformers loads
 ///
 /// A drop-in for `mergekit-yaml CONFIG OUT`: same config dialect, same options, same results up
-/// to rounding, except where mergekit itself depends on chance or on the machine: random masks,
-/// equal changes at a cut, and the sampled quantiles of arcee_fusion on large tensors. Model
+/// to rounding, except where mergekit itself depends on chance or on its sort: random masks, equal
+/// changes at a cut (see `--numerics`), and the sampled quantiles of arcee_fusion on large
+/// tensors. Model
 /// paths in the config are relative to the current folder. The output
 /// appears when it is complete; an older output of a merge is then replaced as a whole. Random
 /// methods draw from `--random-seed`, whatever the number of threads.
@@ -70,8 +71,13 @@ pub(super) struct MergeArgs {
     /// Seed of random masks
     #[arg(long, value_name = "N", default_value_t = 0)]
     random_seed: u64,
-    /// How intermediate results are rounded: `f32` computes in 32 bits and rounds once, `mergekit` rounds to the working
-    /// dtype after every step, as mergekit does
+    /// How intermediate results are rounded: `f32` computes in at least 32 bits and rounds once, `mergekit` rounds to the
+    /// working dtype after every step and keeps of equal changes those that mergekit keeps
+    ///
+    /// With `mergekit`, methods that trim hold 8 bytes for every element of a tensor whose cut goes
+    /// through equal changes, one model at a time; multislerp and karcher read the models once for
+    /// every norm and angle. Sums over whole tensors are exact, where PyTorch's depend on the number
+    /// of threads: what rests on one agrees to rounding.
     #[arg(long, value_name = "NUMERICS", default_value_t, value_parser = numerics)]
     numerics: Numerics,
     /// Largest shard in bytes; K, M and B stand for 10^3, 10^6 and 10^9

@@ -204,7 +204,9 @@ impl Architecture {
             None => ", which is no number of layers".to_owned(),
         };
         let n_layers = self.n_layers;
-        Some(format!("config.json says `{key}` {value}{used}; its tensors are of {found} layers, {n_layers} are merged"))
+        Some(format!(
+            "config.json says `{key}` {value}{used}; its tensors are of {found} layers, {n_layers} are merged"
+        ))
     }
 
     /// The tensors of layer `number`.

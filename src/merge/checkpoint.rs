@@ -283,14 +283,15 @@ fn open_weights(folder: &Path) -> Result<(Vec<Mmap>, BTreeMap<String, Tensor>), 
             tensors.insert(tensor, info.in_shard(number));
         }
     }
+    for (tensor, shard) in &weight_map {
+        if tensors.get(tensor).is_none_or(|found| names[found.shard] != *shard) {
+            let (tensor, shard) = (tensor.clone(), shard.clone());
+            return Err(CheckpointError::MissingInShard { index, tensor, shard });
+        }
+    }
     if let Some((tensor, found)) = tensors.iter().find(|(tensor, _)| !weight_map.contains_key(*tensor)) {
         let (tensor, shard) = (tensor.clone(), names[found.shard].clone());
         return Err(CheckpointError::NotInIndex { index, tensor, shard });
-    }
-    for (tensor, shard) in weight_map {
-        if tensors.get(&tensor).is_none_or(|found| names[found.shard] != shard) {
-            return Err(CheckpointError::MissingInShard { index, tensor, shard });
-        }
     }
     Ok((shards, tensors))
 }

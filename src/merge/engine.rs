@@ -107,7 +107,8 @@ pub fn run(jobs: &[Job<'_>], progress: &Progress<'_>) -> Result<Vec<Vec<Computed
         // All members agree on it: see `groups`.
         let Some(first) = group.members.first() else { continue };
         let work = GroupWork { run: &run, group, inputs: &inputs };
-        let results = with_arithmetic(jobs[first.job].numerics, inputs.working, first.recipe.operation.is_wide(), work)?;
+        let results =
+            with_arithmetic(jobs[first.job].numerics, inputs.working, first.recipe.operation.is_wide(), work)?;
         for (member, result) in group.members.iter().zip(results) {
             computed[member.job][member.index] = Some(result);
         }

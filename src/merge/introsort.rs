@@ -25,9 +25,7 @@ fn sort_between<T: Copy>(
     mut depth: u32,
     less: impl Fn(&T, &T) -> bool + Copy,
 ) {
-    let cuts = |from: usize, len: usize| {
-        [ranks.start, ranks.end].into_iter().any(|cut| cut > from && cut < from + len)
-    };
+    let cuts = |from: usize, len: usize| [ranks.start, ranks.end].into_iter().any(|cut| cut > from && cut < from + len);
     while items.len() > STRETCH {
         if !cuts(first, items.len()) {
             return;

@@ -111,6 +111,11 @@ fn other_broken_folders() {
             fs::write(model.join("model.safetensors.index.json"), index).unwrap();
         }),
         broken(&options(), |model| {
+            fs::rename(model.join("model.safetensors"), model.join("one.safetensors")).unwrap();
+            let index = r#"{"weight_map": {"lm_head.weight": "one.safetensors"}}"#;
+            fs::write(model.join("model.safetensors.index.json"), index).unwrap();
+        }),
+        broken(&options(), |model| {
             fs::copy(model.join("model.safetensors"), model.join("one.safetensors")).unwrap();
             fs::rename(model.join("model.safetensors"), model.join("two.safetensors")).unwrap();
             let index =
@@ -129,10 +134,47 @@ fn other_broken_folders() {
     `ROOT/code/config.json`: expected a JSON table: EOF while parsing an object at line 1 column 1
     `ROOT/code/model.safetensors.index.json`: tensor `a` should be in `model-1.safetensors`, which does not exist
     `ROOT/code/model.safetensors.index.json`: tensor `a`: expected the name of a file in the same folder, found `../math/model.safetensors`
-    `ROOT/code/model.safetensors.index.json`: tensor `a` should be in `one.safetensors`, which does not have it
+    `ROOT/code/model.safetensors.index.json`: tensor `a` should be in `one.safetensors`, which does not have it (fetch that file and the index again from one source)
+    `ROOT/code/model.safetensors.index.json`: expected tensor `model.embed_tokens.weight`, which is in `one.safetensors`, found no entry for it: programs differ in whether they load it (make the index anew with `save_pretrained` of transformers, or add the entry)
     `ROOT/code/model.safetensors.index.json`: tensor `lm_head.weight` is in both `one.safetensors` and `two.safetensors`
     `math` is a `LlamaForCausalLM`, `code` a `MistralForCausalLM` (`--allow-crimes` merges them all the same)
     "#);
+}
+
+#[test]
+fn a_number_that_is_none_and_spreads() {
+    let folder = TempDir::new().unwrap();
+    for model in ["math", "code"] {
+        copy_model(model, &folder.path().join(model));
+    }
+    rewrite(&folder.path().join("code"), |tensors| {
+        tensors.get_mut("model.norm.weight").unwrap().values[3] = f64::NAN;
+    });
+    let text =
+        "merge_method: slerp\nbase_model: math\nmodels: [{ model: math }, { model: code }]\nparameters: { t: 0.5 }\n";
+    insta::assert_snapshot!(failure(folder.path(), text, &options()), @r#"merging `model.norm.weight`: `model.norm.weight` of `code` has infinities or NaN, and the method spreads them over 31 elements that have none (repair the model, or leave it out)"#);
+}
+
+#[test]
+fn layers_that_config_json_counts_otherwise_are_noted() {
+    for (said, note) in [
+        ("2", "`code`: config.json says `num_hidden_layers` 2; its tensors are of 3 layers, 2 are merged"),
+        (
+            "2.5",
+            "`code`: config.json says `num_hidden_layers` 2.5, which is no number of layers; its tensors are of 3 layers, 3 \
+             are merged",
+        ),
+    ] {
+        let folder = TempDir::new().unwrap();
+        let model = folder.path().join("code");
+        copy_model("code", &model);
+        let config = fs::read_to_string(model.join("config.json")).unwrap();
+        let said = format!("\"num_hidden_layers\": {said}");
+        fs::write(model.join("config.json"), config.replace("\"num_hidden_layers\": 3", &said)).unwrap();
+        let text = "merge_method: passthrough\nmodels: [{ model: code }]\n";
+        let output = crate::merge_support::merge_in(folder.path(), text, &options()).unwrap();
+        assert!(output.merge.notes.iter().any(|found| found == note), "{:?}", output.merge.notes);
+    }
 }
 
 #[test]

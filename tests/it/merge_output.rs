@@ -83,6 +83,22 @@ fn a_cancelled_merge_leaves_nothing() {
 }
 
 #[test]
+fn a_merge_stops_within_its_statistics() {
+    let folder = TempDir::new().unwrap();
+    let text = "merge_method: ties\nbase_model: inputs/base\nmodels: [{ model: inputs/math, parameters: { weight: 1, density: 0.5 } }]\n";
+    let (calls, written) = (AtomicU64::new(0), AtomicU64::new(0));
+    let progress = |done: u64, _: u64| {
+        written.store(done, Ordering::Relaxed);
+        calls.fetch_add(1, Ordering::Relaxed) < 1
+    };
+    let result = merge_to(&fixtures(), text, &options(), &folder.path().join("out"), &progress);
+    assert!(matches!(result, Err(MergeError::Cancelled)));
+    // The second question is one of the first tensor's ranks.
+    assert_eq!((calls.into_inner(), written.into_inner()), (2, 0));
+    assert!(files(folder.path()).is_empty());
+}
+
+#[test]
 fn progress_ends_at_the_total() {
     let folder = TempDir::new().unwrap();
     let largest = AtomicU64::new(0);

@@ -87,7 +87,8 @@ impl<A: Arithmetic> Kernel<A> {
             }
             if let Some(round) = kernel.rounds.last_mut() {
                 let [cos, sin] = [angle.cos(), angle.sin()].map(A::step_wide);
-                *round = Round { cos, sin, angle: A::Real::of(angle), length: one, pulls: std::mem::take(&mut round.pulls) };
+                *round =
+                    Round { cos, sin, angle: A::Real::of(angle), length: one, pulls: std::mem::take(&mut round.pulls) };
             }
             let square = kernel.measure(inputs, survey, |mean, _| vec![pair_sum(mean, mean, product)]);
             if let Some(round) = kernel.rounds.last_mut() {

@@ -355,8 +355,7 @@ impl Task<'_> {
             }
             Operation::Multislerp { weights, has_base, normalize_weights, eps } if A::STEPS => {
                 let vectors = self.directions(*has_base);
-                let kernel =
-                    multislerp::Kernel::new(vectors, weights, *normalize_weights, *eps, self.inputs, survey)?;
+                let kernel = multislerp::Kernel::new(vectors, weights, *normalize_weights, *eps, self.inputs, survey)?;
                 Kernel::Multislerp(kernel)
             }
             Operation::Multislerp { weights, has_base, normalize_weights, eps } => {

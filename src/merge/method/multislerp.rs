@@ -70,7 +70,9 @@ impl<A: Arithmetic> Kernel<A> {
             kernel.units(blocks, vectors);
             kernel.mean(vectors, mean);
             [pair_sum(mean, mean, |x, y| x.wide() * y.wide())]
-        })[..] else { return Ok(kernel) };
+        })[..] else {
+            return Ok(kernel);
+        };
         let length = step(square.sqrt());
         if length < step(eps) {
             return if n == 2 { Ok(kernel) } else { Err(MethodError::DirectionsCancel) };
@@ -87,7 +89,9 @@ impl<A: Arithmetic> Kernel<A> {
             kernel.mean(vectors, mean);
             kernel.tangent(vectors, mean, tangent);
             [pair_sum(tangent, tangent, |x, y| x.wide() * y.wide())]
-        })[..] else { return Ok(kernel) };
+        })[..] else {
+            return Ok(kernel);
+        };
         let tau = step(step(square.sqrt()) + A::held(eps));
         let parts = kernel.weights.iter().map(wide).zip(norms).map(|(weight, norm)| step(weight * norm));
         kernel.end = End::Sphere {
@@ -171,14 +175,15 @@ impl<A: Arithmetic> Kernel<A> {
         survey: &Survey<'_, A>,
         terms: impl Fn(&Self, &[Vec<A::Real>], &mut [Vec<A::Real>; 2], &mut [Vec<A::Real>]) -> T + Sync,
     ) -> Vec<f64> {
-        let pieces = survey.inputs.fold::<A::Real, Vec<f64>>(inputs, self.n_scratch(), Vec::new, |sums, _, blocks, scratch| {
-            vectorised(|| {
-                let Some((vectors, buffers)) = scratch.split_last_chunk_mut() else { return };
-                let terms = terms(self, blocks, buffers, vectors);
-                sums.resize(terms.as_ref().len(), 0.0);
-                sums.iter_mut().zip(terms.as_ref()).for_each(|(sum, term)| *sum += term);
+        let pieces =
+            survey.inputs.fold::<A::Real, Vec<f64>>(inputs, self.n_scratch(), Vec::new, |sums, _, blocks, scratch| {
+                vectorised(|| {
+                    let Some((vectors, buffers)) = scratch.split_last_chunk_mut() else { return };
+                    let terms = terms(self, blocks, buffers, vectors);
+                    sums.resize(terms.as_ref().len(), 0.0);
+                    sums.iter_mut().zip(terms.as_ref()).for_each(|(sum, term)| *sum += term);
+                });
             });
-        });
         let n = pieces.iter().map(Vec::len).max().unwrap_or_default();
         let at = |index: usize| pieces.iter().filter_map(|piece| piece.get(index)).sum();
         (0..n).map(at).collect()

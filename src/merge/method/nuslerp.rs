@@ -87,8 +87,7 @@ fn norms<A: Arithmetic>(products: &Products) -> [f64; 2] {
 fn factors<A: Arithmetic>(t: f64, cos: f64) -> Factors<A::Real> {
     let (step, one) = (A::stepped, A::Real::of(1.0));
     let cos = step(cos.clamp(-1.0, 1.0));
-    let colinear =
-        if A::STEPS { step(1.0 - step(cos * cos)) <= step(COLINEAR) } else { 1.0 - cos * cos <= COLINEAR };
+    let colinear = if A::STEPS { step(1.0 - step(cos * cos)) <= step(COLINEAR) } else { 1.0 - cos * cos <= COLINEAR };
     if colinear {
         return Factors { left: A::Real::of(1.0 - t), right: A::Real::of(t), divisor: one };
     }
@@ -203,11 +202,7 @@ fn products<A: Arithmetic>(
 
 /// Products of two stretches of vector number `vector`.
 #[inline(always)]
-fn products_of<R: Real>(
-    vector: usize,
-    [first, second]: [&[R]; 2],
-    term: &impl Fn(usize, R, R) -> f64,
-) -> Products {
+fn products_of<R: Real>(vector: usize, [first, second]: [&[R]; 2], term: &impl Fn(usize, R, R) -> f64) -> Products {
     let square = |row: &[R]| pair_sum(row, row, |x, y| x.wide() * y.wide());
     [square(first), square(second), pair_sum(first, second, |x, y| term(vector, x, y))]
 }

@@ -95,12 +95,7 @@ impl<A: Arithmetic> Kernel<A> {
 
     /// The same with every task vector divided by the number of those that count before they are added.
     #[inline(always)]
-    fn apply_steps(
-        &self,
-        block: Block<'_, A::Real>,
-        [counts, delta]: [&mut Vec<A::Real>; 2],
-        out: &mut [A::Real],
-    ) {
+    fn apply_steps(&self, block: Block<'_, A::Real>, [counts, delta]: [&mut Vec<A::Real>; 2], out: &mut [A::Real]) {
         let (zero, one) = (A::Real::of(0.0), A::Real::of(1.0));
         for vector in task_vector::vectors(block.inputs) {
             vector.fill::<A>(block.blocks, delta);

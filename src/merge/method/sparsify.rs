@@ -168,7 +168,12 @@ impl Sparsity {
 
     /// What stays where a cut goes through equal magnitudes, as mergekit has it: `ranks` of the order that an unstable sort
     /// leaves, from the largest down for the magnitude, from the smallest up for outliers.
-    fn unstable<A: Arithmetic>(self, vector: Vector, survey: &Survey<'_, A>, ranks: Range<u64>) -> Option<Mask<A::Real>> {
+    fn unstable<A: Arithmetic>(
+        self,
+        vector: Vector,
+        survey: &Survey<'_, A>,
+        ranks: Range<u64>,
+    ) -> Option<Mask<A::Real>> {
         let mut pairs = survey.magnitudes(vector)?;
         let ranks = ranks.start as usize..ranks.end as usize;
         match self {
