@@ -197,11 +197,12 @@ fn selection<A: Arithmetic>(share: f64, inputs: &[usize], survey: &Survey<'_, A>
     let found = keys.at(&[vec![n - kept]]);
     let Some(cut) = found.first().and_then(|found| found.first()) else { return Mask::Nothing };
     let taken = cut.below + cut.n_equal() - (n - kept);
-    if A::STEPS && taken < cut.n_equal() {
-        if let Some(mut pairs) = keys.with_positions(0) {
-            introsort::top(&mut pairs, kept as usize, |left, right| left.0 > right.0);
-            return Mask::at(pairs.len(), pairs[..kept as usize].iter().map(|(_, position)| *position));
-        }
+    if A::STEPS
+        && taken < cut.n_equal()
+        && let Some(mut pairs) = keys.with_positions(0)
+    {
+        introsort::top(&mut pairs, kept as usize, |left, right| left.0 > right.0);
+        return Mask::at(pairs.len(), pairs[..kept as usize].iter().map(|(_, position)| *position));
     }
     let low_at = 0..keys.position(0, cut, taken);
     let low = A::Real::from_magnitude_key(cut.key);

@@ -146,20 +146,22 @@ impl Sparsity {
         if let Self::Magnitude { .. } = self {
             // Counted from the largest down, so that the earliest of equal ones stay.
             let taken = at_first.below + at_first.n_equal() - first;
-            if A::STEPS && taken < at_first.n_equal() {
-                if let Some(mask) = self.unstable(vector, survey, n - end..n - first) {
-                    return mask;
-                }
+            if A::STEPS
+                && taken < at_first.n_equal()
+                && let Some(mask) = self.unstable(vector, survey, n - end..n - first)
+            {
+                return mask;
             }
             let low_at = 0..survey.position(vector, at_first, taken);
             return Mask::Between { low, low_at, high: A::Real::of(f64::INFINITY), high_at: 0..usize::MAX };
         }
         let Some(at_last) = survey.magnitude_at(vector, end - 1) else { return Mask::Nothing };
         let cuts = first > at_first.below || end < at_last.below + at_last.n_equal();
-        if A::STEPS && cuts {
-            if let Some(mask) = self.unstable(vector, survey, first..end) {
-                return mask;
-            }
+        if A::STEPS
+            && cuts
+            && let Some(mask) = self.unstable(vector, survey, first..end)
+        {
+            return mask;
         }
         let low_at = survey.position(vector, at_first, first - at_first.below)..usize::MAX;
         let high_at = 0..survey.position(vector, at_last, end - at_last.below);
