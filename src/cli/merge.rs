@@ -7,7 +7,7 @@ use clap::{ArgAction, Args};
 
 use super::interrupt::stop_on_signal;
 use super::percent::{Percent, megabytes};
-use super::{Failure, counted, default_python, locator, print, usage, warn};
+use super::{Failure, counted, default_python, diagnostics, locator, print, usage, warn};
 use crate::config::{Dtype, MergeConfig, Numerics, parse};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
@@ -195,8 +195,8 @@ impl MergeArgs {
                 )));
             }
             let parsed = parse::file(file)?;
-            for warning in &parsed.warnings.0 {
-                self.note(&format!("warning: {warning}"));
+            if !self.quiet {
+                diagnostics::show(&parsed.warnings);
             }
             let text = std::fs::read_to_string(file).with_context(|| format!("reading `{}`", file.display()))?;
             asked.push(Asked { config: parsed.config, text, out });

@@ -2,7 +2,9 @@
 //! the environment or decides on exit codes.
 
 mod clean;
+mod diagnostics;
 mod diff;
+mod explain;
 mod interrupt;
 mod materialize;
 mod merge;
@@ -11,6 +13,7 @@ mod percent;
 mod plan_command;
 mod report;
 mod run;
+mod schema;
 mod status;
 
 use std::io::{self, Write};
@@ -25,7 +28,7 @@ use crate::exit_code::{self, Exit};
 use crate::model::hub::Hub;
 use crate::model::locate::Locator;
 use crate::plan::{self, Plan};
-use crate::run::store::Store;
+use crate::run::store::{Store, StoreError};
 use crate::spec::Sweep;
 
 /// Expands a sweep of model merges, merges natively, evaluates with lm-evaluation-harness and prints the table
@@ -46,6 +49,8 @@ enum Command {
     Diff(diff::DiffArgs),
     Materialize(materialize::MaterializeArgs),
     Clean(clean::CleanArgs),
+    Explain(explain::ExplainArgs),
+    Schema(schema::SchemaArgs),
     #[command(hide = true)]
     MergePass(merge_pass::MergePassArgs),
 }
@@ -71,6 +76,8 @@ struct SweepArgs {
 enum Failure {
     /// Wrong input: exit code 2.
     Usage(anyhow::Error),
+    /// Another run has the sweep: exit code 75.
+    Busy(anyhow::Error),
     /// Anything else: exit code 1.
     Internal(anyhow::Error),
 }
@@ -78,7 +85,11 @@ enum Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        if error.is::<Problems>() { Self::Usage(error) } else { Self::Internal(error) }
+        match error.downcast_ref() {
+            Some(StoreError::Held { .. }) => Self::Busy(error),
+            _ if error.is::<Problems>() => Self::Usage(error),
+            _ => Self::Internal(error),
+        }
     }
 }
 
@@ -99,6 +110,8 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Clean(args) => clean::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Schema(args) => schema::run(&args),
         Command::MergePass(args) => merge_pass::run(&args),
     };
     match done {
@@ -107,6 +120,10 @@ pub fn main() -> ExitCode {
         Err(Failure::Usage(error)) => {
             complain(&error);
             Exit::Usage.into()
+        }
+        Err(Failure::Busy(error)) => {
+            complain(&error);
+            Exit::Busy.into()
         }
         Err(Failure::Internal(error)) => {
             complain(&error);
@@ -122,6 +139,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn complain(error: &anyhow::Error) {
+    if let Some(problems) = error.downcast_ref() {
+        return diagnostics::show(problems);
+    }
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Some messages tell their cause themselves.
@@ -129,7 +149,7 @@ fn complain(error: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    // Problems of a document come as finished lines.
+    // Some come as finished lines.
     let text = if text.starts_with("error:") { text } else { format!("error: {text}") };
     warn(&text);
 }
@@ -165,7 +185,7 @@ impl SweepArgs {
     /// Reads and expands the spec, with the command line's overrides.
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
         let (mut sweep, plan) = plan::open(&self.spec)?;
-        plan.warnings.0.iter().for_each(|warning| warn(&format!("warning: {warning}")));
+        diagnostics::show(&plan.warnings);
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);

@@ -4,16 +4,20 @@
 //! ([`parse`]), then walked by a validator that collects every mistake as a [`Problem`] ([`read`]), and only then made
 //! into types. Specs and mergekit configs come through here alike.
 
+pub mod code;
+pub mod draw;
 pub mod parse;
 pub mod path;
 pub mod problem;
 pub mod pyyaml;
 pub mod read;
+pub mod shape;
 mod toml;
 mod yaml;
 
+pub use code::Code;
 pub use path::{DocumentPath, Step};
-pub use problem::{Problem, Problems};
+pub use problem::{Problem, Problems, Severity};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
