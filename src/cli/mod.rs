@@ -4,7 +4,9 @@
 mod clean;
 mod diagnostics;
 mod diff;
+mod doctor;
 mod explain;
+mod init;
 mod interrupt;
 mod materialize;
 mod merge;
@@ -51,6 +53,8 @@ enum Command {
     Clean(clean::CleanArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
+    Init(init::InitArgs),
+    Doctor(doctor::DoctorArgs),
     #[command(hide = true)]
     MergePass(merge_pass::MergePassArgs),
 }
@@ -112,6 +116,8 @@ pub fn main() -> ExitCode {
         Command::Clean(args) => clean::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::MergePass(args) => merge_pass::run(&args),
     };
     match done {
@@ -203,16 +209,7 @@ impl SweepArgs {
 
     /// The interpreter to use for a sweep.
     fn python(&self, sweep: &Sweep) -> PathBuf {
-        let spec = &sweep.evaluate.python;
-        let python = match &self.python {
-            Some(python) => python.clone(),
-            // The spec's default, which names no interpreter in particular.
-            None if spec == Path::new("python3") => default_python(&|name| std::env::var(name).ok()),
-            None => spec.clone(),
-        };
-        // The harness runs in a directory of its own; a bare name is looked up in PATH.
-        let is_path = python.components().count() > 1;
-        if is_path { std::path::absolute(&python).unwrap_or(python) } else { python }
+        interpreter(self.python.as_deref(), &sweep.evaluate.python)
     }
 
     fn locator(&self, sweep: &Sweep) -> Result<Locator, Failure> {
@@ -225,6 +222,19 @@ fn locator(root: &Path, python: PathBuf) -> Result<Locator, Failure> {
     let root = std::path::absolute(root).with_context(|| format!("finding `{}`", root.display()))?;
     let variable = |name: &str| std::env::var(name).ok();
     Ok(Locator { root, home: variable("HOME").map(PathBuf::from), hub: Hub::from_environment(&variable, python) })
+}
+
+/// The interpreter of the command line, else of a spec, else of the environment.
+fn interpreter(given: Option<&Path>, spec: &Path) -> PathBuf {
+    let python = match given {
+        Some(python) => python.to_owned(),
+        // The spec's default, which names no interpreter in particular.
+        None if spec == Path::new("python3") => default_python(&|name| std::env::var(name).ok()),
+        None => spec.to_owned(),
+    };
+    // The harness runs in a directory of its own; a bare name is looked up in PATH.
+    let is_path = python.components().count() > 1;
+    if is_path { std::path::absolute(&python).unwrap_or(python) } else { python }
 }
 
 /// The interpreter where neither the command line nor the spec names one.

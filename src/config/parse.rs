@@ -10,7 +10,7 @@ use super::check;
 use super::keys;
 use super::method::METHODS;
 use super::value::parameters;
-use super::{Dtype, MergeConfig, Method, Parameters, Slice, SourceModel, Tokenizer, tokenizer};
+use super::{Dtype, MergeConfig, Method, Parameters, Scalar, Slice, SourceModel, Tokenizer, tokenizer};
 use crate::document::read::{Field, Table, below, listed, nearest};
 use crate::document::{Code, Format, Node, Problem, Problems, Span, Value, parse as document, pyyaml};
 use crate::model::{ModelRef, ModelRefError};
@@ -114,7 +114,7 @@ pub fn parse(document: &Node, reading: &dyn Reading) -> Result<Parsed, Problems>
         return Err(Problems(vec![problem]));
     }
     let config = parser.document(document);
-    other_readings(document, false, &mut parser.problems);
+    other_readings(document, false, reading, &mut parser.problems);
     let mut problems = parser.problems;
     problems.sort();
     match problems.unless_errors(config)? {
@@ -518,21 +518,37 @@ impl Parser<'_> {
     }
 }
 
-/// Warns of plain scalars that PyYAML, and so mergekit, reads as something else.
-fn other_readings(node: &Node, in_list: bool, problems: &mut Problems) {
+/// Reports plain scalars that PyYAML, and so mergekit, reads as something else: an oddity in a file written for mergekit. In
+/// a spec mergekit reads nothing, and only what one of the two readers takes for another number or a switch is a mistake.
+pub(crate) fn other_readings(node: &Node, in_list: bool, reading: &dyn Reading, problems: &mut Problems) {
     match &node.value {
-        Value::Map(entries) => entries.iter().for_each(|entry| other_readings(&entry.value, false, problems)),
-        Value::List(items) => items.iter().for_each(|item| other_readings(item, true, problems)),
-        Value::Scalar(_) if node.span.source.format == Format::Yaml => {
+        Value::Map(entries) => {
+            entries.iter().for_each(|entry| other_readings(&entry.value, false, reading, problems));
+        }
+        Value::List(items) => items.iter().for_each(|item| other_readings(item, true, reading, problems)),
+        Value::Scalar(scalar) if node.span.source.format == Format::Yaml => {
             let text = node.span.text().trim_end();
-            let Some(reading) = pyyaml::other_reading(text) else { return };
+            let Some(other) = pyyaml::other_reading(text) else { return };
+            if reading.refuses_unknown(&node.span) {
+                let is_text = matches!(scalar, Scalar::Text(_));
+                if matches!(other.as_str(), "true" | "false") {
+                    let message = format!("`{text}` is a text in YAML 1.2 and {other} in YAML 1.1");
+                    let hint = Some(format!("write `{other}`, or put the text in quotes"));
+                    problems.push(Code::OtherReading, node.span.clone(), "", message, hint);
+                } else if !is_text && other != "a text" {
+                    let message = format!("`{text}` is {scalar} in YAML 1.2 and {other} in YAML 1.1");
+                    let hint = Some(format!("write `{scalar}`, if that is meant"));
+                    problems.push(Code::OtherReading, node.span.clone(), "", message, hint);
+                }
+                return;
+            }
             // mergekit takes a text that spells a number for that number, except inside a gradient, where one text
             // turns interpolation off.
-            if reading == "a text" && !in_list {
+            if other == "a text" && !in_list {
                 return;
             }
             let hint = Some("write it in a form that both read alike, for example with a point: `1.0e-3`".to_owned());
-            let message = format!("mergekit reads `{text}` as {reading}");
+            let message = format!("mergekit reads `{text}` as {other}");
             problems.warn(Code::OtherReading, node.span.clone(), "", message, hint);
         }
         _ => {}

@@ -184,7 +184,7 @@ pub const CODES: &[CodeSpec] = &[
     row(
         Code::OtherReading,
         "E0006",
-        "mergekit reads this value otherwise",
+        "YAML readers disagree on this value",
         "YAML 1.2 and PyYAML, with which mergekit and the harness read, disagree on some plain values: `no` and `off` are \
          false there, `010` is eight, `1e-3` is a text, `1:30` is ninety. Write the value so that both agree.",
         "weight: 1e-3        # a text to PyYAML\nweight: 1.0e-3      # a number to both",

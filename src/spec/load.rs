@@ -6,6 +6,7 @@ use super::evaluate::{self, limits};
 use super::merge::merge_entry;
 use super::resources::resources;
 use super::{Baseline, ModelNames, Sweep, keys, tasks};
+use crate::config::parse::other_readings;
 use crate::document::read::{Field, Table};
 use crate::document::{Code, Node, Problem, Problems, Value, parse};
 use crate::model::{Location, ModelRef};
@@ -77,6 +78,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         top.problem(Code::Empty, "nothing to evaluate, expected at least one `baseline` or `merge`", None, problems);
     }
     top.finish(problems);
+    other_readings(document, false, &names, problems);
     for Problem { span, key_path, .. } in &mut problems.0 {
         // The rewritten documents have places of their own: speak of those in the file.
         if names.in_spec(span)
