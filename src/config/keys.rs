@@ -11,14 +11,17 @@ pub const MODEL: Shape = Shape::Either(&[Shape::Text, Shape::Table(&MODEL_IN_PAR
 pub const SOURCES: Shape = Shape::List(&Shape::Table(&SOURCE));
 
 /// `parameters`, wherever it stands.
-pub const PARAMETERS: Shape = Shape::Known(parameters, &SETTING);
+pub const PARAMETERS: Shape = Shape::Shared("parameters", &Shape::Known(parameters, &SETTING));
 
 /// The value of one parameter.
-pub const SETTING: Shape = Shape::Either(&[
-    Shape::Scalar,
-    Shape::List(&Shape::Either(&[Shape::Scalar, Shape::Table(&CASE)])),
-    Shape::Table(&CASE),
-]);
+pub const SETTING: Shape = Shape::Shared(
+    "setting",
+    &Shape::Either(&[
+        Shape::Scalar,
+        Shape::List(&Shape::Either(&[Shape::Scalar, Shape::Table(&CASE)])),
+        Shape::Table(&CASE),
+    ]),
+);
 
 /// A number format.
 pub const DTYPE: Shape = Shape::Either(&[

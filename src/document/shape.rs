@@ -71,6 +71,8 @@ pub enum Shape {
     Known(fn() -> Vec<(&'static str, String)>, &'static Shape),
     /// A table.
     Table(&'static TableShape),
+    /// A shape that stands in many places, with the name of its definition.
+    Shared(&'static str, &'static Shape),
     /// One of several.
     Either(&'static [Shape]),
 }
@@ -97,29 +99,44 @@ impl TableShape {
     }
 
     /// Itself and every table that it leads to, each once, outer ones first.
-    pub fn all(&'static self) -> Vec<&'static Self> {
-        fn collect(shape: &Shape, found: &mut Vec<&'static TableShape>) {
-            match shape {
-                Shape::Table(table) if !found.iter().any(|known| known.name == table.name) => {
-                    found.push(table);
-                    table.keys.iter().for_each(|key| collect(&key.holds, found));
-                }
-                Shape::List(item) | Shape::Some(item) | Shape::Exactly(_, item) => collect(item, found),
-                Shape::Named(item) | Shape::Known(_, item) => collect(item, found),
-                Shape::Either(shapes) => shapes.iter().for_each(|shape| collect(shape, found)),
-                _ => {}
-            }
+    fn all(&'static self) -> Vec<&'static Self> {
+        let mut definitions = Vec::new();
+        definitions_of(&Shape::Table(self), &mut definitions);
+        let table = |shape| if let Shape::Table(table) = shape { Some(table) } else { None };
+        definitions.into_iter().filter_map(|(_, shape)| table(shape)).collect()
+    }
+}
+
+/// Every table and shared shape that a shape leads to, by name, each once, outer ones first.
+fn definitions_of(shape: &Shape, found: &mut Vec<(&'static str, Shape)>) {
+    let is_new = |name: &str, found: &[(&'static str, Shape)]| found.iter().all(|(known, _)| *known != name);
+    match shape {
+        Shape::Table(table) if is_new(table.name, found) => {
+            found.push((table.name, *shape));
+            table.keys.iter().for_each(|key| definitions_of(&key.holds, found));
         }
-        let mut found = Vec::new();
-        collect(&Shape::Table(self), &mut found);
-        found
+        Shape::Shared(name, inner) if is_new(name, found) => {
+            found.push((name, *shape));
+            definitions_of(inner, found);
+        }
+        Shape::List(item) | Shape::Some(item) | Shape::Exactly(_, item) => definitions_of(item, found),
+        Shape::Named(item) | Shape::Known(_, item) => definitions_of(item, found),
+        Shape::Either(shapes) => shapes.iter().for_each(|shape| definitions_of(shape, found)),
+        _ => {}
     }
 }
 
 /// The JSON Schema (draft 7, which the language servers for TOML and YAML read) of documents with this table at the top.
 pub fn schema(top: &'static TableShape, title: &str) -> Json {
+    let mut found = Vec::new();
+    definitions_of(&Shape::Table(top), &mut found);
+    let definition = |shape: &Shape| match shape {
+        Shape::Table(table) => table_schema(table),
+        Shape::Shared(_, inner) => value_schema(inner),
+        other => value_schema(other),
+    };
     let definitions: Map<String, Json> =
-        top.all().into_iter().map(|table| (table.name.to_owned(), table_schema(table))).collect();
+        found.iter().map(|(name, shape)| ((*name).to_owned(), definition(shape))).collect();
     json!({
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": title,
@@ -155,7 +172,7 @@ fn told(key: &Key) -> String {
 fn described(shape: &Shape, about: &str) -> Json {
     let mut schema = match shape {
         // Draft 7 takes no notice of what stands beside `$ref`.
-        Shape::Table(_) => json!({ "allOf": [value_schema(shape)] }),
+        Shape::Table(_) | Shape::Shared(..) => json!({ "allOf": [value_schema(shape)] }),
         _ => value_schema(shape),
     };
     if let Some(schema) = schema.as_object_mut() {
@@ -186,7 +203,9 @@ fn value_schema(shape: &Shape) -> Json {
                 keys().into_iter().map(|(name, about)| (name.to_owned(), described(item, &about))).collect();
             json!({ "type": "object", "properties": properties, "additionalProperties": false })
         }
-        Shape::Table(table) => json!({ "$ref": format!("#/definitions/{}", table.name) }),
+        Shape::Table(TableShape { name, .. }) | Shape::Shared(name, _) => {
+            json!({ "$ref": format!("#/definitions/{name}") })
+        }
         Shape::Either(shapes) => json!({ "anyOf": shapes.iter().map(value_schema).collect::<Vec<_>>() }),
     }
 }
@@ -232,6 +251,7 @@ fn in_words(shape: &Shape) -> String {
             let anchor: String = table.name.chars().map(|letter| if letter == ' ' { '-' } else { letter }).collect();
             format!("[{}](#{anchor})", table.name)
         }
+        Shape::Shared(_, inner) => in_words(inner),
         Shape::Either(shapes) => shapes.iter().map(in_words).collect::<Vec<_>>().join(" or "),
     }
 }

@@ -22,7 +22,7 @@ const LITTLE_MEMORY: u64 = 4 << 30;
 const LITTLE_DISK: u64 = 5_000_000_000;
 
 pub(super) fn findings(args: &DoctorArgs, sweep: Option<&Sweep>, settings: &Settings) -> Vec<Finding> {
-    let mut findings = vec![token(), gpus(settings), memory()];
+    let mut findings = vec![data_sets(settings), token(), gpus(settings), memory()];
     findings.push(disk("disk", &args.results, sweep.and_then(|sweep| sweep.resources.disk)));
     if let Some(work) = sweep.and_then(|sweep| sweep.resources.work_dir.as_deref()) {
         findings.push(disk("work_dir", work, sweep.and_then(|sweep| sweep.resources.disk)));
@@ -32,25 +32,36 @@ pub(super) fn findings(args: &DoctorArgs, sweep: Option<&Sweep>, settings: &Sett
     findings
 }
 
+/// A variable that says something.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
+}
+
+/// Where the libraries of the hub keep their files.
+fn hub_home() -> PathBuf {
+    let cache = || set("XDG_CACHE_HOME").unwrap_or_else(|| set("HOME").unwrap_or_default().join(".cache"));
+    set("HF_HOME").unwrap_or_else(|| cache().join("huggingface"))
+}
+
+/// Where data sets are kept, unless the spec says otherwise.
+fn data_sets(settings: &Settings) -> Finding {
+    let from_spec = settings.environment.get("HF_DATASETS_CACHE").map(PathBuf::from);
+    let folder = from_spec.or_else(|| set("HF_DATASETS_CACHE")).unwrap_or_else(|| hub_home().join("datasets"));
+    let n_sets = fs::read_dir(&folder).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir()).count();
+    Finding::ok("data sets", format!("{n_sets} in {}", folder.display()))
+}
+
 /// Whether there is a token for the hub. It is not read further than that.
 fn token() -> Finding {
     let item = "hub token";
-    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     if let Some(name) = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"].into_iter().find(|name| set(name).is_some()) {
         return Finding::ok(item, format!("set by {name}"));
     }
-    let cache = || {
-        Some(
-            set("XDG_CACHE_HOME")
-                .map_or_else(|| PathBuf::from(set("HOME").unwrap_or_default()).join(".cache"), PathBuf::from),
-        )
-    };
-    let home = set("HF_HOME").map(PathBuf::from).or_else(|| Some(cache()?.join("huggingface")));
-    let file = set("HF_TOKEN_PATH").map(PathBuf::from).or_else(|| Some(home?.join("token")));
-    match file {
-        Some(file) if file.is_file() => Finding::ok(item, format!("in {}", file.display())),
-        _ => Finding::ok(item, "none: models with restricted access cannot be had (`hf auth login`)"),
+    let file = set("HF_TOKEN_PATH").unwrap_or_else(|| hub_home().join("token"));
+    if file.is_file() {
+        return Finding::ok(item, format!("in {}", file.display()));
     }
+    Finding::ok(item, "none: models with restricted access cannot be had (`hf auth login`)")
 }
 
 fn capture(program: &str, args: &[&str]) -> Option<String> {
