@@ -186,13 +186,14 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
             board.release(&board.trial(*index).id);
         }
     }
-    for (wanted, merge) in pass.iter().zip(merged?) {
+    for (wanted, mut merge) in pass.iter().zip(merged?) {
         let work = Work::new(board, wanted.index);
         let (trial, out) = (work.trial, store.model(work.trial));
         let identity = identity_of(&merge, &out);
         for note in &merge.notes {
             board.say(RunEvent::Note(format!("{}: {note}", trial.name)));
         }
+        merge.notes.iter_mut().for_each(|note| *note = board.without_home(note));
         let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
         let what = format!("{} tensors, {:.0} MB{together}", merge.n_tensors, merge.n_bytes as f64 / 1e6);
         board.record(&trial.id, What::Merged { key: wanted.key.clone(), merge, identity })?;

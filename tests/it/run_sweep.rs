@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
+use crate::support::fixture;
 use crate::sweep_support::{Sweep, TINY as SPEC, count, text, wait_for, walk};
 
 #[test]
@@ -355,4 +356,33 @@ fn the_config_of_a_trial_says_which_seed_it_was_merged_with() {
     assert_eq!(by_hand.status.code(), Some(0), "{}", text(&by_hand.stderr));
     let same = sweep.run(&["diff", "by-hand", &trial.join("model").to_string_lossy()], "ok");
     assert_eq!(same.status.code(), Some(0), "{}", text(&same.stdout));
+}
+
+#[test]
+fn what_is_published_names_no_home_folder() {
+    let Some(sweep) = Sweep::new() else { return };
+    let inputs = sweep.path("inputs");
+    for file in walk(&fixture("mergekit-parity/inputs")) {
+        let copy = inputs.join(file.strip_prefix(fixture("mergekit-parity/inputs")).unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        if file.is_file() {
+            fs::copy(&file, &copy).unwrap();
+        }
+    }
+    // One that cannot be merged, for a reason that names a file.
+    fs::remove_file(inputs.join("chat/config.json")).unwrap();
+    let broken =
+        "\n[[merge]]\nname = \"Broken\"\nmethod = \"linear\"\nmodels = { \"./inputs/chat\" = { weight = 1.0 } }\n";
+    sweep.write(&format!("{}{broken}", SPEC.replace("INPUTS", "./inputs")));
+    let home = sweep.path("");
+    let home = home.to_str().unwrap().trim_end_matches('/');
+    let run = sweep.command(&["run", "sweep.toml"], "ok").env("HOME", home).output().unwrap();
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    let journal = sweep.journal();
+    assert!(journal.contains("~/inputs/chat"), "{journal}");
+    for file in fs::read_dir(sweep.results()).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_file())
+    {
+        let written = text(&fs::read(&file).unwrap());
+        assert!(!written.contains(home), "{}: {written}", file.display());
+    }
 }
