@@ -86,10 +86,9 @@ def keep_what_no_model_changes():
         from lm_eval.tasks import _index
 
         keep_stock_index(_index)
-        # Said once a process: what the caller reads from the log must be in every log.
+        # Said once a process, and every log must hold what is said of its evaluation.
         for name in ("warning_once", "info_once"):
-            said_once = getattr(utils, name).__wrapped__
-            setattr(utils, name, said_once)
+            setattr(utils, name, getattr(utils, name).__wrapped__)
     except (ImportError, AttributeError):
         pass
     try:
@@ -126,6 +125,9 @@ def free():
     torch = sys.modules.get("torch")
     parameter = getattr(getattr(torch, "nn", None), "Parameter", None)
     n_left = sum(type(found) is parameter for found in gc.get_objects()) if parameter else 0
+    if n_left == 0:
+        # What is there now are modules and caches, which stay: the next collection need not look at them again.
+        gc.freeze()
     if parameter and torch.cuda.is_available() and torch.cuda.is_initialized():
         torch.cuda.empty_cache()
     try:

@@ -21,7 +21,6 @@ pub struct Captured {
     pub stderr: String,
 }
 
-
 /// Runs a program to its end and gives back what it wrote; lines of standard error also go to `on_line` as they come.
 ///
 /// # Errors

@@ -20,7 +20,6 @@ pub(super) struct Identity {
     boot: String,
 }
 
-
 /// Fields of `/proc/PID/stat` that say whose a process is: its group, and when it started.
 fn group_and_start(pid: i32) -> Option<(i32, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -294,11 +294,14 @@ impl<'a> Work<'a> {
         };
         let name = self.name();
         let mut on_event = |event: HarnessEvent| self.board.say(progress(&name, event));
-        let evaluated = match harness::evaluate(&job, is_warm.then_some(&mut seat.warm), &mut on_event, self.board.cancel).await {
-            Ok(evaluated) => evaluated,
-            Err(failure) if matches!(failure.cause, Cause::Cancelled) => return Err(Attempt::Stop(Stop::Interrupted)),
-            Err(failure) => return Err(Attempt::Failed(failure, relative_folder)),
-        };
+        let evaluated =
+            match harness::evaluate(&job, is_warm.then_some(&mut seat.warm), &mut on_event, self.board.cancel).await {
+                Ok(evaluated) => evaluated,
+                Err(failure) if matches!(failure.cause, Cause::Cancelled) => {
+                    return Err(Attempt::Stop(Stop::Interrupted));
+                }
+                Err(failure) => return Err(Attempt::Failed(failure, relative_folder)),
+            };
         for note in &evaluated.notes {
             self.board.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));
         }

@@ -14,6 +14,7 @@ mod eval_preflight;
 mod eval_results;
 mod eval_sandbox;
 mod eval_task_files;
+mod eval_warm;
 mod fuzz;
 mod layering;
 mod merge_adapter;
