@@ -106,9 +106,14 @@ impl<'a> Board<'a> {
     /// Appends a record to the journal and applies it.
     pub fn record(&self, trial: &TrialId, what: What) -> Result<(), JournalError> {
         let mut ledger = self.ledger();
-        let record = ledger.journal.append(trial, what)?;
+        let record = ledger.journal.append(Some(trial), what)?;
         ledger.state.apply(&record);
         Ok(())
+    }
+
+    /// Appends a record about the run.
+    pub fn record_run(&self, what: What) -> Result<(), JournalError> {
+        self.ledger().journal.append(None, what).map(|_| ())
     }
 
     pub fn state_of(&self, trial: &TrialId) -> TrialState {

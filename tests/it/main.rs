@@ -15,6 +15,7 @@ mod eval_results;
 mod eval_sandbox;
 mod eval_task_files;
 mod faults;
+mod eval_warm;
 mod fuzz;
 mod layering;
 mod merge_adapter;
