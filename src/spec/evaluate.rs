@@ -9,7 +9,7 @@ use super::{Limits, keys};
 use crate::config::Scalar;
 use crate::document::read::Field;
 use crate::document::{Code, Problems, Value};
-use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, Settings, TaskRequest};
+use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, HarnessMode, Settings, TaskRequest};
 
 /// The harness's own default seeds: random, numpy, torch, few-shot.
 const SEEDS: [u64; 4] = [0, 1234, 1234, 1234];
@@ -31,6 +31,7 @@ pub fn defaults() -> Settings {
         system_instruction: None,
         python: PathBuf::from("python3"),
         environment: BTreeMap::new(),
+        mode: HarnessMode::default(),
         allow_code_eval: CodeEval::Off,
         timeout: None,
     }
@@ -96,11 +97,23 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
         let pairs = scalars(&field, problems);
         settings.environment = pairs.into_iter().map(|(name, value)| (name, value.to_string())).collect();
     }
+    if let Some(field) = table.optional("harness") {
+        settings.mode = harness_mode(&field, problems);
+    }
     if let Some(field) = table.optional("allow_code_eval") {
         settings.allow_code_eval = code_eval(&field, problems);
     }
     table.finish(problems);
     settings
+}
+
+/// `harness = { mode = "warm" }`.
+fn harness_mode(field: &Field<'_>, problems: &mut Problems) -> HarnessMode {
+    let Some(mut table) = field.table(&keys::HARNESS, problems) else { return HarnessMode::default() };
+    let mode = table.optional("mode");
+    table.finish(problems);
+    let mode = mode.and_then(|field| field.one_of(HarnessMode::NAMES, problems));
+    mode.unwrap_or_default()
 }
 
 fn code_eval(field: &Field<'_>, problems: &mut Problems) -> CodeEval {

@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use crate::config::keys as dialect;
 use crate::document::shape::{self, Shape, TableShape, key, must};
+use crate::eval::HarnessMode;
 
 const MODEL_TEXT: Shape = Shape::Text;
 const TASK_SHAPE: Shape = Shape::Either(&[Shape::Text, Shape::Table(&TASK)]);
@@ -190,6 +191,7 @@ pub static EVALUATE: TableShape = TableShape {
             "the interpreter that has the harness",
         ),
         key("environment", SCALARS, "none", "variables of the harness's environment"),
+        key("harness", Shape::Table(&HARNESS), "", "how the harness is run"),
         key(
             "allow_code_eval",
             CODE_EVAL,
@@ -199,6 +201,20 @@ pub static EVALUATE: TableShape = TableShape {
     ],
     private_keys: false,
     elsewhere: &[("timeout", "write it as `evaluation_timeout` under `limits`")],
+};
+
+/// `evaluate.harness`.
+pub static HARNESS: TableShape = TableShape {
+    name: "harness",
+    expected: "how the harness is run: `{ mode }`",
+    keys: &[key(
+        "mode",
+        Shape::OneOf(|| HarnessMode::NAMES.iter().map(|(name, _)| *name).collect()),
+        "`warm`",
+        "whether one process stays for all models of a slot, or every call gets a fresh one",
+    )],
+    private_keys: false,
+    elsewhere: &[],
 };
 
 /// An entry of `tasks`.

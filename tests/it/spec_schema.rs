@@ -151,7 +151,7 @@ fn whole() -> Json {
     json!({
         "name": "s",
         "models": { "a": "o/a", "b": "o/b", "c": { "path": "o/c", "revision": "main", "adapter": "o/d" } },
-        "evaluate": { "tasks": ["t", { "task": "u" }] },
+        "evaluate": { "tasks": ["t", { "task": "u" }], "harness": {} },
         "limits": {},
         "resources": {},
         "baseline": [{ "name": "A", "model": "a" }],
@@ -240,6 +240,7 @@ fn schema_and_readers_agree_on_every_key() {
         ("/evaluate", "evaluate"),
         ("/evaluate/tasks/1", "task"),
         ("/limits", "limits"),
+        ("/evaluate/harness", "harness"),
         ("/resources", "resources"),
         ("/baseline/0", "baseline"),
         ("/merge/0", "merge"),
