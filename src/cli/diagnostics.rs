@@ -8,6 +8,9 @@ use super::{Failure, print};
 use crate::document::draw::{self, Style};
 use crate::document::{Problem, Problems};
 
+/// Findings that are drawn at most; JSON has all of them.
+const MOST_SHOWN: usize = 100;
+
 /// How to draw on standard error: in colour on a terminal, unless NO_COLOR is set.
 fn style() -> Style {
     let stderr = io::stderr();
@@ -24,13 +27,17 @@ pub(super) fn show(problems: &Problems) {
     if problems.is_empty() {
         return;
     }
-    let mut text = draw::all(problems, style());
+    let mut text = draw::all(&Problems(problems.0.iter().take(MOST_SHOWN).cloned().collect()), style());
+    if problems.0.len() > MOST_SHOWN {
+        text += &format!("\n\n... and {} more", problems.0.len() - MOST_SHOWN);
+    }
     if problems.has_errors() {
         let code = problems.errors().next().map(|problem| problem.code.id()).unwrap_or_default();
         text += &format!("\n\n{}; `mergesweep explain {code}` says more about a code", summary(problems));
     }
-    // Nothing can be done about a closed standard error.
-    let _ = writeln!(io::stderr(), "{text}");
+    // An empty line keeps warnings apart from what follows. Nothing can be done about a closed standard error.
+    let gap = if problems.has_errors() { "" } else { "\n" };
+    let _ = writeln!(io::stderr(), "{text}{gap}");
 }
 
 fn summary(problems: &Problems) -> String {

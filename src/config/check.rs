@@ -6,9 +6,16 @@ use super::{MergeConfig, ModelRef, Setting, Slice, SourceModel};
 use crate::document::read::Field;
 use crate::document::{Code, Problems, Value};
 
-/// Reports every slice whose inputs the method cannot take. `sources` is the field of `models` or `slices`; where
+/// Reports every slice whose inputs the method cannot take. `sources` is the field of `models` or `slices`, `base_field` that of
+/// the base; where
 /// `parameters_unclear`, none is called missing.
-pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, parameters_unclear: bool, problems: &mut Problems) {
+pub(super) fn inputs(
+    config: &MergeConfig,
+    sources: &Field<'_>,
+    base_field: Option<&Field<'_>>,
+    parameters_unclear: bool,
+    problems: &mut Problems,
+) {
     let models_form = config.slices.iter().all(|slice| slice.sources.iter().all(|source| source.layer_range.is_none()));
     for (index, slice) in config.slices.iter().enumerate() {
         let place = if models_form { sources.clone() } else { slice_field(sources, index) };
@@ -19,7 +26,11 @@ pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, parameters_uncle
         let base = config.base_of(slice);
         let mistake = arity(config, slice, base, models_form);
         match mistake {
-            Some((message, hint)) => place.problem(Code::Inputs, message, hint, problems),
+            // A base that makes a third model is the odd one out, not the two that are listed.
+            Some((message, hint)) => {
+                let at = base_field.filter(|_| models_form && hint.is_some()).unwrap_or(&place);
+                at.problem(Code::Inputs, message, hint, problems);
+            }
             None => {
                 if !parameters_unclear {
                     required(config, slice, base, &place, problems);
@@ -116,9 +127,12 @@ fn required(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, place:
         let asked = |source: &&SourceModel| row.scope == Scope::EveryInput || Some(&source.model) != base;
         for source in slice.sources.iter().filter(asked).filter(|source| !source.parameters.contains_key(row.name)) {
             let message = format!("`{method}` needs the parameter `{}` for `{}`, found none", row.name, source.model);
-            let hint = (row.scope == Scope::EveryInput && Some(&source.model) == base)
-                .then(|| format!("to `{method}` the base model is an input like any other"));
-            place.problem(Code::MissingParameter, message, hint, problems);
+            let hint = if row.scope == Scope::EveryInput && Some(&source.model) == base {
+                format!("to `{method}` the base model is an input like any other")
+            } else {
+                format!("set `{}` on the model, or for all under `parameters`", row.name)
+            };
+            place.problem(Code::MissingParameter, message, Some(hint), problems);
         }
     }
 }

@@ -161,7 +161,8 @@ impl Parser<'_> {
             top.optional("merge_method")
         };
         let method = method.and_then(|field| self.method(&field));
-        let base_model = top.optional("base_model").and_then(|field| self.model(&field));
+        let base_field = top.optional("base_model");
+        let base_model = base_field.as_ref().and_then(|field| self.model(field));
         let form = self.form(&mut top);
         let module = match &form {
             Some((_, Some(module))) => self.parameters(module.clone(), method),
@@ -194,7 +195,7 @@ impl Parser<'_> {
         };
         if !self.inputs_unclear {
             let (Form::Models(field) | Form::Slices(field)) = &form;
-            check::inputs(&config, field, self.parameters_unclear, &mut self.problems);
+            check::inputs(&config, field, base_field.as_ref(), self.parameters_unclear, &mut self.problems);
         }
         Some(config)
     }

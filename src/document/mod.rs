@@ -153,6 +153,15 @@ impl Node {
         }
     }
 
+    /// The first value in it that is exactly this text.
+    pub fn find_text(&self, text: &str) -> Option<&Self> {
+        match &self.value {
+            Value::List(items) => items.iter().find_map(|item| item.find_text(text)),
+            Value::Map(entries) => entries.iter().find_map(|entry| entry.value.find_text(text)),
+            _ => (self.as_text() == Some(text)).then_some(self),
+        }
+    }
+
     /// The text, where this is one.
     pub fn as_text(&self) -> Option<&str> {
         match &self.value {

@@ -20,7 +20,12 @@ pub(super) fn parse(source: &Arc<Source>) -> Result<Node, Problems> {
         let span = reader.span(error.span().unwrap_or_default());
         // One slip often trips the parser again on the same line; the first message is the telling one.
         if lines.insert(span.line_column().0) {
-            reader.problems.push(Code::Syntax, span, "", error.message(), None);
+            // The crate has no other mark of it than its words.
+            let (code, hint) = match error.message() {
+                "duplicate key" => (Code::DuplicateKey, Some("keep one of the two".to_owned())),
+                _ => (Code::Syntax, None),
+            };
+            reader.problems.push(code, span, "", error.message(), hint);
         }
     }
     if !reader.problems.is_empty() {

@@ -102,12 +102,22 @@ impl<'a> Reader<'a> {
 
     fn syntax_error(&mut self, error: &ScanError) {
         let start = self.offset(error.marker().index());
+        if let Some((at, colon, end)) = unspaced_colon(&self.source.text[..start]) {
+            let span = Span { source: self.source.clone(), start: at, end };
+            let (key, value) = (&self.source.text[at..colon], &self.source.text[colon + 1..end]);
+            let hint = Some(format!("write `{key}: {value}`"));
+            self.problems.push(Code::Syntax, span, "", "no space behind the colon of a key", hint);
+            return;
+        }
         let span = Span { source: self.source.clone(), start, end: start };
         let hint = self.source.text[..start]
             .rsplit('\n')
             .next()
             .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
         let hint = hint.then(|| "indent with spaces: YAML allows no tabs there".to_owned());
+        let anchor =
+            || "`*name` repeats what stands behind `&name` further up; a text that starts with `*` needs quotes";
+        let hint = hint.or_else(|| error.info().contains("anchor").then(|| anchor().to_owned()));
         self.problems.push(Code::Syntax, span, "", error.info(), hint);
     }
 
@@ -215,13 +225,9 @@ impl<'a> Reader<'a> {
         let Some(Open { content: Content::Map { entries, key, .. }, .. }) = self.open.last_mut() else { return false };
         if let Some(first) = entries.iter().find(|entry| entry.key == text) {
             let (line, _) = first.key_span.line_column();
-            self.problems.push(
-                Code::DuplicateKey,
-                span.clone(),
-                "",
-                format!("key `{text}` stands twice, first on line {line}"),
-                None,
-            );
+            let message = format!("key `{text}` stands twice, first on line {line}");
+            let hint = Some("keep one of the two".to_owned());
+            self.problems.push(Code::DuplicateKey, span.clone(), "", message, hint);
         }
         check_key(text, &span, &mut self.problems);
         *key = Some(Key { text: text.to_owned(), span, merge });
@@ -317,6 +323,20 @@ impl<'a> Reader<'a> {
             Value::Null
         })
     }
+}
+
+/// Start, colon and end of the last line before a syntax error, where it is a key whose colon has no space behind it: the
+/// parser only stumbles over the line after.
+fn unspaced_colon(before: &str) -> Option<(usize, usize, usize)> {
+    let whole = before.trim_end();
+    let line_start = whole.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = &whole[line_start..];
+    let key_start = line_start + line.len() - line.trim_start_matches([' ', '-']).len();
+    let line = &whole[key_start..];
+    let colon = line.find(':')?;
+    let is_key = line[..colon].chars().all(|letter| letter.is_alphanumeric() || letter == '_') && colon > 0;
+    let is_unspaced = line[colon + 1..].starts_with(|letter: char| !letter.is_whitespace() && letter != '/');
+    (is_key && is_unspaced && !line.contains(": ")).then_some((key_start, key_start + colon, whole.len()))
 }
 
 /// The value of a plain scalar in the core schema of YAML 1.2.

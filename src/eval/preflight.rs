@@ -216,6 +216,7 @@ impl Problem {
             Self::CodeNotAllowed { .. } => CODE_HINT.to_owned(),
             Self::TinyLimited { .. } => "leave the limit out for tiny tasks, or take another task".to_owned(),
             Self::TinyParameters { .. } => TINY_PARAMETERS_HINT.to_owned(),
+            Self::IncludePath { .. } => "a relative path starts at the spec's folder".to_owned(),
             Self::NoGpu { .. } => {
                 "set `device = \"cpu\"`, or correct the driver: the harness would run on the CPU without a word"
                     .to_owned()

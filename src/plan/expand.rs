@@ -147,7 +147,7 @@ fn template(entry: &MergeEntry, problems: &mut Problems) -> Option<Template> {
             let hint = match &error {
                 TemplateError::Unknown { .. } if entry.axes.is_empty() => Some("this merge has no axes".to_owned()),
                 TemplateError::Unknown { hint, .. } => Some(hint.clone()),
-                TemplateError::Unpaired => None,
+                TemplateError::Unpaired => Some("an axis is written `{t}`; to show a brace, write it twice".to_owned()),
             };
             let key_path = format!("{}.name", entry.key_path);
             problems.push(Code::Template, entry.name_span.clone(), key_path, error.to_string(), hint);

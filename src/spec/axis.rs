@@ -74,7 +74,8 @@ fn axis(entry: &Entry, name: String, field: &Field<'_>, context: Context<'_>, pr
         }
         if listed && kept.iter().any(|earlier| same(&earlier.value, &value.value)) {
             let message = format!("value `{}` stands twice in axis `{}`", value.shown, head.name);
-            problems.push(Code::ListedTwice, value.value.span.clone(), field.path.clone(), message, None);
+            let hint = Some("keep one: the same value gives the same merge".to_owned());
+            problems.push(Code::ListedTwice, value.value.span.clone(), field.path.clone(), message, hint);
         } else {
             kept.push(value);
         }
@@ -162,12 +163,9 @@ fn defined<'a>(field: &Field<'a>, problems: &mut Problems) -> Option<(Option<Vec
         (None, [Some(from), Some(to), Some(step)]) => ranged_values(field, [&from, &to, &step], problems),
         (None, _) if ranged => {
             let missing = crate::document::read::listed(missing);
-            field.problem(
-                Code::MissingKey,
-                format!("a range has `from`, `to` and `step`, missing {missing}"),
-                None,
-                problems,
-            );
+            let hint = Some("for example `{ from = 0.1, to = 0.9, step = 0.1 }`; both ends are included".to_owned());
+            let message = format!("a range has `from`, `to` and `step`, missing {missing}");
+            field.problem(Code::MissingKey, message, hint, problems);
             None
         }
         (None, _) => {

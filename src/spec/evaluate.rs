@@ -171,11 +171,13 @@ fn tasks(field: &Field<'_>, problems: &mut Problems) -> Vec<TaskRequest> {
     for item in &items {
         let Some(task) = task(item, problems) else { continue };
         if tasks.iter().any(|earlier| earlier.name == task.name) {
-            item.problem(Code::ListedTwice, format!("task `{}` is listed twice", task.name), None, problems);
+            let hint = Some("its columns would be the same: keep one".to_owned());
+            item.problem(Code::ListedTwice, format!("task `{}` is listed twice", task.name), hint, problems);
         }
         for column in &task.columns {
             if !columns.insert(column.name.clone()) {
-                item.problem(Code::ListedTwice, format!("column `{}` is named twice", column.name), None, problems);
+                let hint = Some("give it another name under `columns`".to_owned());
+                item.problem(Code::ListedTwice, format!("column `{}` is named twice", column.name), hint, problems);
             }
         }
         tasks.push(task);

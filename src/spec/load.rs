@@ -133,12 +133,9 @@ fn name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
     } else {
         return Some(name.to_owned());
     };
-    field.problem(
-        Code::BadName,
-        format!("the name `{}` {mistake}", crate::document::read::shortened(name)),
-        None,
-        problems,
-    );
+    let message = format!("the name `{}` {mistake}", crate::document::read::shortened(name));
+    let hint = Some("it names the folder of the results: letters, digits and hyphens are safe".to_owned());
+    field.problem(Code::BadName, message, hint, problems);
     None
 }
 
@@ -155,7 +152,8 @@ fn models(field: &Field<'_>, problems: &mut Problems) -> Vec<(String, ModelRef)>
         };
         if let Some(mistake) = mistake {
             let message = format!("the short name `{short}` {mistake}");
-            problems.push(Code::BadName, entry.key_span.clone(), field.path.clone(), message, None);
+            let hint = Some("choose a word without `/`, `+` and `@`, with which references are written".to_owned());
+            problems.push(Code::BadName, entry.key_span.clone(), field.path.clone(), message, hint);
         }
         // A name whose reference is broken is known all the same: it is not to be called unknown where it is used.
         let broken = || ModelRef { base: Location { path: short.to_owned(), revision: None }, adapter: None };

@@ -12,7 +12,7 @@ pub fn model(sweep: &Sweep, model: &ModelRef, error: &LocateError) -> Problem {
     let declared = short.and_then(|(short, _)| sweep.document.get("models")?.get(short));
     let text = model.to_string();
     let documents = || std::iter::once(&sweep.document).chain(sweep.merges.iter().map(|merge| &merge.document));
-    let node = declared.or_else(|| documents().find_map(|document| named(document, &text)));
+    let node = declared.or_else(|| documents().find_map(|document| document.find_text(&text)));
     let span = node.map_or_else(|| top(sweep), |node| node.span.clone());
     placed(sweep, Problem::error(Code::ModelNotFound, span, "", error.to_string(), error.hint()))
 }
@@ -36,15 +36,6 @@ fn placed(sweep: &Sweep, problem: Problem) -> Problem {
 
 fn top(sweep: &Sweep) -> Span {
     Span { end: 0, start: 0, ..sweep.document.span.clone() }
-}
-
-/// The first text of a document that is exactly this.
-fn named<'a>(node: &'a Node, text: &str) -> Option<&'a Node> {
-    match &node.value {
-        Value::List(items) => items.iter().find_map(|item| named(item, text)),
-        Value::Map(entries) => entries.iter().find_map(|entry| named(&entry.value, text)),
-        _ => (node.as_text() == Some(text)).then_some(node),
-    }
 }
 
 fn task_node<'a>(tasks: &'a Node, name: &str) -> Option<&'a Node> {

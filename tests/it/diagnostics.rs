@@ -169,3 +169,27 @@ fn files_for_another_command_and_missing_ones_are_told() {
         assert!(text(&told.stderr).contains(message), "{arguments:?}: {}", text(&told.stderr));
     }
 }
+
+#[test]
+fn a_missing_model_of_a_config_is_told_at_its_place() {
+    let folder = TempDir::new().unwrap();
+    let config = "merge_method: linear\nmodels:\n- model: ./nowhere\n  parameters: {weight: 1}\n";
+    fs::write(folder.path().join("c.yml"), config).unwrap();
+    let told = mergesweep(folder.path(), &["merge", "c.yml", "out"]);
+    assert_eq!(told.status.code(), Some(2));
+    let stderr = text(&told.stderr);
+    assert!(
+        stderr.contains("error[E0601]: model `./nowhere` does not exist") && stderr.contains("c.yml:3:10"),
+        "{stderr}"
+    );
+}
+
+#[test]
+fn a_sweep_that_another_run_holds_has_an_exit_code_of_its_own() {
+    let folder = TempDir::new().unwrap();
+    fs::write(folder.path().join("s.toml"), SPEC).unwrap();
+    let store = mergesweep::run::store::Store::new(&folder.path().join("results"), "s").unwrap();
+    let _lock = store.lock().unwrap();
+    let told = mergesweep(folder.path(), &["run", "s.toml"]);
+    assert_eq!(told.status.code(), Some(75), "{}", text(&told.stderr));
+}

@@ -1,7 +1,10 @@
 //! The schema says what the readers say: every committed spec is valid, and every value that is put at any key is taken by
 //! both or refused by both.
 
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use mergesweep::document::{Node, Value, parse};
 use mergesweep::plan;
@@ -95,10 +98,12 @@ fn word_misfit(word: &str, rule: &Json, value: &Json, words: &Map<String, Json>,
 
 /// Whether a text matches a pattern of the schema, as Python reads it (no crate for regular expressions is needed else).
 fn matches(pattern: &str, text: &str) -> bool {
-    let found = std::process::Command::new("python3")
-        .args(["-c", "import re, sys; sys.exit(0 if re.search(sys.argv[1], sys.argv[2]) else 1)", pattern, text])
-        .status();
-    found.unwrap().success()
+    thread_local! {
+        static ASKED: RefCell<HashMap<(String, String), bool>> = RefCell::default();
+    }
+    const PROGRAM: &str = "import re, sys; sys.exit(0 if re.search(sys.argv[1], sys.argv[2]) else 1)";
+    let ask = || Command::new("python3").args(["-c", PROGRAM, pattern, text]).status().unwrap().success();
+    ASKED.with_borrow_mut(|asked| *asked.entry((pattern.to_owned(), text.to_owned())).or_insert_with(ask))
 }
 
 /// A document as JSON.
