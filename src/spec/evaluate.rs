@@ -263,7 +263,7 @@ fn seeds(field: &Field<'_>, problems: &mut Problems) -> [u64; 4] {
     if let (Ok(seeds), 4) = (seeds.try_into(), items.len()) {
         return seeds;
     }
-    if !items.is_empty() && items.len() != 4 {
+    if matches!(field.node.value, Value::List(_)) && items.len() != 4 {
         field.problem(Code::WrongValue, format!("expected {EXPECTED}, found {}", items.len()), None, problems);
     }
     SEEDS
