@@ -159,13 +159,18 @@ fn keep_probabilities(
             "`{}` would keep changes of `{}` with probabilities from {} to {}: density {density} and epsilon {epsilon}",
             config.method,
             source.model,
-            density - epsilon,
-            density + epsilon
+            rounded(density - epsilon),
+            rounded(density + epsilon)
         );
         let hint =
             "density - epsilon must be above 0, and density + epsilon below 1; epsilon is 0.15 where it is not set";
         place.problem(Code::OutOfRange, message, Some(hint.to_owned()), problems);
     }
+}
+
+/// A sum of written decimals without what binary fractions add to it.
+fn rounded(value: f64) -> f64 {
+    (value * 1e9).round() / 1e9
 }
 
 /// The value of a parameter where it is the same for every tensor.

@@ -49,7 +49,9 @@ pub fn merge_entry(
             Default::default()
         }
     };
-    let complete = problems.n_errors() == n_mistakes;
+    // A method that is missing here is told here, in the words of a spec.
+    let has_method = table.entry("config").is_some() || table.entry("method").is_some() || varies(&table, "method");
+    let complete = has_method && problems.n_errors() == n_mistakes;
     table.finish(problems);
     let name_field = name?;
     let name = name_field.text(problems)?;
