@@ -143,7 +143,11 @@ pub async fn evaluate(
         Some(warm) => warm.run(&invocation, &config, &logs, settings.timeout, cancel, &mut on_line).await,
         None => process::run(&invocation, &logs, settings.timeout, process::GRACE, cancel, &mut on_line).await,
     };
-    let finished = finished.map_err(|error| EvalFailure::before_start(error.into()))?;
+    // However it ended: a log may be shown around.
+    let secrets = &request.visible.secrets;
+    secrets.blot_out(request.attempt).map_err(|source| unwritable(request.attempt, source))?;
+    let mut finished = finished.map_err(|error| EvalFailure::before_start(error.into()))?;
+    finished.tail.iter_mut().for_each(|line| *line = secrets.hide(line));
     if let Some(cause) = cause_of(finished.exit, &finished.tail) {
         return Err(EvalFailure::after(finished, cause, &logs.stderr));
     }

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::eval::preflight::{self, Folders};
+use crate::eval::secrets::Secrets;
 use crate::eval::{Settings, command};
 use crate::files::write_atomically;
 use crate::merge::{MergeOptions, TokenizerFiles};
@@ -80,6 +81,8 @@ pub struct Request {
     pub store: Store,
     /// Where models are.
     pub locator: Locator,
+    /// The user's tokens and keys, which go to the harness and nowhere else.
+    pub secrets: Secrets,
 }
 
 /// A place for one evaluation at a time.

@@ -289,7 +289,11 @@ impl<'a> Work<'a> {
             home: &request.store.harness_home(),
             cache: &request.store.harness_cache(),
             answers: &answers,
-            visible: &Visible { home: request.locator.home.clone(), caches: vec![request.locator.hub.cache.clone()] },
+            visible: &Visible {
+                home: request.locator.home.clone(),
+                caches: vec![request.locator.hub.cache.clone()],
+                secrets: request.secrets.clone(),
+            },
             n_threads: seat.slot.threads,
         };
         let name = self.name();
