@@ -16,6 +16,7 @@ pub mod retention;
 pub mod select;
 pub mod state;
 pub mod store;
+pub mod timeline;
 mod trial;
 
 use std::collections::BTreeMap;
