@@ -22,6 +22,7 @@ import threading
 import time
 
 MODES = ("command", "warm")
+FIGURES = {"wall": "wall of an evaluation (median)", "cpu": "harness CPU per trial", "run_wall": "wall of the whole run"}
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -109,21 +110,21 @@ def main():
             for mode in MODES if number % 2 == 0 else reversed(MODES):
                 measured = measure(program, specs[mode], args.limit, folder / f"results-{mode}-{number}")
                 found[mode].append(measured)
-                print(f"round {number + 1}, {mode}: {measured['run_wall']:.0f} s", file=sys.stderr)
+                figures = ", ".join(f"{measured[key]:.1f} s {name}" for key, name in FIGURES.items())
+                print(f"round {number + 1}, {mode}: {figures}", file=sys.stderr, flush=True)
 
     same = all(measured["scores"] == found["command"][0]["scores"] for runs in found.values() for measured in runs)
     medians = {
-        mode: {key: statistics.median(run[key] for run in runs) for key in ("wall", "cpu", "run_wall")}
+        mode: {key: statistics.median(run[key] for run in runs) for key in FIGURES}
         for mode, runs in found.items()
     }
     for mode in MODES:
         runs = found[mode]
         print(f"{mode}: {runs[0]['trials']} trials in {runs[0]['processes']} harness processes, {sum(run['retried'] for run in runs)} retried")
     print("| | command | warm | command ÷ warm |\n|---|---|---|---|")
-    names = {"wall": "evaluation, wall s (median)", "cpu": "harness CPU s per trial", "run_wall": "whole run, wall s"}
-    for key, name in names.items():
+    for key, name in FIGURES.items():
         command, warm = medians["command"][key], medians["warm"][key]
-        print(f"| {name} | {command:.1f} | {warm:.1f} | {command / warm:.2f} |")
+        print(f"| {name}, s | {command:.1f} | {warm:.1f} | {command / warm:.2f} |")
     print(f"scores and task hashes of all runs: {'equal to the last digit' if same else 'DIFFERENT'}")
     return 0 if same else 1
 

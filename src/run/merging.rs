@@ -176,7 +176,8 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
     }
     // The progress of the whole pass is shown under the first of its trials.
     let name = board.trial(first.index).name.clone();
-    board.say(RunEvent::StageStarted { trial: name, stage: Stage::Merge, why: first.reason.to_string() });
+    let why = first.reason.to_string();
+    board.say(RunEvent::StageStarted { trial: name, stage: Stage::Merge, slot: None, why });
     let merged = run(board, pass).await;
     if merged.is_err() {
         for Wanted { index, .. } in pass {
@@ -184,7 +185,13 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
             board.release(&board.trial(*index).id);
         }
     }
-    for (wanted, merge) in pass.iter().zip(merged?) {
+    let merged = merged?;
+    let elapsed = begun.elapsed();
+    let n_merges = u32::try_from(merged.len()).unwrap_or(u32::MAX);
+    merged.iter().for_each(|_| board.took(Stage::Merge, elapsed / n_merges));
+    let n_bytes: u64 = merged.iter().map(|merge| merge.n_bytes).sum();
+    let speed = n_bytes as f64 / 1e9 / elapsed.as_secs_f64();
+    for (wanted, merge) in pass.iter().zip(merged) {
         let work = Work::new(board, wanted.index);
         let (trial, out) = (work.trial, store.model(work.trial));
         let identity = identity_of(&merge, &out);
@@ -192,9 +199,10 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
             board.say(RunEvent::Note(format!("{}: {note}", trial.name)));
         }
         let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
-        let what = format!("{} tensors, {:.0} MB{together}", merge.n_tensors, merge.n_bytes as f64 / 1e6);
+        let what =
+            format!("{} tensors, {:.0} MB{together}, {speed:.2} GB/s", merge.n_tensors, merge.n_bytes as f64 / 1e6);
         board.record(&trial.id, What::Merged { key: wanted.key.clone(), merge, identity })?;
-        let (trial, stage, elapsed) = (trial.name.clone(), Stage::Merge, begun.elapsed());
+        let (trial, stage) = (trial.name.clone(), Stage::Merge);
         board.say(RunEvent::StageFinished { trial, stage, elapsed, what });
         settle_if_done(&work, Outcome::Done)?;
     }

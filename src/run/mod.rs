@@ -10,6 +10,7 @@ pub mod event;
 pub mod fingerprint;
 pub mod journal;
 mod merging;
+mod pace;
 pub mod pass;
 mod resume;
 pub mod retention;

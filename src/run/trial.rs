@@ -63,6 +63,7 @@ pub(super) async fn lane(board: &Board<'_>, number: usize, slot: &Slot) -> Resul
             Err(Stop::Fatal(error)) => return Err(error),
         }
     }
+    seat.warm.end().await;
     Ok(())
 }
 
@@ -277,6 +278,7 @@ impl<'a> Work<'a> {
         self.say_stage(|trial, stage| RunEvent::StageStarted {
             trial,
             stage,
+            slot: Some(seat.number),
             why: format!("{}; {why}", tasks.join(", ")),
         });
         let answers = request.store.harness_answers().join(answers_key(asked));
@@ -311,7 +313,8 @@ impl<'a> Work<'a> {
         let Evaluated { scores, facts: harness, .. } = evaluated;
         let tasks_done = task_evaluations(asked, &self.board.facts.known_tasks, &scores);
         self.accept(asked, Evaluation { tasks: tasks_done, harness, folder: relative_folder, seconds, batch_size })?;
-        let elapsed = Duration::from_secs_f64(seconds);
+        let elapsed = begun.elapsed();
+        self.board.took(Stage::Evaluate, elapsed);
         self.say_stage(|trial, stage| RunEvent::StageFinished { trial, stage, elapsed, what: tasks.join(", ") });
         Ok(())
     }
