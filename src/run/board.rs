@@ -114,6 +114,14 @@ impl<'a> Board<'a> {
         Ok(())
     }
 
+    /// Appends records of one moment to the journal and applies them.
+    pub fn record_all(&self, records: Vec<(TrialId, What)>) -> Result<(), JournalError> {
+        let mut ledger = self.ledger();
+        let records = ledger.journal.append_all(records)?;
+        records.iter().for_each(|record| ledger.state.apply(record));
+        Ok(())
+    }
+
     /// Appends a record about the run.
     pub fn record_run(&self, what: What) -> Result<(), JournalError> {
         self.ledger().journal.append(None, what).map(|_| ())

@@ -167,11 +167,15 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
     let Some(first) = pass.first() else { return Ok(()) };
     let begun = Instant::now();
     let store = &board.request.store;
+    let id_of = |wanted: &Wanted| board.trial(wanted.index).id.clone();
     for Wanted { index, text, .. } in pass {
         let trial = board.trial(*index);
         store::write_atomically(&store.trial(trial).join("config.yml"), text.as_bytes())?;
         store.clear_partial_models(trial)?;
-        board.record(&trial.id, What::MergeStarted)?;
+    }
+    board.record_all(pass.iter().map(|wanted| (id_of(wanted), What::MergeStarted)).collect())?;
+    for Wanted { index, .. } in pass {
+        let trial = board.trial(*index);
         board.hold(&trial.id, sizes.get(index).copied().unwrap_or_default());
     }
     // The progress of the whole pass is shown under the first of its trials.
@@ -191,21 +195,21 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
     merged.iter().for_each(|_| board.took(Stage::Merge, elapsed / n_merges));
     let n_bytes: u64 = merged.iter().map(|merge| merge.n_bytes).sum();
     let speed = n_bytes as f64 / 1e9 / elapsed.as_secs_f64();
+    let (mut records, mut told) = (Vec::new(), Vec::new());
     for (wanted, merge) in pass.iter().zip(merged) {
-        let work = Work::new(board, wanted.index);
-        let (trial, out) = (work.trial, store.model(work.trial));
-        let identity = identity_of(&merge, &out);
-        for note in &merge.notes {
-            board.say(RunEvent::Note(format!("{}: {note}", trial.name)));
-        }
+        let trial = board.trial(wanted.index);
+        let notes = merge.notes.iter().map(|note| RunEvent::Note(format!("{}: {note}", trial.name)));
+        told.extend(notes);
         let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
         let what =
             format!("{} tensors, {:.0} MB{together}, {speed:.2} GB/s", merge.n_tensors, merge.n_bytes as f64 / 1e6);
-        board.record(&trial.id, What::Merged { key: wanted.key.clone(), merge, identity })?;
-        let (trial, stage) = (trial.name.clone(), Stage::Merge);
-        board.say(RunEvent::StageFinished { trial, stage, elapsed, what });
-        settle_if_done(&work, Outcome::Done)?;
+        told.push(RunEvent::StageFinished { trial: trial.name.clone(), stage: Stage::Merge, elapsed, what });
+        let identity = identity_of(&merge, &store.model(trial));
+        records.push((id_of(wanted), What::Merged { key: wanted.key.clone(), merge, identity }));
     }
+    board.record_all(records)?;
+    told.into_iter().for_each(|event| board.say(event));
+    pass.iter().try_for_each(|wanted| settle_if_done(&Work::new(board, wanted.index), Outcome::Done))?;
     Ok(())
 }
 
