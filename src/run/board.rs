@@ -310,10 +310,18 @@ impl<'a> Board<'a> {
     pub fn fail(&self, index: usize, failure: Failure) -> Result<(), RunError> {
         let Failure { stage, reason, log } = failure;
         let trial = self.trial(index);
-        self.record(&trial.id, What::Failed { stage, reason: reason.clone() })?;
+        self.record(&trial.id, What::Failed { stage, reason: self.without_home(&reason) })?;
         self.say(RunEvent::Failed { trial: trial.name.clone(), stage, reason: reason.clone(), log });
         self.settle(index, Outcome::Failed(stage, reason));
         Ok(())
+    }
+
+    /// A text for the journal, which may be published: whose home folder it was is nobody's business.
+    pub fn without_home(&self, text: &str) -> String {
+        match &self.request.locator.home {
+            Some(home) if home.components().count() > 1 => text.replace(&*home.to_string_lossy(), "~"),
+            _ => text.to_owned(),
+        }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -266,9 +266,15 @@ impl Journal {
             serde_json::to_writer(&mut bytes, line).map_err(|error| io_error(error.into()))?;
             bytes.push(b'\n');
         }
+        let whole = self.file.stream_position().map_err(io_error)?;
         // One write call, so that a kill leaves at most one partial line, at the end.
-        self.file.write_all(&bytes).map_err(io_error)?;
-        self.file.sync_data().map_err(io_error)
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        written.map_err(|error| {
+            // A disk that is full takes part of a line, which the next record must not be glued to. If that cannot be
+            // cut off either, it is cut when the journal is opened.
+            let _ = self.file.set_len(whole).and_then(|()| self.file.seek(SeekFrom::Start(whole)));
+            io_error(error)
+        })
     }
 }
 

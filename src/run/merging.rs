@@ -18,6 +18,7 @@ use super::pass::{self, Job, PassError};
 use super::trial::{Work, settle_if_done};
 use super::{Outcome, RunError, decide, merge_options, models_of, store};
 use crate::config::write;
+use crate::files::write_atomically;
 use crate::merge::{self, Merge};
 use crate::model::ModelRef;
 use crate::plan::{Subject, configs};
@@ -170,7 +171,8 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
     let id_of = |wanted: &Wanted| board.trial(wanted.index).id.clone();
     for Wanted { index, text, .. } in pass {
         let trial = board.trial(*index);
-        store::write_atomically(&store.trial(trial).join("config.yml"), text.as_bytes())?;
+        let config = store.trial(trial).join("config.yml");
+        write_atomically(&config, text.as_bytes()).map_err(store::at(&config))?;
         store.clear_partial_models(trial)?;
     }
     board.record_all(pass.iter().map(|wanted| (id_of(wanted), What::MergeStarted)).collect())?;
@@ -196,10 +198,11 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
     let n_bytes: u64 = merged.iter().map(|merge| merge.n_bytes).sum();
     let speed = n_bytes as f64 / 1e9 / elapsed.as_secs_f64();
     let (mut records, mut told) = (Vec::new(), Vec::new());
-    for (wanted, merge) in pass.iter().zip(merged) {
+    for (wanted, mut merge) in pass.iter().zip(merged) {
         let trial = board.trial(wanted.index);
         let notes = merge.notes.iter().map(|note| RunEvent::Note(format!("{}: {note}", trial.name)));
         told.extend(notes);
+        merge.notes.iter_mut().for_each(|note| *note = board.without_home(note));
         let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
         let what =
             format!("{} tensors, {:.0} MB{together}, {speed:.2} GB/s", merge.n_tensors, merge.n_bytes as f64 / 1e6);

@@ -29,6 +29,7 @@ use std::time::Duration;
 use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::eval::preflight::{self, Folders};
 use crate::eval::{Settings, command};
+use crate::files::write_atomically;
 use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
@@ -200,7 +201,8 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     let (mut journal, records) = Journal::open(&request.store.journal())?;
     let state = SweepState::replay(&records);
     let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
-    store::write_atomically(&request.store.root().join("plan.json"), &plan)?;
+    let file = request.store.root().join("plan.json");
+    write_atomically(&file, &plan).map_err(store::at(&file))?;
 
     let n_orphans = tokio::task::block_in_place(|| resume::end_orphans(request, &state));
     if n_orphans > 0 {

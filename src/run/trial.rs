@@ -234,7 +234,7 @@ impl<'a> Work<'a> {
                 let reason = format!("{}{hint}", failure.cause);
                 return Err(Stop::Failed(Failure { stage: Stage::Evaluate, reason, log: failure.log }));
             };
-            let (reason, how) = (failure.cause.to_string(), again.to_string());
+            let (reason, how) = (self.board.without_home(&failure.cause.to_string()), again.to_string());
             self.board.say(RunEvent::Note(format!("{}: {reason}; again {how}", self.trial.name)));
             self.board.record(&self.trial.id, What::EvaluationRetried { folder, reason, how })?;
             match again {
