@@ -119,7 +119,9 @@ pub async fn evaluate(
     let Request { settings, call, .. } = *request;
     let start = Instant::now();
     let output = request.attempt.join("output");
-    for folder in [request.attempt, &output, request.home, request.cache, request.answers] {
+    // The harness makes the folder of its answers itself, unless it is shut in: then it must be there to be bound.
+    let answers = call.runs_code.then_some(request.answers);
+    for folder in [request.attempt, &output, request.home, request.cache].into_iter().chain(answers) {
         fs::create_dir_all(folder).map_err(|source| unwritable(folder, source))?;
     }
     let config = request.attempt.join("lm_eval.yaml");

@@ -10,12 +10,14 @@ pub mod event;
 pub mod fingerprint;
 pub mod journal;
 mod merging;
+mod pace;
 pub mod pass;
 mod resume;
 pub mod retention;
 pub mod select;
 pub mod state;
 pub mod store;
+pub mod timeline;
 mod trial;
 
 use std::collections::BTreeMap;
