@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, print, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, print, warn};
 use crate::config::parameter::{Case, Setting};
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
+use crate::document::draw;
 use crate::exit_code::{self, Exit};
 use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
@@ -28,7 +29,7 @@ use crate::table::render::plain;
 pub(super) struct PlanArgs {
     #[command(flatten)]
     sweep: SweepArgs,
-    /// Print the plan as JSON
+    /// Print the plan as JSON, with warnings under `diagnostics`; of a spec with mistakes, only these
     #[arg(long)]
     json: bool,
     /// Write the config of every merge as a mergekit YAML file into DIR
@@ -37,14 +38,24 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
-    let (sweep, plan) = args.sweep.load()?;
+    let (sweep, plan) = match args.sweep.load() {
+        Err(failure) => {
+            if let Some(problems) = diagnostics::of(&failure).filter(|_| args.json) {
+                print(&serde_json::to_string_pretty(&diagnostics::document(problems))?)?;
+            }
+            return Err(failure);
+        }
+        Ok(loaded) => loaded,
+    };
     if let Some(folder) = &args.write_configs {
         let locator = args.sweep.locator(&sweep)?;
         let written = write_configs(&plan, folder, &|model| locator.written(model))?;
-        warn(&format!("{} configs written to {}", written.len(), folder.display()));
+        warn(&format!("{} written to {}", counted(written.len(), "config"), folder.display()));
     }
     if args.json {
-        print(&serde_json::to_string_pretty(&json::plan(&plan))?)?;
+        let mut document = json::plan(&plan);
+        document["diagnostics"] = draw::list_json(&plan.warnings);
+        print(&serde_json::to_string_pretty(&document)?)?;
     } else {
         print(&listing(&sweep, &plan))?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();

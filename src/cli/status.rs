@@ -49,8 +49,8 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     if !args.why.is_empty() {
-        let (request, _) = super::run::request(&args.sweep, &args.why, &[])?;
-        print(&super::run::explained(&request)?)?;
+        let (request, sweep) = super::run::request(&args.sweep, &args.why, &[])?;
+        print(&super::run::explained(&request, &sweep)?)?;
         return Ok(Exit::Ok);
     }
     let (sweep, plan) = args.sweep.load()?;

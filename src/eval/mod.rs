@@ -83,6 +83,11 @@ pub enum HarnessMode {
     Command,
 }
 
+impl HarnessMode {
+    /// Every choice with its name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[("warm", Self::Warm), ("command", Self::Command)];
+}
+
 /// Chat template switch (harness: `apply_chat_template`).
 #[derive(Debug, Clone, PartialEq)]
 pub enum ChatTemplate {

@@ -102,7 +102,7 @@ fn an_interrupted_run_says_so_leaves_no_process_and_goes_on_later() {
 
     // While a run holds the sweep, another is refused and `status` reads.
     let second = sweep.run(&["run", "sweep.toml"], "ok");
-    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(second.status.code(), Some(75));
     assert!(text(&second.stderr).contains("holds this sweep"), "{}", text(&second.stderr));
     assert!(text(&sweep.run(&["status", "sweep.toml"], "ok").stdout).contains("| evaluating"));
 
@@ -128,7 +128,7 @@ fn a_missing_model_or_harness_is_told_before_anything_is_run() {
     sweep.write(SPEC);
     let run = sweep.command(&["run", "sweep.toml"], "ok").env_remove("PYTHONPATH").output().unwrap();
     assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));
-    assert!(text(&run.stderr).contains("has no lm_eval"), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("has no package `lm_eval`"), "{}", text(&run.stderr));
     assert!(!sweep.path("results/tiny/trials").exists());
 }
 
