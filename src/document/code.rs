@@ -81,8 +81,6 @@ pub enum Code {
     SameTrial,
     /// A setting that the program makes itself.
     OwnSetting,
-    /// A token or key in a spec.
-    Secret,
     /// A setting that needs another one.
     Needs,
     /// A task that runs model-written code, without the opt-in.
@@ -97,6 +95,8 @@ pub enum Code {
     Backend,
     /// A folder of task definitions that is none.
     IncludePath,
+    /// A token or key in a spec.
+    Secret,
     /// A model that is neither on disk nor to be had.
     ModelNotFound,
     /// The interpreter, the harness or one of its packages.
