@@ -11,6 +11,7 @@ use super::interrupt::stop_on_signal;
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, usage, warn};
 use crate::console::Console;
 use crate::document::{Problem, Problems};
+use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
 use crate::process::cancellation;
 use crate::run::select::select;
@@ -139,6 +140,9 @@ pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Res
         fail_fast: false,
         store: args.store(&sweep)?,
         locator: args.locator(&sweep)?,
+        secrets: Secrets::among(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        ),
         plan,
     };
     Ok((request, sweep))

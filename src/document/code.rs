@@ -95,6 +95,8 @@ pub enum Code {
     Backend,
     /// A folder of task definitions that is none.
     IncludePath,
+    /// A token or key in a spec.
+    Secret,
     /// A model that is neither on disk nor to be had.
     ModelNotFound,
     /// The interpreter, the harness or one of its packages.
@@ -441,6 +443,14 @@ pub const CODES: &[CodeSpec] = &[
         "the folder of task definitions does not exist",
         "`include_path` starts at the spec's folder.",
         "",
+    ),
+    row(
+        Code::Secret,
+        "E0509",
+        "a token or key stands in a spec",
+        "A spec is copied, committed and published. Set the variable (a name that ends in TOKEN, KEY, SECRET or PASSWORD) in the \
+         environment of mergesweep, which hands it on to the harness and keeps it out of every log.",
+        "HF_TOKEN=... mergesweep run sweep.toml",
     ),
     row(
         Code::ModelNotFound,

@@ -9,6 +9,7 @@ pub mod harness;
 pub mod preflight;
 pub mod results;
 pub mod sandbox;
+pub mod secrets;
 pub mod task;
 pub mod task_files;
 pub mod warm;

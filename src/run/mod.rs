@@ -10,12 +10,14 @@ pub mod event;
 pub mod fingerprint;
 pub mod journal;
 mod merging;
+mod pace;
 pub mod pass;
 mod resume;
 pub mod retention;
 pub mod select;
 pub mod state;
 pub mod store;
+pub mod timeline;
 mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +27,7 @@ use std::time::Duration;
 
 use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::eval::preflight::{self, Folders};
+use crate::eval::secrets::Secrets;
 use crate::eval::{Settings, command, task_files};
 use crate::files::write_atomically;
 use crate::merge::{MergeOptions, TokenizerFiles};
@@ -79,6 +82,8 @@ pub struct Request {
     pub store: Store,
     /// Where models are.
     pub locator: Locator,
+    /// The user's tokens and keys, which go to the harness and nowhere else.
+    pub secrets: Secrets,
 }
 
 /// A place for one evaluation at a time.

@@ -9,6 +9,7 @@ use super::{Limits, keys};
 use crate::config::Scalar;
 use crate::document::read::Field;
 use crate::document::{Code, Problems, Value};
+use crate::eval::secrets::is_secret;
 use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, HarnessMode, Settings, TaskRequest};
 
 /// The harness's own default seeds: random, numpy, torch, few-shot.
@@ -49,6 +50,7 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     if let Some(field) = table.optional("model_args") {
         settings.model_args = scalars(&field, problems);
+        refuse_secrets(&field, &settings.model_args, problems);
         for owned in ["pretrained", "path"] {
             if settings.model_args.contains_key(owned) {
                 field.problem(
@@ -95,6 +97,7 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     if let Some(field) = table.optional("environment") {
         let pairs = scalars(&field, problems);
+        refuse_secrets(&field, &pairs, problems);
         settings.environment = pairs.into_iter().map(|(name, value)| (name, value.to_string())).collect();
     }
     if let Some(field) = table.optional("harness") {
@@ -105,6 +108,20 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     table.finish(problems);
     settings
+}
+
+/// A spec is copied, committed and published. A switch (`token = true`) is no secret.
+fn refuse_secrets(field: &Field<'_>, pairs: &BTreeMap<String, Scalar>, problems: &mut Problems) {
+    let held = |value: &Scalar| matches!(value, Scalar::Text(text) if !text.is_empty());
+    if let Some((name, _)) = pairs.iter().find(|(name, value)| is_secret(name) && held(value)) {
+        let hint = "set it in the environment of mergesweep, which hands it on".to_owned();
+        field.problem(
+            Code::Secret,
+            format!("`{name}` looks like a secret, which does not belong into a spec"),
+            Some(hint),
+            problems,
+        );
+    }
 }
 
 /// `harness = { mode = "warm" }`.

@@ -386,3 +386,23 @@ fn what_is_published_names_no_home_folder() {
         assert!(!written.contains(home), "{}: {written}", file.display());
     }
 }
+
+#[test]
+fn a_token_is_handed_on_and_written_nowhere() {
+    let Some(sweep) = Sweep::new() else { return };
+    let token = "hf_never_to_be_seen";
+    let run = sweep.command(&["run", "sweep.toml"], "leak").env("HF_TOKEN", token).output().unwrap();
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("the hub refused [hidden]"), "{}", text(&run.stderr));
+    assert!(sweep.journal().contains("the hub refused [hidden]"));
+    let files: Vec<PathBuf> = walk(&sweep.path("results")).into_iter().filter(|path| path.is_file()).collect();
+    assert!(files.iter().any(|path| text(&fs::read(path).unwrap()).contains("my token is [hidden]")));
+    for said in files.iter().map(|path| fs::read(path).unwrap()).chain([run.stdout, run.stderr]) {
+        assert!(!text(&said).contains(token), "{}", text(&said));
+    }
+
+    sweep.write(&SPEC.replace("batch_size = 4", "batch_size = 4\nmodel_args = { token = \"hf_never\" }"));
+    let refused = sweep.run(&["plan", "sweep.toml"], "ok");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("`token` looks like a secret"), "{}", text(&refused.stderr));
+}
