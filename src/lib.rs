@@ -22,4 +22,5 @@ pub mod plan;
 pub mod process;
 pub mod run;
 pub mod spec;
+pub mod stats;
 pub mod table;

@@ -31,6 +31,7 @@ mod process_run;
 mod run_sweep;
 mod spec_axes;
 mod spec_mistakes;
+mod stats;
 mod support;
 mod verify;
 mod verify_properties;
