@@ -4,10 +4,12 @@
 //! Knows no sweep, no merge and no table: a folder with a model goes in, [`Score`]s come out.
 
 pub mod command;
+pub mod consistency;
 pub mod failure;
 pub mod harness;
 pub mod preflight;
 pub mod results;
+pub mod samples;
 pub mod sandbox;
 pub mod task;
 pub mod task_files;

@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::command::KnownTasks;
+use super::consistency::{self, Contradiction};
+use super::samples::{self, SamplesError};
 use super::{Score, TaskRequest};
 
 /// What a results file says beside its scores.
@@ -52,6 +54,8 @@ pub struct Results {
     pub facts: HarnessFacts,
     /// Sample files beside it.
     pub samples: Vec<PathBuf>,
+    /// The file whole.
+    pub document: Value,
 }
 
 /// Results that cannot be accepted.
@@ -119,6 +123,17 @@ pub enum ResultsError {
         /// The `metric,filter` pairs that are there.
         found: Vec<String>,
     },
+    /// The file contradicts itself or the samples beside it.
+    #[error("`{}` contradicts itself: {source}", .path.display())]
+    Contradiction {
+        /// The results file.
+        path: PathBuf,
+        /// How.
+        source: Contradiction,
+    },
+    /// Samples that cannot be read.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
     /// Another number of documents than asked for.
     #[error("task `{task}` answered {found} documents, expected {expected}")]
     Documents {
@@ -149,7 +164,20 @@ pub fn read(
     limit: &dyn Fn(&TaskRequest) -> Option<u64>,
     known: &KnownTasks,
 ) -> Result<Results, ResultsError> {
-    let (path, samples) = find(folder)?;
+    let results = parse(&find(folder)?)?;
+    for task in tasks {
+        let members = known.get(&task.name).map(|members| members.iter().map(|member| member.name.as_str()).collect());
+        check(&results.document, task, limit(task), members, &results.scores)?;
+    }
+    Ok(results)
+}
+
+/// One results file and the samples files beside it, which must agree with it.
+///
+/// # Errors
+/// [`ResultsError`].
+pub fn parse((path, samples): &(PathBuf, Vec<PathBuf>)) -> Result<Results, ResultsError> {
+    let path = path.clone();
     let text = fs::read(&path).map_err(|source| ResultsError::Read { path: path.clone(), source })?;
     let text = without_bare_numbers(&String::from_utf8_lossy(&text));
     let document: Value =
@@ -159,11 +187,18 @@ pub fn read(
     };
     let scores: Vec<Score> =
         by_task.iter().flat_map(|(task, entry)| scores_of(&document, task, entry.as_object())).collect();
-    for task in tasks {
-        let members = known.get(&task.name).map(|members| members.iter().map(|member| member.name.as_str()).collect());
-        check(&document, task, limit(task), members, &scores)?;
+    let contradiction = |source| ResultsError::Contradiction { path: path.clone(), source };
+    scores.iter().try_for_each(consistency::check_alone).map_err(contradiction)?;
+    for file in samples {
+        let task = samples::task_of(file);
+        let of_task: Vec<&Score> = scores.iter().filter(|score| Some(score.task.as_str()) == task).collect();
+        if !of_task.is_empty() {
+            let read = samples::read(file)?;
+            let mut of_task = of_task.into_iter();
+            of_task.try_for_each(|score| consistency::check(&document, score, &read)).map_err(contradiction)?;
+        }
     }
-    Ok(Results { path, facts: facts(&document), scores, samples })
+    Ok(Results { facts: facts(&document), path, scores, samples: samples.clone(), document })
 }
 
 /// The results file and the sample files of a folder, in both layouts of the harness: in the folder itself, or one
@@ -191,7 +226,7 @@ fn find(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ResultsError> {
 }
 
 /// Python writes `NaN`, `Infinity` and `-Infinity` bare, which is not JSON: they become `null` outside of texts.
-fn without_bare_numbers(text: &str) -> String {
+pub(super) fn without_bare_numbers(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let (mut in_text, mut escaped) = (false, false);
     let mut rest = text;
