@@ -18,6 +18,7 @@ pub mod eval;
 pub mod exit_code;
 pub mod merge;
 pub mod model;
+pub mod paired;
 pub mod plan;
 pub mod process;
 pub mod run;

@@ -5,11 +5,11 @@
 
 use serde_json::Value;
 
+use super::Score;
 use super::samples::{Measured, Sample};
 use super::task::{self, Estimator};
-use super::Score;
-use crate::stats::ratio::Scale;
 use crate::stats::Items;
+use crate::stats::ratio::Scale;
 
 /// A contradiction.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -49,7 +49,9 @@ pub enum Contradiction {
         found: u64,
     },
     /// Another number than the samples give.
-    #[error("task `{task}`: the results say `{metric}` (filter `{filter}`) has {what} {reported}, its samples give {found}")]
+    #[error(
+        "task `{task}`: the results say `{metric}` (filter `{filter}`) has {what} {reported}, its samples give {found}"
+    )]
     Value {
         /// The task.
         task: String,

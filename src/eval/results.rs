@@ -203,7 +203,10 @@ pub fn parse((path, samples): &(PathBuf, Vec<PathBuf>)) -> Result<Results, Resul
 
 /// The results file and the sample files of a folder, in both layouts of the harness: in the folder itself, or one
 /// level down in a folder named after the model.
-fn find(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ResultsError> {
+///
+/// # Errors
+/// [`ResultsError`] unless there is exactly one results file.
+pub fn find(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ResultsError> {
     let list = |folder: &Path| -> Result<Vec<PathBuf>, ResultsError> {
         let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
         entries.map_err(|source| ResultsError::Read { path: folder.to_owned(), source })

@@ -109,11 +109,9 @@ pub fn read(path: &Path) -> Result<Vec<Sample>, SamplesError> {
     let samples: Vec<Sample> = lines(path)?.into_iter().map(sample).collect();
     let mut seen = HashSet::new();
     match samples.iter().find(|sample| !seen.insert((sample.doc_id, sample.filter.as_str()))) {
-        Some(twice) => Err(SamplesError::Duplicate {
-            path: path.to_owned(),
-            doc_id: twice.doc_id,
-            filter: twice.filter.clone(),
-        }),
+        Some(twice) => {
+            Err(SamplesError::Duplicate { path: path.to_owned(), doc_id: twice.doc_id, filter: twice.filter.clone() })
+        }
         None => Ok(samples),
     }
 }

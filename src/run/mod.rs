@@ -10,6 +10,7 @@ pub mod event;
 pub mod fingerprint;
 pub mod journal;
 mod merging;
+pub mod outputs;
 pub mod pass;
 mod resume;
 pub mod retention;

@@ -29,6 +29,18 @@ impl Items {
         self.len() == 0
     }
 
+    /// The items at these places, in this order; places beyond the end are left out.
+    #[must_use]
+    pub fn select(&self, places: &[usize]) -> Self {
+        match self {
+            Self::Binary(items) => Self::Binary(places.iter().filter_map(|place| items.get(*place).copied()).collect()),
+            Self::Graded(items) => Self::Graded(places.iter().filter_map(|place| items.get(*place).copied()).collect()),
+            Self::Ratio(items, scale) => {
+                Self::Ratio(places.iter().filter_map(|place| items.get(*place).copied()).collect(), *scale)
+            }
+        }
+    }
+
     /// Values of 0 and 1 only become right and wrong.
     pub fn from_values(values: Vec<f64>) -> Self {
         if values.iter().all(|value| *value == 0.0 || *value == 1.0) {

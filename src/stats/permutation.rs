@@ -34,9 +34,12 @@ impl Draws {
 /// Sign-flip draws of the mean difference.
 pub fn sign_flip(differences: &[f64], n_draws: usize, seed: u64) -> Draws {
     let n = differences.len().max(1) as f64;
+    // Items without a difference need no coin: among siblings they are most.
+    let moved: Vec<(usize, f64)> =
+        differences.iter().copied().enumerate().filter(|(_, difference)| *difference != 0.0).collect();
     let draw = |draw: usize| {
-        let signed = differences.iter().enumerate().filter(|(_, difference)| **difference != 0.0);
-        signed.map(|(item, d)| if coin(seed, draw as u64, item) { *d } else { -d }).sum::<f64>() / n
+        let signed = moved.iter().map(|(item, d)| if coin(seed, draw as u64, *item) { *d } else { -d });
+        signed.sum::<f64>() / n
     };
     Draws { observed: differences.iter().sum::<f64>() / n, drawn: (0..n_draws).map(draw).collect() }
 }

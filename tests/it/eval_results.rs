@@ -216,7 +216,10 @@ fn results_that_contradict_their_own_samples_are_refused() {
         assert!(error.contains("contradicts itself") && error.contains(expected), "{error}");
     };
     let first = |text: &str, n: usize| text.lines().take(n).collect::<Vec<_>>().join("\n");
-    refused(&|text, samples| if samples { first(text, 5) } else { text.to_owned() }, "12 documents, the samples file holds 5");
+    refused(
+        &|text, samples| if samples { first(text, 5) } else { text.to_owned() },
+        "12 documents, the samples file holds 5",
+    );
     // One right answer turned wrong.
     refused(
         &|text, samples| if samples { text.replacen("\"acc\": 1.0", "\"acc\": 0.0", 1) } else { text.to_owned() },
