@@ -9,6 +9,7 @@ mod merge;
 mod merge_pass;
 mod percent;
 mod plan_command;
+mod recorded;
 mod report;
 mod run;
 mod status;

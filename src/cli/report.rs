@@ -5,14 +5,11 @@ use std::path::PathBuf;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
+use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, output_width, print, usage, warn};
 use crate::exit_code::{self, Exit};
-use crate::plan::Plan;
-use crate::run::journal;
-use crate::run::state::SweepState;
 use crate::run::store::Store;
-use crate::spec::Sweep;
-use crate::table::{self, ResultsTable, frame, reference, render};
+use crate::table::{ResultsTable, frame, reference, render};
 
 /// Print the table of a sweep from what is recorded, and write it as CSV and Parquet
 ///
@@ -54,7 +51,7 @@ enum Format {
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
-    let (table, mut footnotes) = collect(&plan, &sweep, &store)?;
+    let Recorded { table, mut footnotes, .. } = recorded::collect(&plan, &sweep, &store)?;
     if args.reference.is_some() && (args.long || args.format != Format::Markdown) {
         return Err(usage(anyhow!("`--reference` prints Markdown: leave out `--format` and `--long`")));
     }
@@ -88,29 +85,6 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
 /// Remarks below a table.
 pub(super) fn print_footnotes(footnotes: &[String]) -> std::io::Result<()> {
     if footnotes.is_empty() { Ok(()) } else { print(&format!("\n{}", footnotes.join("\n"))) }
-}
-
-/// The table of what the journal says now, and what a reader of it must know.
-pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<(ResultsTable, Vec<String>), Failure> {
-    let state = SweepState::replay(&journal::read(&store.journal())?);
-    let settings = &sweep.evaluate;
-    let table = table::collect(plan, &settings.tasks, |trial| state.of(trial).scores(settings));
-    let mut footnotes = table.versions();
-    for trial in &plan.trials {
-        let state = state.of(&trial.id);
-        for task in settings.tasks.iter().filter(|task| state.current(settings, task).is_some()) {
-            let (name, task) = (&trial.name, &task.name);
-            if let Some(from) = state.shared.get(task) {
-                footnotes.push(format!("{name}: `{task}` was not evaluated again: the weights are those of {from}"));
-            }
-            if let Some(size) = state.batch_sizes.get(task) {
-                let asked = &settings.batch_size;
-                footnotes
-                    .push(format!("{name}: `{task}` ran with batches of {size} instead of {asked}: out of memory"));
-            }
-        }
-    }
-    Ok((table, footnotes))
 }
 
 /// Writes the table's files. They are derived and lose nothing, so a place that refuses them is only worth a warning.

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::interrupt::stop_on_signal;
+use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, output_width, print, report, usage, warn};
 use crate::console::Console;
 use crate::exit_code::{self, Exit};
@@ -75,7 +76,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     }
     let store = &request.store;
     let summary = drive(&request, args.quiet, args.json)?;
-    let (table, footnotes) = report::collect(&request.plan, &sweep, store)?;
+    let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
     report::write_files(&table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;

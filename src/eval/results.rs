@@ -252,6 +252,9 @@ pub(super) fn without_bare_numbers(text: &str) -> String {
     clean
 }
 
+/// What stands beside the metrics of a task.
+const NO_METRICS: [&str; 4] = ["name", "alias", "sample_len", "sample_count"];
+
 /// The numbers of one task: keys of the form `metric,filter`, cut at the last comma.
 fn scores_of(document: &Value, task: &str, entry: Option<&Map<String, Value>>) -> Vec<Score> {
     let Some(entry) = entry else { return Vec::new() };
@@ -259,9 +262,18 @@ fn scores_of(document: &Value, task: &str, entry: Option<&Map<String, Value>>) -
     let counts = of_task("n-samples");
     let count = |key: &str| counts.and_then(|counts| counts.get(key)).and_then(Value::as_u64);
     let mut scores = Vec::new();
+    // Releases before 0.4 knew no filters: `acc`, `acc_stderr`.
+    let has_filters = entry.keys().any(|key| key.contains(','));
+    let key_of = |metric: &str, filter: &str| {
+        if has_filters { format!("{metric},{filter}") } else { metric.to_owned() }
+    };
     for (key, value) in entry {
-        let Some((metric, filter)) = key.rsplit_once(',') else { continue };
-        let is_stderr = metric.strip_suffix("_stderr").is_some_and(|of| entry.contains_key(&format!("{of},{filter}")));
+        let (metric, filter) = match key.rsplit_once(',') {
+            Some(parts) => parts,
+            None if !has_filters && !NO_METRICS.contains(&key.as_str()) => (key.as_str(), "none"),
+            None => continue,
+        };
+        let is_stderr = metric.strip_suffix("_stderr").is_some_and(|of| entry.contains_key(&key_of(of, filter)));
         if is_stderr || !(value.is_number() || value.is_null()) {
             continue;
         }
@@ -274,7 +286,7 @@ fn scores_of(document: &Value, task: &str, entry: Option<&Map<String, Value>>) -
             n: count("effective").or_else(of_group),
             n_total: count("original"),
             value: value.as_f64(),
-            stderr: entry.get(&format!("{metric}_stderr,{filter}")).and_then(Value::as_f64),
+            stderr: entry.get(&key_of(&format!("{metric}_stderr"), filter)).and_then(Value::as_f64),
             higher_is_better: of_task("higher_is_better")
                 .and_then(|by_metric| by_metric.get(metric))
                 .and_then(Value::as_bool),

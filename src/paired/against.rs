@@ -4,6 +4,7 @@
 //! the later ones show the first one's comparison and are not counted.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub struct Entrant {
     pub weights: Option<String>,
     /// What it scored, column by column; none where there is no score or no samples.
     pub outcomes: Vec<Option<Outcomes>>,
+    /// The samples files that these come from, for their texts; none for stored outcomes.
+    pub files: Vec<Option<PathBuf>>,
 }
 
 /// All trials beside the reference.

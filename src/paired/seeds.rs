@@ -47,6 +47,9 @@ pub fn seed_groups(
 fn summary(members: &[&Entrant], column: usize, reference: Option<&Entrant>) -> Option<SeedSummary> {
     let of = |entrant: &Entrant| entrant.outcomes.get(column)?.clone();
     let first = of(members.first()?)?;
+    if first.is_estimate {
+        return None;
+    }
     let reference = match reference {
         Some(reference) => Some(of(reference)?),
         None => None,

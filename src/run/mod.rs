@@ -8,6 +8,7 @@ pub mod clean;
 pub mod decide;
 pub mod event;
 pub mod fingerprint;
+pub mod imported;
 pub mod journal;
 mod merging;
 pub mod outputs;
