@@ -2,6 +2,7 @@
 //! the environment or decides on exit codes.
 
 mod clean;
+mod compare;
 mod diff;
 mod interrupt;
 mod materialize;
@@ -12,6 +13,7 @@ mod plan_command;
 mod recorded;
 mod report;
 mod run;
+mod side;
 mod status;
 
 use std::io::{self, Write};
@@ -42,6 +44,7 @@ enum Command {
     Plan(plan_command::PlanArgs),
     Run(run::RunArgs),
     Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
@@ -95,6 +98,7 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan_command::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Compare(args) => compare::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
