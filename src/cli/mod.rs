@@ -1,9 +1,12 @@
 //! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
 //! the environment or decides on exit codes.
 
+mod check;
 mod clean;
 mod compare;
 mod diff;
+mod freeze;
+mod import;
 mod interrupt;
 mod materialize;
 mod merge;
@@ -45,6 +48,9 @@ enum Command {
     Run(run::RunArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
+    Freeze(freeze::FreezeArgs),
+    Check(check::CheckArgs),
+    Import(import::ImportArgs),
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
@@ -99,6 +105,9 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
+        Command::Freeze(args) => freeze::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
