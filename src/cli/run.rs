@@ -81,7 +81,7 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        print(&render::markdown(&render::wide(&table), output_width()))?;
+        print(&render::markdown(&render::wide(&table, None), output_width()))?;
         report::print_footnotes(&footnotes)?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
         for (trial, stage, reason) in &summary.failed {
