@@ -246,7 +246,8 @@ fn mark_best(standings: &mut [Standing], originals: &[usize], entrants: &[Entran
     };
     let distinct = || (0..entrants.len()).filter(|index| originals[*index] == *index);
     let best = distinct().filter_map(oriented).fold(f64::NEG_INFINITY, f64::max);
-    if distinct().count() < 2 || !best.is_finite() {
+    // Of several that are equally good none was picked.
+    if distinct().count() < 2 || distinct().filter(|index| oriented(*index) == Some(best)).count() != 1 {
         return;
     }
     for (index, standing) in standings.iter_mut().enumerate() {

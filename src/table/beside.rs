@@ -164,6 +164,9 @@ fn pair<'a>(table: &'a ResultsTable, reference: &Reference, place: usize) -> Pai
                 column.name, column.estimator, preset.estimator
             ),
         ),
+        _ if table.columns.iter().any(|column| column.task == *task) => {
+            Pairing::Alone(format!("the run has no column of `{metric}` (filter `{filter}`) of task `{task}`"))
+        }
         _ => Pairing::Alone(format!("the run has no column of task `{task}`")),
     }
 }
