@@ -180,6 +180,16 @@ impl SweepArgs {
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
         let (mut sweep, plan) = plan::open(&self.spec)?;
         plan.warnings.0.iter().for_each(|warning| warn(&format!("warning: {warning}")));
+        if let Some(reference) = &sweep.report.reference
+            && !plan.trials.iter().any(|trial| trial.name == *reference)
+        {
+            let known: Vec<&str> = plan.trials.iter().map(|trial| trial.name.as_str()).collect();
+            return Err(usage(anyhow::anyhow!(
+                "{}: `report.reference` names no trial: `{reference}` (trials: {})",
+                self.spec.display(),
+                known.join(", ")
+            )));
+        }
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);

@@ -83,7 +83,10 @@ fn of_sweep(spec: &Path, trial: &str, results: &Path) -> Result<Side, Failure> {
 }
 
 fn of_output(folder: &Path) -> Result<Side, Failure> {
-    let mut entrant = Entrant { name: folder.file_stem().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(), ..Entrant::default() };
+    let mut entrant = Entrant {
+        name: folder.file_stem().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
+        ..Entrant::default()
+    };
     let mut scores = Vec::new();
     for found in imported::found(folder)? {
         let parsed = results::parse(&found).map_err(usage)?;

@@ -13,6 +13,7 @@ use crate::config::Scalar;
 use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
 use crate::eval::task::{self, Estimator};
+use crate::files::write_atomically;
 use crate::paired::{Against, Cell, Compared};
 use crate::stats::interval::wilson;
 
@@ -216,12 +217,7 @@ pub fn to_parquet(frame: &mut DataFrame) -> Result<Vec<u8>, FrameError> {
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FrameError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|source| FrameError::Io { path: path.to_owned(), source })
+    write_atomically(path, bytes).map_err(|source| FrameError::Io { path: path.to_owned(), source })
 }
 
 fn cell(value: &AnyValue<'_>) -> String {

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod checkpoints_broken;
+mod compare_command;
 mod config_parse;
 mod config_write;
 mod diff_command;
@@ -14,7 +15,10 @@ mod eval_preflight;
 mod eval_results;
 mod eval_sandbox;
 mod eval_task_files;
+mod eval_warm;
+mod faults;
 mod fuzz;
+mod gate_command;
 mod layering;
 mod merge_adapter;
 mod merge_command;
@@ -33,6 +37,7 @@ mod spec_axes;
 mod spec_mistakes;
 mod stats;
 mod support;
+mod sweep_support;
 mod verify;
 mod verify_properties;
 mod vocabulary;
