@@ -6,6 +6,7 @@
 pub mod command;
 pub mod consistency;
 pub mod failure;
+pub mod gp_irt;
 pub mod harness;
 pub mod preflight;
 pub mod results;

@@ -183,6 +183,16 @@ pub fn is_tiny(task: &str) -> bool {
     )
 }
 
+/// Documents of a column of the mapping table that is a share of right answers.
+pub fn documents(column: &Column) -> Option<u64> {
+    let preset = preset_of(&column.task, &column.metric, &column.filter)?;
+    match preset.estimator {
+        Estimator::PassAt1 => Some(164),
+        Estimator::Accuracy => Some(100),
+        _ => None,
+    }
+}
+
 /// How far a gp-IRT estimate is typically from the full benchmark: root of mean² + SD² of the absolute error over the
 /// leaderboard models of 2024 (tinyBenchmarks, arXiv 2402.14992). A property of the method, no standard error of a model.
 pub fn typical_deviation(task: &str) -> Option<f64> {

@@ -11,6 +11,7 @@ pub mod reference;
 pub mod render;
 pub mod seeds;
 pub mod spark;
+pub mod totals;
 pub mod view;
 
 use crate::config::Scalar;

@@ -14,7 +14,7 @@ const SPOILED: &str = r#"
 name = "Nothing"
 method = "linear"
 models = { math = { weight = 0.0 }, code = { weight = 0.0 } }
-normalize = false
+parameters = { normalize = false }
 
 [report]
 reference = "Base"
@@ -185,4 +185,18 @@ fn output_of_a_release_before_filters_is_read() {
     let told = printed(&sweep, &["report", "sweep.toml"]);
     assert!(told.contains("| old-model ") && told.contains("0.2500 ± 0.0435 ‡"), "{told}");
     assert!(told.contains("`facts` mixes versions of its task"), "{told}");
+}
+
+#[test]
+fn the_studys_table_says_from_totals_alone_what_could_be_a_difference() {
+    let Some(sweep) = Sweep::of(&tiny("")) else { return };
+    let table = concat!(env!("CARGO_MANIFEST_DIR"), "/results/reference/study.csv");
+    let told = printed(&sweep, &["compare", table, "Instruct"]);
+    assert!(told.contains("| Breadcrumbs ") && told.contains("+3 of 164, p ≥ .250"), "{told}");
+    let remark = "`humaneval`: of 18 rows these could differ significantly, if every changed document changed the same way: \
+                  Solo Code, DataMerged, Math → Code, Code → Math, Dare Ties, Arcee Fusion v1, SLERP (t=0.7)";
+    assert!(told.contains(remark), "{told}");
+    assert!(told.contains("Linear = Dare Linear in 7 of 8"), "{told}");
+    let unknown = with(&sweep, &["compare", table, "Nobody"]);
+    assert_eq!(unknown.status.code(), Some(2));
 }

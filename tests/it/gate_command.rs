@@ -67,7 +67,7 @@ fn a_spoiled_merge_fails_and_a_missing_trial_fails() {
 name = "SLERP (t=0.5)"
 method = "linear"
 models = { math = { weight = 0.0 }, code = { weight = 0.0 } }
-normalize = false
+parameters = { normalize = false }
 "#;
     sweep.write(&format!("{spoiled}{GATE}"));
     let check = with(&sweep, &[&CHECK[..], &["--junit", "junit.xml", "--github"]].concat(), "10", "0");
