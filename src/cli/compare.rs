@@ -134,7 +134,8 @@ fn estimates(args: &CompareArgs, outcomes: &[Outcome<'_>]) -> Result<Vec<String>
     let home = std::path::absolute(home)?;
     let python = args.python.clone().unwrap_or_else(|| super::default_python(&|name| std::env::var(name).ok()));
     let mut lines = Vec::new();
-    for (column, pair) in outcomes.iter().filter_map(|outcome| Some((&outcome.column, &outcome.pair.as_ref().ok()?.0))) {
+    for (column, pair) in outcomes.iter().filter_map(|outcome| Some((&outcome.column, &outcome.pair.as_ref().ok()?.0)))
+    {
         if !pair.first.is_estimate {
             continue;
         }

@@ -44,7 +44,9 @@ pub(super) fn both(first: &str, second: &str, results: &Path) -> Result<(Side, S
 }
 
 fn unknown(text: &str) -> Failure {
-    usage(anyhow!("`{text}`: expected SPEC:TRIAL (`sweeps/quickstart.toml:TIES`), BASELINE:TRIAL or a folder with harness output"))
+    usage(anyhow!(
+        "`{text}`: expected SPEC:TRIAL (`sweeps/quickstart.toml:TIES`), BASELINE:TRIAL or a folder with harness output"
+    ))
 }
 
 /// The longest beginning up to a colon that exists is the path.
@@ -54,7 +56,7 @@ fn place(text: &str) -> Option<Place<'_>> {
     }
     let cuts = text.match_indices(':').map(|(place, _)| (Path::new(&text[..place]), &text[place + 1..]));
     let is_baseline = |path: &Path| path.join("baseline.json").is_file();
-    let found = cuts.filter(|(path, _)| path.is_file() || is_baseline(path)).last();
+    let found = cuts.rev().find(|(path, _)| path.is_file() || is_baseline(path));
     found.map(|(path, trial)| if path.is_file() { Place::Trial(path, trial) } else { Place::Frozen(path, trial) })
 }
 

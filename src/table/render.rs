@@ -114,7 +114,7 @@ pub fn markdown(cells: &Cells, width: Option<usize>) -> String {
 fn block_of(cells: &Cells, block: &[usize], widths: &[usize]) -> String {
     // Numbers stand to the right, so that their points stand one above the other.
     let is_number =
-        |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "+-–".contains(c));
+        |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "+-–<.".contains(c));
     let cells_of = |column: usize| cells.rows.iter().filter_map(move |row| row.get(column));
     let is_text: Vec<bool> = (0..widths.len()).map(|column| column == 0 || !cells_of(column).all(is_number)).collect();
     let line = |texts: &dyn Fn(usize) -> String| {

@@ -45,7 +45,8 @@ pub fn totals(reference: &Reference, against: &str) -> Option<(Cells, Vec<String
 type Told = (Vec<String>, Option<String>);
 
 fn plain(differences: &[Option<f64>]) -> Told {
-    let text = |difference: &Option<f64>| difference.map_or_else(|| value(None), |difference| format!("{difference:+.4}"));
+    let text =
+        |difference: &Option<f64>| difference.map_or_else(|| value(None), |difference| format!("{difference:+.4}"));
     (differences.iter().map(text).collect(), None)
 }
 
@@ -105,5 +106,6 @@ fn near_equal(reference: &Reference) -> Option<String> {
             }
         }
     }
-    (!pairs.is_empty()).then(|| format!("rows that agree in all columns or all but one, and may be one model: {}", pairs.join("; ")))
+    (!pairs.is_empty())
+        .then(|| format!("rows that agree in all columns or all but one, and may be one model: {}", pairs.join("; ")))
 }

@@ -18,6 +18,7 @@ mod eval_task_files;
 mod eval_warm;
 mod faults;
 mod fuzz;
+mod gate_baseline;
 mod gate_command;
 mod gp_irt;
 mod layering;

@@ -105,9 +105,9 @@ fn rates_are_nominal_where_they_are_asked_for() {
 }
 
 fn false_alarms() {
-    println!("\n| test | n | false alarms at .05 |\n| --- | --: | --: |");
+    eprintln!("\n| test | n | false alarms at .05 |\n| --- | --: | --: |");
     let tell = |name: &str, n: usize, rate: f64| {
-        println!("| {name} | {n} | {rate:.4} |");
+        eprintln!("| {name} | {n} | {rate:.4} |");
         assert!(rate <= 0.05 + slack(), "{name}, n = {n}: {rate}");
     };
     for n in [100, 164] {
@@ -176,10 +176,10 @@ fn false_alarms() {
 }
 
 fn coverage() {
-    println!("\n| interval (nominal .95) | case | n = 100 | n = 164 |\n| --- | --- | --: | --: |");
+    eprintln!("\n| interval (nominal .95) | case | n = 100 | n = 164 |\n| --- | --- | --: | --: |");
     let holds = |interval: Option<Interval>, truth: f64| interval.is_some_and(|i| i.low <= truth && truth <= i.high);
     let tell = |name: &str, case: &str, rates: [f64; 2], least: f64| {
-        println!("| {name} | {case} | {:.3} | {:.3} |", rates[0], rates[1]);
+        eprintln!("| {name} | {case} | {:.3} | {:.3} |", rates[0], rates[1]);
         assert!(rates.iter().all(|rate| *rate >= least), "{name}, {case}: {rates:?}");
     };
     for p in [0.5, 0.6, 0.9, 0.98] {
@@ -213,12 +213,12 @@ fn coverage() {
         let (a, b) = r.losses(200, 0.02);
         holds(bounds(&a, &b, 1.96, 0.975, 1), truth)
     });
-    println!("| paired bootstrap, bits per byte | difference, n = 200 | {rate:.3} | |");
+    eprintln!("| paired bootstrap, bits per byte | difference, n = 200 | {rate:.3} | |");
     assert!(rate >= 0.92, "{rate}");
 }
 
 fn power() {
-    println!(
+    eprintln!(
         "\n| n | discordant | true difference | found: paired, exact | found: unpaired z |\n| --: | --: | --: | --: | --: |"
     );
     for (n, psi, delta) in
@@ -237,7 +237,7 @@ fn power() {
             let (p, q) = (mean(a), mean(b));
             (p - q).abs() > 1.959_964 * (error(p) + error(q)).sqrt()
         });
-        println!("| {n} | {psi} | {delta} | {:.0} % | {:.0} % |", 100.0 * paired, 100.0 * unpaired);
+        eprintln!("| {n} | {psi} | {delta} | {:.0} % | {:.0} % |", 100.0 * paired, 100.0 * unpaired);
         assert!(paired >= unpaired, "pairing finds no less");
     }
 }
