@@ -77,6 +77,7 @@ fn the_report_marks_what_is_a_difference() {
     assert!(told.contains("-50.0 (0:50) p <.001"), "{told}");
     assert!(told.contains("same answers"), "{told}");
     assert!(told.contains("smallest true difference that these documents show four times of five"), "{told}");
+    assert!(told.contains("smallest true difference that these documents show four times of five"), "{told}");
     let long = printed(&sweep, &["report", "sweep.toml", "--format", "csv", "--long"]);
     assert!(
         long.lines().next().unwrap().ends_with("only_trial_right,only_reference_right,n_changed,p,p_holm"),
