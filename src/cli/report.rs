@@ -94,6 +94,9 @@ enum Format {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
+    if args.long && args.format == Format::Markdown && args.reference.is_none() {
+        return Err(usage(anyhow!("`--long` is for machines: add `--format csv` or `--format json`")));
+    }
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
     if args.reference.is_some() && (args.long || args.format != Format::Markdown) {

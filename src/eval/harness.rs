@@ -119,7 +119,9 @@ pub async fn evaluate(
     let Request { settings, call, .. } = *request;
     let start = Instant::now();
     let output = request.attempt.join("output");
-    for folder in [request.attempt, &output, request.home, request.cache, request.answers] {
+    // The harness makes the folder of its answers itself, unless it is shut in: then it must be there to be bound.
+    let answers = call.runs_code.then_some(request.answers);
+    for folder in [request.attempt, &output, request.home, request.cache].into_iter().chain(answers) {
         fs::create_dir_all(folder).map_err(|source| unwritable(folder, source))?;
     }
     let config = request.attempt.join("lm_eval.yaml");
@@ -143,7 +145,11 @@ pub async fn evaluate(
         Some(warm) => warm.run(&invocation, &config, &logs, settings.timeout, cancel, &mut on_line).await,
         None => process::run(&invocation, &logs, settings.timeout, process::GRACE, cancel, &mut on_line).await,
     };
-    let finished = finished.map_err(|error| EvalFailure::before_start(error.into()))?;
+    // However it ended: a log may be shown around.
+    let secrets = &request.visible.secrets;
+    secrets.blot_out(request.attempt).map_err(|source| unwritable(request.attempt, source))?;
+    let mut finished = finished.map_err(|error| EvalFailure::before_start(error.into()))?;
+    finished.tail.iter_mut().for_each(|line| *line = secrets.hide(line));
     if let Some(cause) = cause_of(finished.exit, &finished.tail) {
         return Err(EvalFailure::after(finished, cause, &logs.stderr));
     }

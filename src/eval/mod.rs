@@ -12,6 +12,7 @@ pub mod preflight;
 pub mod results;
 pub mod samples;
 pub mod sandbox;
+pub mod secrets;
 pub mod task;
 pub mod task_files;
 pub mod warm;
@@ -83,6 +84,11 @@ pub enum HarnessMode {
     Warm,
     /// A fresh process for every call.
     Command,
+}
+
+impl HarnessMode {
+    /// Every choice with its name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[("warm", Self::Warm), ("command", Self::Command)];
 }
 
 /// Chat template switch (harness: `apply_chat_template`).

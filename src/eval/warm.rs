@@ -48,6 +48,13 @@ impl Warm {
         self.n_failures += 1;
     }
 
+    /// Ends the process, if there is one, and waits until it is gone.
+    pub async fn end(self) {
+        if let Some(worker) = self.worker {
+            worker.end().await;
+        }
+    }
+
     /// Makes a call of the harness as [`crate::process::run`] would. `invocation` is that of the command; of it the
     /// interpreter, its folder and its environment are used.
     ///

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout};
 
@@ -106,6 +107,13 @@ impl Worker {
         // What is written before the answer is in the file before the answer comes.
         follow(&log, position, &mut |bytes| reader.push(bytes, on_line)).map_err(read_error)?;
         Ok(Reply { answer, tail: reader.finish(on_line), duration: start.elapsed() })
+    }
+
+    /// Kills the program with its children and waits until it is gone.
+    pub async fn end(mut self) {
+        self.group.signal(Signal::KILL);
+        // One that is gone already is what is wanted.
+        let _ = self.child.wait().await;
     }
 }
 

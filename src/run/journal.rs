@@ -232,7 +232,7 @@ impl Journal {
         let mut journal = Self { path: path.to_owned(), file };
         if whole == 0 {
             let program = format!("mergesweep {}", env!("CARGO_PKG_VERSION"));
-            journal.append_line(&Header { journal: "mergesweep".to_owned(), format: FORMAT, program })?;
+            journal.append_lines(&[Header { journal: "mergesweep".to_owned(), format: FORMAT, program }])?;
         }
         Ok((journal, records))
     }
@@ -243,14 +243,29 @@ impl Journal {
     /// [`JournalError::Io`] when the disk refuses.
     pub fn append(&mut self, trial: Option<&TrialId>, what: What) -> Result<Record, JournalError> {
         let record = Record { time: now(), trial: trial.cloned(), what };
-        self.append_line(&record)?;
+        self.append_lines(std::slice::from_ref(&record))?;
         Ok(record)
     }
 
-    fn append_line(&mut self, line: &impl Serialize) -> Result<(), JournalError> {
+    /// Appends records of one moment, and syncs them to disk together.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] when the disk refuses.
+    pub fn append_all(&mut self, records: Vec<(TrialId, What)>) -> Result<Vec<Record>, JournalError> {
+        let time = now();
+        let of_trial = |(trial, what)| Record { time, trial: Some(trial), what };
+        let records: Vec<Record> = records.into_iter().map(of_trial).collect();
+        self.append_lines(&records)?;
+        Ok(records)
+    }
+
+    fn append_lines(&mut self, lines: &[impl Serialize]) -> Result<(), JournalError> {
         let io_error = |source| JournalError::Io { path: self.path.clone(), source };
-        let mut bytes = serde_json::to_vec(line).map_err(|error| io_error(error.into()))?;
-        bytes.push(b'\n');
+        let mut bytes = Vec::new();
+        for line in lines {
+            serde_json::to_writer(&mut bytes, line).map_err(|error| io_error(error.into()))?;
+            bytes.push(b'\n');
+        }
         let whole = self.file.stream_position().map_err(io_error)?;
         // One write call, so that a kill leaves at most one partial line, at the end.
         let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());

@@ -63,6 +63,7 @@ pub(super) async fn lane(board: &Board<'_>, number: usize, slot: &Slot) -> Resul
             Err(Stop::Fatal(error)) => return Err(error),
         }
     }
+    seat.warm.end().await;
     Ok(())
 }
 
@@ -233,7 +234,7 @@ impl<'a> Work<'a> {
                 let reason = format!("{}{hint}", failure.cause);
                 return Err(Stop::Failed(Failure { stage: Stage::Evaluate, reason, log: failure.log }));
             };
-            let (reason, how) = (failure.cause.to_string(), again.to_string());
+            let (reason, how) = (self.board.without_home(&failure.cause.to_string()), again.to_string());
             self.board.say(RunEvent::Note(format!("{}: {reason}; again {how}", self.trial.name)));
             self.board.record(&self.trial.id, What::EvaluationRetried { folder, reason, how })?;
             match again {
@@ -277,6 +278,7 @@ impl<'a> Work<'a> {
         self.say_stage(|trial, stage| RunEvent::StageStarted {
             trial,
             stage,
+            slot: Some(seat.number),
             why: format!("{}; {why}", tasks.join(", ")),
         });
         let answers = request.store.harness_answers().join(answers_key(asked));
@@ -289,7 +291,11 @@ impl<'a> Work<'a> {
             home: &request.store.harness_home(),
             cache: &request.store.harness_cache(),
             answers: &answers,
-            visible: &Visible { home: request.locator.home.clone(), caches: vec![request.locator.hub.cache.clone()] },
+            visible: &Visible {
+                home: request.locator.home.clone(),
+                caches: vec![request.locator.hub.cache.clone()],
+                secrets: request.secrets.clone(),
+            },
             n_threads: seat.slot.threads,
         };
         let name = self.name();
@@ -311,7 +317,8 @@ impl<'a> Work<'a> {
         let Evaluated { scores, facts: harness, .. } = evaluated;
         let tasks_done = task_evaluations(asked, &self.board.facts.known_tasks, &scores);
         self.accept(asked, Evaluation { tasks: tasks_done, harness, folder: relative_folder, seconds, batch_size })?;
-        let elapsed = Duration::from_secs_f64(seconds);
+        let elapsed = begun.elapsed();
+        self.board.took(Stage::Evaluate, elapsed);
         self.say_stage(|trial, stage| RunEvent::StageFinished { trial, stage, elapsed, what: tasks.join(", ") });
         Ok(())
     }

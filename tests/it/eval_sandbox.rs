@@ -42,7 +42,7 @@ fn attack(attacks: &str, allow: CodeEval, home: &Path) -> Vec<String> {
     let call = Call { tasks: settings.tasks.clone(), num_fewshot: None, runs_code: true };
     // The stand-in lies where the harness would.
     let stand_in = crate::support::fixture("fake_lm_eval");
-    let visible = Visible { home: Some(home.to_owned()), caches: vec![stand_in] };
+    let visible = Visible { home: Some(home.to_owned()), caches: vec![stand_in], ..Visible::default() };
     let request = Request {
         settings: &settings,
         call: &call,

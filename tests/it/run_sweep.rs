@@ -102,7 +102,7 @@ fn an_interrupted_run_says_so_leaves_no_process_and_goes_on_later() {
 
     // While a run holds the sweep, another is refused and `status` reads.
     let second = sweep.run(&["run", "sweep.toml"], "ok");
-    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(second.status.code(), Some(75));
     assert!(text(&second.stderr).contains("holds this sweep"), "{}", text(&second.stderr));
     assert!(text(&sweep.run(&["status", "sweep.toml"], "ok").stdout).contains("| evaluating"));
 
@@ -128,7 +128,7 @@ fn a_missing_model_or_harness_is_told_before_anything_is_run() {
     sweep.write(SPEC);
     let run = sweep.command(&["run", "sweep.toml"], "ok").env_remove("PYTHONPATH").output().unwrap();
     assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));
-    assert!(text(&run.stderr).contains("has no lm_eval"), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("has no package `lm_eval`"), "{}", text(&run.stderr));
     assert!(!sweep.path("results/tiny/trials").exists());
 }
 
@@ -385,4 +385,24 @@ fn what_is_published_names_no_home_folder() {
         let written = text(&fs::read(&file).unwrap());
         assert!(!written.contains(home), "{}: {written}", file.display());
     }
+}
+
+#[test]
+fn a_token_is_handed_on_and_written_nowhere() {
+    let Some(sweep) = Sweep::new() else { return };
+    let token = "hf_never_to_be_seen";
+    let run = sweep.command(&["run", "sweep.toml"], "leak").env("HF_TOKEN", token).output().unwrap();
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("the hub refused [hidden]"), "{}", text(&run.stderr));
+    assert!(sweep.journal().contains("the hub refused [hidden]"));
+    let files: Vec<PathBuf> = walk(&sweep.path("results")).into_iter().filter(|path| path.is_file()).collect();
+    assert!(files.iter().any(|path| text(&fs::read(path).unwrap()).contains("my token is [hidden]")));
+    for said in files.iter().map(|path| fs::read(path).unwrap()).chain([run.stdout, run.stderr]) {
+        assert!(!text(&said).contains(token), "{}", text(&said));
+    }
+
+    sweep.write(&SPEC.replace("batch_size = 4", "batch_size = 4\nmodel_args = { token = \"hf_never\" }"));
+    let refused = sweep.run(&["plan", "sweep.toml"], "ok");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("`token` looks like a secret"), "{}", text(&refused.stderr));
 }
