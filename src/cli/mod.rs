@@ -1,11 +1,15 @@
 //! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
 //! the environment or decides on exit codes.
 
+mod check;
 mod clean;
+mod compare;
 mod diagnostics;
 mod diff;
 mod doctor;
 mod explain;
+mod freeze;
+mod import;
 mod init;
 mod interrupt;
 mod materialize;
@@ -13,9 +17,11 @@ mod merge;
 mod merge_pass;
 mod percent;
 mod plan_command;
+mod recorded;
 mod report;
 mod run;
 mod schema;
+mod side;
 mod status;
 
 use std::io::{self, Write};
@@ -46,6 +52,10 @@ enum Command {
     Plan(plan_command::PlanArgs),
     Run(run::RunArgs),
     Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
+    Freeze(freeze::FreezeArgs),
+    Check(check::CheckArgs),
+    Import(import::ImportArgs),
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
@@ -109,6 +119,10 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan_command::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Freeze(args) => freeze::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
@@ -192,6 +206,16 @@ impl SweepArgs {
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
         let (mut sweep, plan) = plan::open(&self.spec)?;
         diagnostics::show(&plan.warnings);
+        if let Some(reference) = &sweep.report.reference
+            && !plan.trials.iter().any(|trial| trial.name == *reference)
+        {
+            let known: Vec<&str> = plan.trials.iter().map(|trial| trial.name.as_str()).collect();
+            return Err(usage(anyhow::anyhow!(
+                "{}: `report.reference` names no trial: `{reference}` (trials: {})",
+                self.spec.display(),
+                known.join(", ")
+            )));
+        }
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);

@@ -2,13 +2,16 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, diagnostics, print, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, print, usage, warn};
 use crate::config::parameter::{Case, Setting};
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::document::draw;
+use crate::eval::{command, task};
 use crate::exit_code::{self, Exit};
+use crate::gate::margins::{planned_documents, too_small};
 use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
 use crate::plan::{Plan, Subject, Trial, json};
@@ -47,6 +50,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         }
         Ok(loaded) => loaded,
     };
+    check_margins(&sweep)?;
     if let Some(folder) = &args.write_configs {
         let locator = args.sweep.locator(&sweep)?;
         let written = write_configs(&plan, folder, &|model| locator.written(model))?;
@@ -70,6 +74,24 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         ));
     }
     Ok(Exit::Ok)
+}
+
+/// Refuses margins of the gate that even identical answers could not pass, where the number of documents is known.
+fn check_margins(sweep: &Sweep) -> Result<(), Failure> {
+    super::freeze::check_room(sweep)?;
+    let settings = &sweep.evaluate;
+    let columns = task::columns(&settings.tasks, &[]);
+    let limit = |column: &task::Column| {
+        let request = settings.tasks.iter().find(|request| request.name == column.task);
+        request.map_or(settings.limit, |request| command::limit_of(settings, request))
+    };
+    let refused = too_small(&columns, &sweep.gate, &|column| planned_documents(column, limit(column)));
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> =
+        refused.iter().map(|refused| format!("error: {}: {refused}", sweep.path.display())).collect();
+    Err(usage(anyhow!("{}", lines.join("\n"))))
 }
 
 /// One line a trial: number, name, method, settings.

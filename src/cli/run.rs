@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::interrupt::stop_on_signal;
+use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, usage, warn};
 use crate::console::Console;
 use crate::document::{Problem, Problems};
@@ -91,12 +92,12 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     }
     let store = &request.store;
     let summary = drive(&request, &sweep, args.quiet, args.json)?;
-    let (table, footnotes) = report::collect(&request.plan, &sweep, store)?;
+    let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
     report::write_files(&table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        print(&render::markdown(&render::wide(&table), output_width()))?;
+        print(&render::markdown(&render::wide(&table, None), output_width()))?;
         report::print_footnotes(&footnotes)?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
         for (trial, stage, reason) in &summary.failed {
@@ -181,7 +182,7 @@ fn visible_gpus() -> Vec<String> {
 }
 
 /// Runs the request with its display, listening for signals.
-fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -> Result<Summary, Failure> {
+pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -> Result<Summary, Failure> {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();

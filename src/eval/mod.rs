@@ -4,10 +4,13 @@
 //! Knows no sweep, no merge and no table: a folder with a model goes in, [`Score`]s come out.
 
 pub mod command;
+pub mod consistency;
 pub mod failure;
+pub mod gp_irt;
 pub mod harness;
 pub mod preflight;
 pub mod results;
+pub mod samples;
 pub mod sandbox;
 pub mod secrets;
 pub mod task;

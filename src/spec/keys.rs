@@ -65,6 +65,8 @@ pub static SWEEP: TableShape = TableShape {
         key("merge", Shape::Either(&[Shape::List(&MERGE_SHAPE), MERGE_SHAPE]), "none", "merges, each with its axes"),
         key("limits", Shape::Table(&LIMITS), "", "guards against runaway sweeps, and what stays on disk"),
         key("resources", Shape::Table(&RESOURCES), "", "what a run may use of the machine"),
+        key("report", Shape::Table(&REPORT), "", "what `report` compares with"),
+        key("gate", Shape::Table(&GATE), "", "how much worse `check` lets a later run be"),
     ],
     private_keys: true,
     elsewhere: &[("grid", "axes stand in a merge: `grid.t = [0.3, 0.5]` under `[[merge]]`")],
@@ -273,6 +275,33 @@ pub static RESOURCES: TableShape = TableShape {
     ],
     private_keys: false,
     elsewhere: &[("keep", "write it under `limits`")],
+};
+
+/// `report`.
+pub static REPORT: TableShape = TableShape {
+    name: "report",
+    expected: "report settings (a table)",
+    keys: &[key("reference", Shape::Text, "none", "the trial that every other one is compared with")],
+    private_keys: false,
+    elsewhere: &[],
+};
+
+/// `gate`.
+pub static GATE: TableShape = TableShape {
+    name: "gate",
+    expected: "gate settings (a table)",
+    keys: &[
+        key("margin", Shape::Number, "none", "how much worse a column without a margin of its own may be, above 0"),
+        key(
+            "margins",
+            Shape::Named(&Shape::Number),
+            "none",
+            "margins by column or task, in the unit of the score: `{ arc100_acc = 0.05 }` is 5 points",
+        ),
+        key("advisory", Shape::List(&Shape::Text), "none", "columns or tasks that are shown and decide nothing"),
+    ],
+    private_keys: false,
+    elsewhere: &[],
 };
 
 /// The JSON Schema of specs.

@@ -3,6 +3,7 @@
 
 mod chaos;
 mod checkpoints_broken;
+mod compare_command;
 mod config_parse;
 mod config_write;
 mod diagnostics;
@@ -18,6 +19,9 @@ mod eval_task_files;
 mod eval_warm;
 mod faults;
 mod fuzz;
+mod gate_baseline;
+mod gate_command;
+mod gp_irt;
 mod init_and_doctor;
 mod layering;
 mod merge_adapter;
@@ -37,6 +41,8 @@ mod spec_axes;
 mod spec_mistakes;
 mod spec_mutations;
 mod spec_schema;
+mod stats;
+mod stats_simulation;
 mod support;
 mod sweep_support;
 mod verify;

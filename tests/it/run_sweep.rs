@@ -19,7 +19,7 @@ fn a_run_merges_evaluates_and_prints_the_table_and_a_second_one_reuses_it_all() 
     for row in ["| Base ", "| SLERP (t=0.25) ", "| SLERP (t=0.5) "] {
         assert!(table.contains(row), "{table}");
     }
-    assert!(table.contains("0.7500 ± 0.1250"), "{table}");
+    assert!(table.contains("0.7500 [.47, .91]"), "{table}");
     assert_eq!(count(&sweep.journal(), r#""event":"merged""#), 2);
     assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 3);
     // Not kept: a merged model goes once it is scored.
