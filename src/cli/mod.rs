@@ -1,8 +1,12 @@
 //! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
 //! the environment or decides on exit codes.
 
+mod check;
 mod clean;
+mod compare;
 mod diff;
+mod freeze;
+mod import;
 mod interrupt;
 mod materialize;
 mod merge;
@@ -12,6 +16,7 @@ mod plan_command;
 mod recorded;
 mod report;
 mod run;
+mod side;
 mod status;
 
 use std::io::{self, Write};
@@ -42,6 +47,10 @@ enum Command {
     Plan(plan_command::PlanArgs),
     Run(run::RunArgs),
     Report(report::ReportArgs),
+    Compare(compare::CompareArgs),
+    Freeze(freeze::FreezeArgs),
+    Check(check::CheckArgs),
+    Import(import::ImportArgs),
     Status(status::StatusArgs),
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
@@ -95,6 +104,10 @@ pub fn main() -> ExitCode {
         Command::Plan(args) => plan_command::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Compare(args) => compare::run(&args),
+        Command::Freeze(args) => freeze::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),

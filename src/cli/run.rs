@@ -163,7 +163,7 @@ fn visible_gpus() -> Vec<String> {
 }
 
 /// Runs the request with its display, listening for signals.
-fn drive(request: &Request, quiet: bool, json: bool) -> Result<Summary, Failure> {
+pub(super) fn drive(request: &Request, quiet: bool, json: bool) -> Result<Summary, Failure> {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();

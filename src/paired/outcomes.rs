@@ -62,6 +62,16 @@ impl Outcomes {
             docs: order.into_iter().map(|place| docs[place].clone()).collect(),
         })
     }
+
+    /// What a document scored, as text.
+    pub fn shown(&self, place: usize) -> String {
+        match &self.items {
+            Items::Binary(items) if items[place] => "right".to_owned(),
+            Items::Binary(_) => "wrong".to_owned(),
+            Items::Graded(items) => format!("{:.4}", items[place]),
+            Items::Ratio(items, scale) => format!("{:.4}", scale.of(items[place].0 / items[place].1)),
+        }
+    }
 }
 
 /// Which way is better in a column: what its estimator settles, else what the task says, else up.

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::evaluate::{self, limits};
+use super::gate;
 use super::merge::merge_entry;
 use super::resources::resources;
 use super::{Baseline, ModelNames, Sweep};
@@ -65,6 +66,8 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     let limits = limits(top.optional("limits").as_ref(), problems);
     settings.timeout = limits.evaluation_timeout;
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
+    let report = gate::report(top.optional("report").as_ref(), problems);
+    let gate = gate::gate(top.optional("gate").as_ref(), problems);
     let is_empty = |key: &str| {
         top.entry(key).is_none_or(|entry| matches!(&entry.value.value, Value::List(items) if items.is_empty()))
     };
@@ -92,6 +95,8 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         evaluate: settings,
         limits,
         resources,
+        report,
+        gate,
         document: document.clone(),
         warnings,
         models,

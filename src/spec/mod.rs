@@ -7,6 +7,7 @@ pub mod axis;
 pub mod combine;
 pub mod decimal;
 pub mod evaluate;
+pub mod gate;
 pub mod load;
 pub mod merge;
 pub mod names;
@@ -21,6 +22,7 @@ use crate::document::{DocumentPath, Node, Problems, Span};
 use crate::eval;
 use crate::model::ModelRef;
 
+pub use gate::{Gate, Report};
 pub use load::{load, read};
 pub use names::ModelNames;
 pub use resources::{Keep, Resources};
@@ -47,6 +49,10 @@ pub struct Sweep {
     pub limits: Limits,
     /// `resources`.
     pub resources: Resources,
+    /// `report`.
+    pub report: Report,
+    /// `gate`.
+    pub gate: Gate,
     /// The file, for key paths in messages.
     pub document: Node,
     /// What is odd but no mistake.

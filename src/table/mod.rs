@@ -3,6 +3,7 @@
 //! [`ResultsTable`] holds the values at full precision. [`frame`] lays them out as polars frames (long and wide) and
 //! writes them; [`render`] rounds them for people; [`reference`] sets a stored table beside them.
 
+pub mod differences;
 pub mod frame;
 pub mod reference;
 pub mod render;
