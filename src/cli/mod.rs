@@ -11,6 +11,7 @@ mod interrupt;
 mod materialize;
 mod merge;
 mod merge_pass;
+mod page;
 mod percent;
 mod plan_command;
 mod recorded;

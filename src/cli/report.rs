@@ -6,9 +6,11 @@ use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
 use super::recorded::{self, Recorded};
-use super::{Failure, SweepArgs, output_width, print, usage, warn};
+use super::{Failure, SweepArgs, counted, output_width, page, print, usage, warn};
 use crate::exit_code::{self, Exit};
+use crate::plan::Plan;
 use crate::run::store::Store;
+use crate::spec::Sweep;
 use crate::table::{ResultsTable, frame, reference, render};
 
 /// Print the table of a sweep from what is recorded, and write it as CSV and Parquet
@@ -36,6 +38,16 @@ pub(super) struct ReportArgs {
     /// Set the run beside a stored table: a CSV with row names in its first column
     #[arg(long, value_name = "CSV")]
     reference: Option<PathBuf>,
+    /// Write everything as one HTML page that needs no network: sortable table with paired comparisons, plots over
+    /// grids, seeds and pairs of columns, the documents behind each difference, provenance
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the page's plots as SVG and PNG files into a folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+    /// Take prompts, answers and targets of the documents that differ into the page: mind the licences of the data
+    #[arg(long, requires = "html")]
+    with_items: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -51,7 +63,11 @@ enum Format {
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
-    let Recorded { table, mut footnotes, .. } = recorded::collect(&plan, &sweep, &store)?;
+    let recorded = recorded::collect(&plan, &sweep, &store)?;
+    if args.html.is_some() || args.plots.is_some() {
+        return pages(args, &plan, &sweep, &store, &recorded);
+    }
+    let Recorded { table, mut footnotes, .. } = recorded;
     if args.reference.is_some() && (args.long || args.format != Format::Markdown) {
         return Err(usage(anyhow!("`--reference` prints Markdown: leave out `--format` and `--long`")));
     }
@@ -78,6 +94,21 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
         );
     } else {
         write_files(&table, &store);
+    }
+    Ok(Exit::Ok)
+}
+
+/// Writes the page and the plots; prints no table.
+fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store, recorded: &Recorded) -> Result<Exit, Failure> {
+    let page = page::page(plan, sweep, store, recorded, args.with_items)?;
+    let plots = page::draw(&page);
+    if let Some(path) = &args.html {
+        page::write_html(&page, &plots, path)?;
+        warn(&format!("wrote {}", path.display()));
+    }
+    if let Some(folder) = &args.plots {
+        let n = page::write_plots(&plots, folder)?;
+        warn(&format!("wrote {} as SVG and PNG to {}", counted(n, "plot"), folder.display()));
     }
     Ok(Exit::Ok)
 }

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use super::page::{Cell, Column, Compared, Contrast, Document, Flip, Origin, Page, Recipe, Row};
+use super::page::{Cell, Column, Document, Flip, Origin, Page, Recipe, Row};
 use crate::eval::Score;
 use crate::eval::samples::{SamplesError, Texts};
 use crate::eval::task::{Column as TableColumn, Estimator};
 use crate::paired::seeds::SeedGroup;
 use crate::paired::{self, Against, Entrant, Outcomes, align, outcomes};
-use crate::stats::{Interval, Items, Test, interval};
+use crate::stats::{Interval, Items, interval};
 use crate::table::ResultsTable;
 
 /// Reads prompt, answer and target of some documents (by hash) of an entrant in a column.
@@ -53,7 +53,7 @@ pub fn gather(from: &Gathered<'_>) -> Result<Page, SamplesError> {
             row.overall = standing.overall.map(|overall| (overall.p_adjusted, overall.statistic > 0.0));
             for (cell, stands) in row.cells.iter_mut().zip(&standing.cells) {
                 if let Some(cell) = cell {
-                    (cell.contrast, cell.is_best) = contrast(stands);
+                    cell.stands = stands.clone();
                 }
             }
         }
@@ -88,10 +88,9 @@ fn of_row(from: &Gathered<'_>, index: usize, axes: &[String]) -> Row {
         Some(Cell {
             value: score.value?,
             interval: interval_of(column, score, outcomes),
-            n: score.n,
-            is_best: false,
             is_odd: from.table.is_odd(row, column),
-            contrast: Contrast::None,
+            stands: paired::Cell::Absent,
+            flips: Vec::new(),
         })
     });
     Row {
@@ -125,38 +124,6 @@ fn interval_of(column: &TableColumn, score: &Score, outcomes: Option<&Outcomes>)
     Some(Interval::around(value, crate::stats::distribution::t_quantile(0.975, freedom as f64) * stderr))
 }
 
-fn contrast(cell: &paired::Cell) -> (Contrast, bool) {
-    match cell {
-        paired::Cell::Reference => (Contrast::Reference, false),
-        paired::Cell::Absent => (Contrast::None, false),
-        paired::Cell::Apart(reason) => (Contrast::Apart(reason.clone()), false),
-        paired::Cell::Compared(found) => {
-            let comparison = &found.comparison;
-            let compared = Compared {
-                difference: comparison.difference,
-                interval: comparison.interval,
-                discordant: comparison.discordant.map(|discordant| (discordant.b, discordant.c)),
-                n_changed: comparison.n_changed,
-                p: comparison.p,
-                p_adjusted: found.p_adjusted,
-                test: name_of(comparison.test).to_owned(),
-                better: found.significance(),
-                cannot_be_significant: comparison.cannot_be_significant(),
-                flips: Vec::new(),
-            };
-            (Contrast::Compared(Box::new(compared)), found.is_best)
-        }
-    }
-}
-
-fn name_of(test: Test) -> &'static str {
-    match test {
-        Test::McNemar => "McNemar’s exact test",
-        Test::SignFlip => "Sign-flip permutation test",
-        Test::Swap => "Swap test",
-    }
-}
-
 /// Lists the documents that scored differently, row by row, and what the page has to know of them.
 fn add_flips(
     from: &Gathered<'_>,
@@ -171,22 +138,22 @@ fn add_flips(
     let mut places: HashMap<String, usize> = HashMap::new();
     for (entrant, row) in from.entrants.iter().zip(rows.iter_mut()) {
         let Some(Some(own)) = entrant.outcomes.get(index) else { continue };
-        let Some(Some(Cell { contrast: Contrast::Compared(compared), .. })) = row.cells.get_mut(index) else { continue };
-        let Ok(pair) = align(own, base, false) else { continue };
-        let wanted = flipped(&pair, compared.discordant.is_some());
-        let hashes: HashSet<String> = wanted.iter().map(|(place, ..)| own.docs[*place].hash.clone()).collect();
+        let Some(Some(cell)) = row.cells.get_mut(index) else { continue };
+        let (Some(_), Ok(pair)) = (cell.compared(), align(own, base, false)) else { continue };
+        let wanted = flipped(&pair);
+        let hashes: HashSet<String> = wanted.iter().map(|place| own.docs[*place].hash.clone()).collect();
         let answers = match from.texts {
             Some(read) if !hashes.is_empty() => read(entrant, index, &hashes)?,
             _ => BTreeMap::new(),
         };
-        for (place, of_row, of_reference) in wanted {
+        for place in wanted {
             let doc = &own.docs[place];
             let document = *places.entry(doc.hash.clone()).or_insert_with(|| {
                 column.documents.push(Document { id: doc.id, hash: doc.hash.clone(), texts: None });
                 column.documents.len() - 1
             });
             let answer = answers.get(&doc.hash).map(|texts| texts.answer.clone());
-            compared.flips.push(Flip { document, row: of_row, reference: of_reference, answer });
+            cell.flips.push(Flip { document, row: own.shown(place), reference: base.shown(place), answer });
         }
     }
     if let Some(read) = from.texts {
@@ -199,22 +166,18 @@ fn add_flips(
     Ok(())
 }
 
-/// Places of the documents that scored differently, with both scores: all of them for right or wrong, those that changed
-/// most otherwise. By document id.
-fn flipped(pair: &paired::Pair<'_>, all: bool) -> Vec<(usize, f64, f64)> {
+/// Places of the documents that scored differently: all of them for right or wrong, those that changed most otherwise. By
+/// document id.
+fn flipped(pair: &paired::Pair<'_>) -> Vec<usize> {
     let docs = &pair.first.docs;
-    let score = |items: &Items, place: usize| items.select(&[place]).score();
-    let mut flipped: Vec<(usize, f64, f64)> = pair
-        .flipped()
-        .into_iter()
-        .map(|place| (place, score(&pair.first.items, place), score(&pair.second.items, place)))
-        .collect();
-    if !all {
-        let change = |(_, own, other): &(usize, f64, f64)| (own - other).abs();
-        flipped.sort_by(|a, b| change(b).total_cmp(&change(a)).then(docs[a.0].id.cmp(&docs[b.0].id)));
+    let mut flipped = pair.flipped();
+    if !matches!((&pair.first.items, &pair.second.items), (Items::Binary(_), Items::Binary(_))) {
+        let score = |items: &Items, place: usize| items.select(&[place]).score();
+        let change = |place: &usize| (score(&pair.first.items, *place) - score(&pair.second.items, *place)).abs();
+        flipped.sort_by(|a, b| change(b).total_cmp(&change(a)).then(docs[*a].id.cmp(&docs[*b].id)));
         flipped.truncate(MOST_FLIPS);
     }
-    flipped.sort_by_key(|(place, ..)| docs[*place].id);
+    flipped.sort_by_key(|place| docs[*place].id);
     flipped
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here is rounded, escaped or laid out, and nothing is read from disk: `report::gather` fills it from a table and
 //! its comparisons.
 
+use crate::paired::{self, Compared};
 use crate::stats::Interval;
 
 /// A report.
@@ -99,58 +100,17 @@ pub struct Origin {
 }
 
 /// A score.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Cell {
     /// The value.
     pub value: f64,
     /// 95 % interval.
     pub interval: Option<Interval>,
-    /// Documents.
-    pub n: Option<u64>,
-    /// Whether it is the best of its column: it was picked on these very documents.
-    pub is_best: bool,
     /// Whether it rests on something else than the others of its column.
     pub is_odd: bool,
     /// Beside the reference.
-    pub contrast: Contrast,
-}
-
-/// A score beside the reference's.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Contrast {
-    /// Nothing to compare.
-    #[default]
-    None,
-    /// It is the reference.
-    Reference,
-    /// Not comparable, for this reason.
-    Apart(String),
-    /// Compared.
-    Compared(Box<Compared>),
-}
-
-/// A paired comparison with the reference.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Compared {
-    /// This row minus the reference.
-    pub difference: f64,
-    /// 95 % interval of it.
-    pub interval: Option<Interval>,
-    /// Documents that only this row, and only the reference, has right; for right or wrong.
-    pub discordant: Option<(u64, u64)>,
-    /// Documents that scored differently.
-    pub n_changed: u64,
-    /// p-value of the paired test.
-    pub p: f64,
-    /// Corrected within the column (Holm).
-    pub p_adjusted: f64,
-    /// Which test.
-    pub test: String,
-    /// Whether the row is significantly better, or worse, than the reference; none where neither.
-    pub better: Option<bool>,
-    /// Whether no outcome on so few differing documents could be significant.
-    pub cannot_be_significant: bool,
-    /// The documents that scored differently, or those that changed most.
+    pub stands: paired::Cell,
+    /// The documents that scored differently there, or those that changed most.
     pub flips: Vec<Flip>,
 }
 
@@ -160,9 +120,9 @@ pub struct Flip {
     /// Place in [`Column::documents`].
     pub document: usize,
     /// What this row scored on it.
-    pub row: f64,
+    pub row: String,
     /// What the reference scored on it.
-    pub reference: f64,
+    pub reference: String,
     /// This row's answer; only where item texts were asked for.
     pub answer: Option<String>,
 }
@@ -192,11 +152,21 @@ impl Page {
 }
 
 impl Cell {
-    /// Whether it is significantly better, or worse, than the reference; none where neither.
-    pub fn better(&self) -> Option<bool> {
-        match &self.contrast {
-            Contrast::Compared(compared) => compared.better,
+    /// The comparison with the reference, where there is one.
+    pub fn compared(&self) -> Option<&Compared> {
+        match &self.stands {
+            paired::Cell::Compared(compared) => Some(compared),
             _ => None,
         }
+    }
+
+    /// Whether it is significantly better, or worse, than the reference; none where neither.
+    pub fn better(&self) -> Option<bool> {
+        self.compared()?.significance()
+    }
+
+    /// Whether it is the best of its column: it was picked on these very documents.
+    pub fn is_best(&self) -> bool {
+        self.compared().is_some_and(|compared| compared.is_best)
     }
 }

@@ -2,9 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::super::page::{Cell, Compared, Contrast, Page};
-use super::table::signed;
-use crate::table::render;
+use super::super::page::{Cell, Flip, Page};
+use crate::paired::{self, Compared};
+use crate::stats::Test;
+use crate::table::{differences, render};
 
 pub(super) fn of(page: &Page) -> Value {
     let columns: Vec<Value> = page
@@ -40,56 +41,49 @@ pub(super) fn of(page: &Page) -> Value {
 fn of_cell(cell: &Cell) -> Value {
     let mut value = json!({ "value": render::value(Some(cell.value)) });
     if let Some(interval) = cell.interval {
-        value["interval"] = range(interval.low, interval.high).into();
+        value["interval"] = format!("[{}, {}]", render::value(Some(interval.low)), render::value(Some(interval.high))).into();
     }
-    match &cell.contrast {
-        Contrast::Compared(compared) => value["compared"] = of_comparison(compared),
-        Contrast::Apart(reason) => value["apart"] = reason.as_str().into(),
-        Contrast::None | Contrast::Reference => {}
+    match &cell.stands {
+        paired::Cell::Compared(compared) => value["compared"] = of_comparison(compared, &cell.flips),
+        paired::Cell::Apart(reason) => value["apart"] = reason.as_str().into(),
+        paired::Cell::Absent | paired::Cell::Reference => {}
     }
     value
 }
 
-fn of_comparison(compared: &Compared) -> Value {
-    let flips: Vec<Value> = compared
-        .flips
+fn of_comparison(compared: &Compared, flips: &[Flip]) -> Value {
+    let comparison = &compared.comparison;
+    let flips: Vec<Value> = flips
         .iter()
-        .map(|flip| {
-            let scores = [flip.row, flip.reference].map(|score| item_score(score, compared.discordant.is_some()));
-            match &flip.answer {
-                Some(answer) => json!([flip.document, scores[0], scores[1], answer]),
-                None => json!([flip.document, scores[0], scores[1]]),
-            }
+        .map(|flip| match &flip.answer {
+            Some(answer) => json!([flip.document, flip.row, flip.reference, answer]),
+            None => json!([flip.document, flip.row, flip.reference]),
         })
         .collect();
-    let verdict = match compared.better {
-        Some(true) => "better",
-        Some(false) => "worse",
-        None if compared.n_changed == 0 => "same answers",
-        None if compared.cannot_be_significant => "cannot be significant",
-        None => "no difference found",
+    let verdict = match (compared.significance(), differences::remark(comparison)) {
+        (Some(true), _) => "better",
+        (Some(false), _) => "worse",
+        (None, "") => "no difference found",
+        (None, remark) => remark,
     };
     json!({
-        "difference": signed(compared.difference),
-        "interval": compared.interval.map(|interval| range(interval.low, interval.high)),
-        "p": p_text(compared.p),
-        "adjusted": p_text(compared.p_adjusted),
-        "test": compared.test,
+        "difference": format!("{} {}", differences::difference(comparison), differences::unit(comparison)).trim_end(),
+        "interval": differences::interval(comparison),
+        "p": differences::p_value(comparison.p),
+        "adjusted": differences::p_value(compared.p_adjusted),
+        "test": test(comparison.test),
         "verdict": verdict,
-        "discordant": compared.discordant,
-        "changed": compared.n_changed,
+        "counts": differences::counts(comparison),
+        "binary": comparison.discordant.is_some(),
+        "changed": comparison.n_changed,
         "flips": flips,
     })
 }
 
-fn range(low: f64, high: f64) -> String {
-    format!("{} to {}", render::value(Some(low)), render::value(Some(high))).replace('-', "−")
-}
-
-fn p_text(p: f64) -> String {
-    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }
-}
-
-fn item_score(score: f64, is_binary: bool) -> Value {
-    if is_binary { Value::from(if score == 1.0 { "right" } else { "wrong" }) } else { format!("{score:.3}").into() }
+fn test(test: Test) -> &'static str {
+    match test {
+        Test::McNemar => "McNemar’s exact test",
+        Test::SignFlip => "Sign-flip permutation test",
+        Test::Swap => "Swap test",
+    }
 }

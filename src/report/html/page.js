@@ -159,7 +159,8 @@
       const details = make("details");
       details.dataset.column = column;
       details.open = column === at;
-      const counts = of.discordant ? `${of.discordant[0]} gained, ${of.discordant[1]} lost` : `${of.changed} documents differ`;
+      const [gained, lost] = of.counts.split(":");
+      const counts = of.binary ? `${gained} gained, ${lost} lost` : `${of.changed} documents differ`;
       const most = of.flips.length < of.changed ? `; the ${of.flips.length} largest changes` : "";
       details.append(make("summary", `${data.columns[column].name}: ${counts}${most}`));
       details.append(make("p", `${of.test}. Each line: document, ${data.reference} → ${trial.name}, start of the document’s hash.`, "legend"));

@@ -3,11 +3,12 @@
 use std::fmt::Write;
 
 use super::super::escape;
-use super::super::page::{Cell, Contrast, Page, Row};
+use super::super::page::{Cell, Page, Row};
 use super::super::scale::Scale;
 use super::super::svg::short;
 use super::Section;
-use crate::table::render;
+use crate::paired;
+use crate::table::{differences, render};
 
 /// Width of a bar.
 const BAR: f64 = 64.0;
@@ -126,7 +127,7 @@ fn line(page: &Page, index: usize, scales: &[Option<Scale>]) -> String {
         line += &match row.overall {
             Some((p, better)) => {
                 let mark = if p < crate::stats::LEVEL { sign(better) } else { String::new() };
-                format!("<td class=\"num\" data-v=\"{p}\">{} {mark}</td>", p_value(p))
+                format!("<td class=\"num\" data-v=\"{p}\">{} {mark}</td>", escape::text(&differences::p_value(p)))
             }
             None => "<td class=\"num\">–</td>".to_owned(),
         };
@@ -135,20 +136,20 @@ fn line(page: &Page, index: usize, scales: &[Option<Scale>]) -> String {
 }
 
 fn score(page: &Page, column: usize, cell: &Cell, scale: Option<&Scale>) -> String {
-    let mark = match &cell.contrast {
-        Contrast::Compared(compared) => match compared.better {
+    let mark = match &cell.stands {
+        paired::Cell::Compared(compared) => match compared.significance() {
             Some(better) => sign(better),
-            None if compared.cannot_be_significant && compared.n_changed > 0 => {
+            None if compared.comparison.cannot_be_significant() && compared.comparison.n_changed > 0 => {
                 "<span class=\"cannot\" title=\"too few documents differ: cannot be significant\">·</span>".to_owned()
             }
             None => String::new(),
         },
-        Contrast::Apart(_) => "<span class=\"cannot\" title=\"not comparable\">≠</span>".to_owned(),
+        paired::Cell::Apart(_) => "<span class=\"cannot\" title=\"not comparable\">≠</span>".to_owned(),
         _ => String::new(),
     };
-    let class = if cell.is_best { "v best" } else { "v" };
+    let class = if cell.is_best() { "v best" } else { "v" };
     let odd = if cell.is_odd { "<sup title=\"rests on other settings than most of its column\">‡</sup>" } else { "" };
-    let picked = if cell.is_best { "<sup title=\"best of its column: selected on these items\">†</sup>" } else { "" };
+    let picked = if cell.is_best() { "<sup title=\"best of its column: selected on these items\">†</sup>" } else { "" };
     let bar = scale.map(|scale| bar(page, column, cell, scale)).unwrap_or_default();
     format!(
         "<td class=\"num score\" data-v=\"{}\" title=\"{}\"><span class=\"{class}\">{}</span>{picked}{odd}\
@@ -160,8 +161,8 @@ fn score(page: &Page, column: usize, cell: &Cell, scale: Option<&Scale>) -> Stri
 }
 
 fn sign(better: bool) -> String {
-    let (class, glyph, word) = if better { ("better", "▲", "better") } else { ("worse", "▼", "worse") };
-    format!("<span class=\"{class}\" role=\"img\" aria-label=\"significantly {word}\">{glyph}</span>")
+    let (class, glyph) = if better { ("better", differences::BETTER) } else { ("worse", differences::WORSE) };
+    format!("<span class=\"{class}\" role=\"img\" aria-label=\"significantly {class}\">{glyph}</span>")
 }
 
 /// A cell in words, for those who point at it.
@@ -170,26 +171,17 @@ fn said(cell: &Cell) -> String {
     if let Some(interval) = cell.interval {
         said += &format!(" (95 %: {} to {})", render::value(Some(interval.low)), render::value(Some(interval.high)));
     }
-    match &cell.contrast {
-        Contrast::Compared(compared) => {
-            said += &format!("; difference {}", signed(compared.difference));
-            said += &format!(", p {} after correction", p_value(compared.p_adjusted));
+    match &cell.stands {
+        paired::Cell::Compared(compared) => {
+            let comparison = &compared.comparison;
+            let difference = format!("{} {}", differences::difference(comparison), differences::unit(comparison));
+            said += &format!("; difference {}, ", difference.trim_end());
+            said += &format!("p {} after correction", differences::p_value(compared.p_adjusted));
         }
-        Contrast::Apart(reason) => said += &format!("; not compared: {reason}"),
-        Contrast::None | Contrast::Reference => {}
+        paired::Cell::Apart(reason) => said += &format!("; not compared: {reason}"),
+        paired::Cell::Absent | paired::Cell::Reference => {}
     }
     said
-}
-
-/// A difference with its sign.
-pub(super) fn signed(value: f64) -> String {
-    let text = render::value(Some(value));
-    if value > 0.0 { format!("+{text}") } else { text.replace('-', "−") }
-}
-
-/// A p-value to three decimals.
-pub(super) fn p_value(p: f64) -> String {
-    if p < 0.001 { "<0.001".to_owned() } else { format!("{p:.3}") }.replace('<', "&lt;")
 }
 
 fn scale(page: &Page, column: usize) -> Option<Scale> {
