@@ -78,10 +78,11 @@ fn origins(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<Origin>, Fai
         let of_trial = state.of(&trial.id);
         let current: Vec<_> =
             sweep.evaluate.tasks.iter().filter_map(|request| of_trial.current(&sweep.evaluate, request)).collect();
-        let evaluations = records.iter().filter(|record| record.trial == trial.id).filter_map(|record| match &record.what {
-            What::Evaluated(evaluation) => Some(evaluation.seconds),
-            _ => None,
-        });
+        let evaluations =
+            records.iter().filter(|record| record.trial == trial.id).filter_map(|record| match &record.what {
+                What::Evaluated(evaluation) => Some(evaluation.seconds),
+                _ => None,
+            });
         let hardware = current.first().map(|(_, facts)| {
             let parts = [&facts.device, &facts.model_dtype].into_iter().flatten().cloned().collect::<Vec<_>>();
             parts.join(", ")
@@ -120,8 +121,11 @@ fn settings(settings: &Settings, recorded: &Recorded, spec: &str) -> Vec<(String
     });
     let arguments = settings.model_args.iter().map(|(name, value): (&String, &Scalar)| format!("{name}={value}"));
     let back_end: Vec<String> = std::iter::once(settings.model.clone()).chain(arguments).collect();
-    let seeds: Vec<String> =
-        ["random", "numpy", "torch", "few-shot"].iter().zip(settings.seeds).map(|(name, seed)| format!("{name} {seed}")).collect();
+    let seeds: Vec<String> = ["random", "numpy", "torch", "few-shot"]
+        .iter()
+        .zip(settings.seeds)
+        .map(|(name, seed)| format!("{name} {seed}"))
+        .collect();
     let entries = [
         ("program", format!("mergesweep {}, merge engine {}", env!("CARGO_PKG_VERSION"), crate::merge::ENGINE)),
         ("spec digest", fingerprint::digest(spec.as_bytes())),

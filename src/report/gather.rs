@@ -12,7 +12,8 @@ use crate::stats::{Interval, Items, interval};
 use crate::table::ResultsTable;
 
 /// Reads prompt, answer and target of some documents (by hash) of an entrant in a column.
-pub type ReadTexts<'a> = dyn Fn(&Entrant, usize, &HashSet<String>) -> Result<BTreeMap<String, Texts>, SamplesError> + 'a;
+pub type ReadTexts<'a> =
+    dyn Fn(&Entrant, usize, &HashSet<String>) -> Result<BTreeMap<String, Texts>, SamplesError> + 'a;
 
 /// Most documents listed for scores that are no plain right or wrong: there nearly every document differs a little.
 const MOST_FLIPS: usize = 20;

@@ -62,11 +62,8 @@ fn family(page: &Page, row: &Row) -> String {
 fn of_family(page: &Page, rows: &[usize]) -> Vec<Grid> {
     let varying: Vec<usize> =
         (0..page.axes.len()).filter(|axis| page.axes[*axis] != SEED && values(page, rows, *axis).len() > 1).collect();
-    let mut numeric: Vec<usize> = varying
-        .iter()
-        .copied()
-        .filter(|axis| rows.iter().all(|row| number(page, *row, *axis).is_some()))
-        .collect();
+    let mut numeric: Vec<usize> =
+        varying.iter().copied().filter(|axis| rows.iter().all(|row| number(page, *row, *axis).is_some())).collect();
     // A stable sort: of equally many values, the first axes of the spec.
     numeric.sort_by_key(|axis| std::cmp::Reverse(values(page, rows, *axis).len()));
     numeric.truncate(2);

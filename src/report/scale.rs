@@ -41,7 +41,10 @@ impl Scale {
         let decimals = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
         let first = (self.domain.0 / step).ceil();
         let values = (0..=2 * n).map(|index| (first + index as f64) * step);
-        values.take_while(|value| *value <= self.domain.1).map(|value| (value, format!("{:.decimals$}", value + 0.0))).collect()
+        values
+            .take_while(|value| *value <= self.domain.1)
+            .map(|value| (value, format!("{:.decimals$}", value + 0.0)))
+            .collect()
     }
 }
 

@@ -21,13 +21,14 @@ pub fn short(value: f64) -> String {
     if text == "-0" { "0".to_owned() } else { text.to_owned() }
 }
 
-/// A text that fits about so many letters.
+/// A text of at most so many letters. What is left out is in the middle: names of one sweep differ at their ends.
 pub fn clipped(text: &str, letters: usize) -> String {
-    if text.chars().count() <= letters {
+    let n = text.chars().count();
+    if n <= letters {
         return text.to_owned();
     }
-    let kept: String = text.chars().take(letters.saturating_sub(1)).collect();
-    format!("{}…", kept.trim_end())
+    let (start, end) = (letters / 2, letters.saturating_sub(letters / 2 + 1));
+    text.chars().take(start).chain(['…']).chain(text.chars().skip(n - end)).collect()
 }
 
 /// About how wide a text of 11 units is set: no font is at hand when the page is written.
@@ -100,7 +101,9 @@ impl Drawing {
     pub fn upright(&mut self, class: &str, (x, y): (f64, f64), text: &str) {
         let [x, y] = [x, y].map(short);
         let text = escape::text(text);
-        self.put(format_args!("<text class=\"{class} middle\" transform=\"translate({x} {y})rotate(-90)\">{text}</text>"));
+        self.put(format_args!(
+            "<text class=\"{class} middle\" transform=\"translate({x} {y})rotate(-90)\">{text}</text>"
+        ));
     }
 
     /// What `draw` draws belongs to a row of the table, and says so when pointed at.

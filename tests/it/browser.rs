@@ -42,7 +42,14 @@ impl Browser {
         let mut browser = Self { driver, port, session: String::new(), _profile: profile };
         // No sandbox: tests run as root in containers, and the pages are our own.
         let profile = format!("--user-data-dir={}", browser._profile.path().display());
-        let args = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars", &profile];
+        let args = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            &profile,
+        ];
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
             "goog:chromeOptions": { "args": args },

@@ -2,6 +2,7 @@
 //! of their answers, a grid over one axis, one over two with seeds, twins. The same in every run.
 
 use std::f64::consts::TAU;
+use std::sync::OnceLock;
 
 use mergesweep::config::Scalar;
 use mergesweep::eval::Score;
@@ -22,7 +23,7 @@ const TASKS: [(&str, u64, f64, f64, f64, bool); 6] = [
     ("arc_challenge", 300, 0.3, 0.05, -0.05, false),
     ("mmlu", 285, 0.2, 0.0, 0.05, false),
     ("hellaswag", 200, 0.6, -0.1, 0.0, false),
-    ("code_bpb", 200, 0.0, -0.2, 0.6, true),
+    ("code_bpb", 80, 0.0, -0.2, 0.6, true),
 ];
 
 /// A trial: its row, and how much of each half it has.
@@ -163,8 +164,13 @@ fn outcomes(made: &Made, task: &(&str, u64, f64, f64, f64, bool)) -> Outcomes {
     }
 }
 
-/// Makes the sweep.
-pub fn sweep() -> Synthetic {
+/// The sweep, made once.
+pub fn sweep() -> &'static Synthetic {
+    static SWEEP: OnceLock<Synthetic> = OnceLock::new();
+    SWEEP.get_or_init(made)
+}
+
+fn made() -> Synthetic {
     let mut made = trials();
     assert_eq!(made.len(), 60);
     let entrants: Vec<Entrant> = made

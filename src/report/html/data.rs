@@ -41,7 +41,8 @@ pub(super) fn of(page: &Page) -> Value {
 fn of_cell(cell: &Cell) -> Value {
     let mut value = json!({ "value": render::value(Some(cell.value)) });
     if let Some(interval) = cell.interval {
-        value["interval"] = format!("[{}, {}]", render::value(Some(interval.low)), render::value(Some(interval.high))).into();
+        value["interval"] =
+            format!("[{}, {}]", render::value(Some(interval.low)), render::value(Some(interval.high))).into();
     }
     match &cell.stands {
         paired::Cell::Compared(compared) => value["compared"] = of_comparison(compared, &cell.flips),

@@ -20,7 +20,7 @@ const SCRIPT: &str = include_str!("page.js");
 pub fn write(page: &Page, plots: &Plots) -> String {
     let style = format!("{}{}{STYLE}", palette::properties(), palette::inline_style());
     let policy = format!(
-        "default-src 'none'; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
+        "default-src 'none'; img-src data:; style-src '{}'; script-src '{}'; base-uri 'none'; form-action 'none'",
         digest(&style),
         digest(SCRIPT)
     );

@@ -6,7 +6,11 @@ use super::Section;
 
 pub(super) fn findings(page: &Page) -> Option<Section> {
     let lines: String = page.findings.iter().map(|finding| format!("<li>{}</li>", escape::text(finding))).collect();
-    (!lines.is_empty()).then(|| Section { id: "findings", title: "Found when planning", body: format!("<ul>{lines}</ul>\n") })
+    (!lines.is_empty()).then(|| Section {
+        id: "findings",
+        title: "Found when planning",
+        body: format!("<ul>{lines}</ul>\n"),
+    })
 }
 
 pub(super) fn section(page: &Page) -> Option<Section> {
@@ -18,7 +22,13 @@ pub(super) fn section(page: &Page) -> Option<Section> {
     let rows: String = page
         .rows
         .iter()
-        .map(|row| format!("<tr><th scope=\"row\" class=\"name\">{}</th>{}</tr>\n", escape::text(&row.name), origin(&row.origin)))
+        .map(|row| {
+            format!(
+                "<tr><th scope=\"row\" class=\"name\">{}</th>{}</tr>\n",
+                escape::text(&row.name),
+                origin(&row.origin)
+            )
+        })
         .collect();
     let sources: String = page
         .sources
@@ -63,5 +73,7 @@ fn total(page: &Page) -> String {
     if evaluation <= 0.0 {
         return String::new();
     }
-    format!("<tfoot><tr><th scope=\"row\" class=\"name\">all</th><td colspan=\"5\"></td><td class=\"num\">{evaluation:.1}</td></tr></tfoot>\n")
+    format!(
+        "<tfoot><tr><th scope=\"row\" class=\"name\">all</th><td colspan=\"5\"></td><td class=\"num\">{evaluation:.1}</td></tr></tfoot>\n"
+    )
 }

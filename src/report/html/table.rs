@@ -33,10 +33,8 @@ fn filter(page: &Page) -> String {
     let mut methods: Vec<&str> = page.rows.iter().map(method).collect();
     methods.sort_unstable();
     methods.dedup();
-    let options: String = methods
-        .iter()
-        .map(|method| format!("<option value=\"{0}\">{0}</option>", escape::text(method)))
-        .collect();
+    let options: String =
+        methods.iter().map(|method| format!("<option value=\"{0}\">{0}</option>", escape::text(method))).collect();
     format!(
         "<form class=\"filter needs-script\" role=\"search\"><label>Name or method \
          <input type=\"search\" id=\"filter\" autocomplete=\"off\" spellcheck=\"false\"></label> \
@@ -75,16 +73,16 @@ fn head(page: &Page) -> String {
         )
     };
     let mut head = button("up", "name", "trial", "Sort by name", "");
-    head += &button("up", "", "method", "Sort by method", "");
-    for axis in &page.axes {
-        head += &button("up", "num", axis, &format!("Sort by the axis {axis}"), "axis");
-    }
     for (index, column) in page.columns.iter().enumerate() {
         let first = if column.higher_is_better { "down" } else { "up" };
         head += &button(first, "num score", &column.name, &column.meaning, &facts(page, index));
     }
     if page.rows.iter().any(|row| row.overall.is_some()) {
-        head += &button("up", "num", "overall p", "One test over all tasks, Holm-corrected", "all tasks");
+        head += &button("up", "num score", "overall p", "One test over all tasks, Holm-corrected", "all tasks");
+    }
+    head += &button("up", "", "method", "Sort by method", "");
+    for axis in &page.axes {
+        head += &button("up", "num", axis, &format!("Sort by the axis {axis}"), "axis");
     }
     head
 }
@@ -102,21 +100,12 @@ fn line(page: &Page, index: usize, scales: &[Option<Scale>]) -> String {
     }
     let mut line = format!(
         "<tr data-r=\"{index}\" data-method=\"{method}\"{}{}><th scope=\"row\" class=\"name\" data-v=\"{name}\">\
-         <button type=\"button\" class=\"open\" data-open=\"{index}\">{name}</button>{tags}</th><td data-v=\"{method}\">{method}</td>",
+         <button type=\"button\" class=\"open\" data-open=\"{index}\">{name}</button>{tags}</th>",
         if is_reference { " class=\"reference\"" } else { "" },
         if is_significant { " data-significant" } else { "" },
         method = escape::text(method(row)),
         name = escape::text(&row.name)
     );
-    for value in &row.axes {
-        line += &match value {
-            Some((text, number)) => {
-                let key = number.map_or_else(|| escape::text(text), |number| number.to_string());
-                format!("<td class=\"num\" data-v=\"{key}\">{}</td>", escape::text(text))
-            }
-            None => "<td class=\"num\"></td>".to_owned(),
-        };
-    }
     for (column, scale) in scales.iter().enumerate() {
         line += &match row.cells.get(column).and_then(Option::as_ref) {
             Some(cell) => score(page, column, cell, scale.as_ref()),
@@ -127,9 +116,22 @@ fn line(page: &Page, index: usize, scales: &[Option<Scale>]) -> String {
         line += &match row.overall {
             Some((p, better)) => {
                 let mark = if p < crate::stats::LEVEL { sign(better) } else { String::new() };
-                format!("<td class=\"num\" data-v=\"{p}\">{} {mark}</td>", escape::text(&differences::p_value(p)))
+                format!(
+                    "<td class=\"num\" data-v=\"{p}\">{}<span class=\"m\">{mark}</span></td>",
+                    escape::text(&differences::p_value(p))
+                )
             }
             None => "<td class=\"num\">–</td>".to_owned(),
+        };
+    }
+    line += &format!("<td data-v=\"{0}\">{0}</td>", escape::text(method(row)));
+    for value in &row.axes {
+        line += &match value {
+            Some((text, number)) => {
+                let key = number.map_or_else(|| escape::text(text), |number| number.to_string());
+                format!("<td class=\"num\" data-v=\"{key}\">{}</td>", escape::text(text))
+            }
+            None => "<td class=\"num\"></td>".to_owned(),
         };
     }
     line + "</tr>\n"
@@ -149,11 +151,12 @@ fn score(page: &Page, column: usize, cell: &Cell, scale: Option<&Scale>) -> Stri
     };
     let class = if cell.is_best() { "v best" } else { "v" };
     let odd = if cell.is_odd { "<sup title=\"rests on other settings than most of its column\">‡</sup>" } else { "" };
-    let picked = if cell.is_best() { "<sup title=\"best of its column: selected on these items\">†</sup>" } else { "" };
+    let picked =
+        if cell.is_best() { "<sup title=\"best of its column: selected on these items\">†</sup>" } else { "" };
     let bar = scale.map(|scale| bar(page, column, cell, scale)).unwrap_or_default();
     format!(
-        "<td class=\"num score\" data-v=\"{}\" title=\"{}\"><span class=\"{class}\">{}</span>{picked}{odd}\
-         <span class=\"m\">{mark}</span>{bar}</td>",
+        "<td class=\"num score\" data-v=\"{}\" title=\"{}\"><span class=\"{class}\">{}</span>\
+         <span class=\"m\">{mark}{picked}{odd}</span>{bar}</td>",
         cell.value,
         escape::text(&said(cell)),
         render::value(Some(cell.value))
@@ -196,7 +199,11 @@ fn bar(page: &Page, column: usize, cell: &Cell, scale: &Scale) -> String {
         format!("<path class=\"zero\" d=\"M{x} 0V12\"/>")
     });
     let interval = cell.interval.map(|interval| {
-        format!("<path class=\"ci\" d=\"M{} 6H{}\"/>", short(scale.place(interval.low)), short(scale.place(interval.high)))
+        format!(
+            "<path class=\"ci\" d=\"M{} 6H{}\"/>",
+            short(scale.place(interval.low)),
+            short(scale.place(interval.high))
+        )
     });
     let class = match cell.better() {
         Some(true) => "up",
@@ -223,7 +230,9 @@ fn legend(page: &Page) -> String {
     let excess: Vec<String> = page
         .columns
         .iter()
-        .filter_map(|column| Some(format!("{} {}", escape::text(&column.name), render::value(Some(column.selection_excess?)))))
+        .filter_map(|column| {
+            Some(format!("{} {}", escape::text(&column.name), render::value(Some(column.selection_excess?))))
+        })
         .collect();
     if !excess.is_empty() {
         legend += &format!(" (of equal models the best would stand above their mean by about: {})", excess.join(", "));
@@ -255,5 +264,7 @@ fn twins(page: &Page) -> String {
             format!("<li>{}</li>", names.join(" = "))
         })
         .collect();
-    format!("<h3 id=\"twins\">Twins</h3>\n<p>One model under several names (equal weights), counted once:</p>\n<ul>{lines}</ul>\n")
+    format!(
+        "<h3 id=\"twins\">Twins</h3>\n<p>One model under several names (equal weights), counted once:</p>\n<ul>{lines}</ul>\n"
+    )
 }

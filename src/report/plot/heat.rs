@@ -67,7 +67,13 @@ pub fn draw(page: &Page, grid: &Grid, column: usize) -> Option<Plot> {
     drawing.text("note middle", (left + size.0 / 2.0, foot + 31.0), across);
     drawing.upright("note", (14.0, TOP + size.1 / 2.0), up);
     legend(&mut drawing, (left, foot + 44.0), (low, high), head.higher_is_better);
-    let label = format!("{} of {} over {across} and {up}, from {} to {}", head.name, grid.title, render::value(Some(low)), render::value(Some(high)));
+    let label = format!(
+        "{} of {} over {across} and {up}, from {} to {}",
+        head.name,
+        grid.title,
+        render::value(Some(low)),
+        render::value(Some(high))
+    );
     Some(Plot::new(&["heat", &grid.title, across, up, &head.name], label, drawing))
 }
 

@@ -117,7 +117,9 @@ impl Plot {
 
 /// The line below a plot's head: what the numbers rest on and which way is better.
 fn note(column: &Column) -> String {
-    let n = column.n.map(|(least, most)| if least == most { format!("n = {least}") } else { format!("n = {least}–{most}") });
+    let n = column
+        .n
+        .map(|(least, most)| if least == most { format!("n = {least}") } else { format!("n = {least}–{most}") });
     let direction = if column.higher_is_better { "higher is better" } else { "lower is better" };
     n.into_iter().chain([direction.to_owned()]).collect::<Vec<_>>().join(" · ")
 }

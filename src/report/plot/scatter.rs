@@ -51,20 +51,21 @@ pub fn draw(page: &Page, x: usize, y: usize) -> Option<Plot> {
         let interval = |column| page.cell(spot.row, column).and_then(|cell| cell.interval);
         if let Some(interval) = interval(x) {
             let ends = (scale_x.clamped(interval.low), scale_x.clamped(interval.high));
-            drawing.line("axis", (ends.0, spot.place.1), (ends.1, spot.place.1));
+            drawing.line("frontci", (ends.0, spot.place.1), (ends.1, spot.place.1));
         }
         if let Some(interval) = interval(y) {
             let ends = (scale_y.clamped(interval.low), scale_y.clamped(interval.high));
-            drawing.line("axis", (spot.place.0, ends.0), (spot.place.0, ends.1));
+            drawing.line("frontci", (spot.place.0, ends.0), (spot.place.0, ends.1));
         }
     }
-    drawing.polyline("front", &front.iter().map(|index| spots[*index].place).collect::<Vec<_>>());
+    drawing.polyline("front", &stairs(&spots, &front, across.higher_is_better));
     for (index, spot) in spots.iter().enumerate() {
         mark(&mut drawing, page, spot, front.contains(&index));
     }
     name(&mut drawing, page, &spots, &front);
     let names: Vec<&str> = front.iter().map(|index| page.rows[spots[*index].row].name.as_str()).collect();
-    let label = format!("{} against {}, {} rows; Pareto front: {}", up.name, across.name, spots.len(), names.join(", "));
+    let label =
+        format!("{} against {}, {} rows; Pareto front: {}", up.name, across.name, spots.len(), names.join(", "));
     Some(Plot::new(&["scatter", &across.name, &up.name], label, drawing))
 }
 
@@ -91,6 +92,17 @@ fn front(spots: &[Spot], x_up: bool, y_up: bool) -> Vec<usize> {
     front
 }
 
+/// The front as the edge of what it beats: steps, not slopes, because nothing was measured in between.
+fn stairs(spots: &[Spot], front: &[usize], x_up: bool) -> Vec<(f64, f64)> {
+    let places: Vec<(f64, f64)> = front.iter().map(|index| spots[*index].place).collect();
+    let mut stairs: Vec<(f64, f64)> = places.first().copied().into_iter().collect();
+    for pair in places.windows(2) {
+        let (left, right) = (pair[0], pair[1]);
+        stairs.extend([if x_up { (left.0, right.1) } else { (right.0, left.1) }, right]);
+    }
+    stairs
+}
+
 fn mark(drawing: &mut Drawing, page: &Page, spot: &Spot, is_on_front: bool) {
     let row = &page.rows[spot.row];
     let (x, y) = (render::value(Some(spot.value.0)), render::value(Some(spot.value.1)));
@@ -112,8 +124,10 @@ fn mark(drawing: &mut Drawing, page: &Page, spot: &Spot, is_on_front: bool) {
 fn name(drawing: &mut Drawing, page: &Page, spots: &[Spot], front: &[usize]) {
     let is_model = |index: &usize| page.rows[spots[*index].row].kind != "merge";
     let models = (0..spots.len()).filter(|index| is_model(index) && !front.contains(index));
-    let mut taken: Vec<[f64; 4]> =
-        spots.iter().map(|spot| [spot.place.0 - 4.0, spot.place.1 - 4.0, spot.place.0 + 4.0, spot.place.1 + 4.0]).collect();
+    let mut taken: Vec<[f64; 4]> = spots
+        .iter()
+        .map(|spot| [spot.place.0 - 4.0, spot.place.1 - 4.0, spot.place.0 + 4.0, spot.place.1 + 4.0])
+        .collect();
     for index in front.iter().copied().chain(models) {
         let spot = &spots[index];
         let text = clipped(&page.rows[spot.row].name, 30);
@@ -131,13 +145,12 @@ fn name(drawing: &mut Drawing, page: &Page, spots: &[Spot], front: &[usize]) {
         let free = candidates.iter().find_map(|(class, at_x, at_y, left)| {
             let area = [*left, at_y - 9.0, left + width, at_y + 2.0];
             let inside = area[0] >= LEFT && area[2] <= RIGHT + 8.0 && area[1] >= TOP - 20.0 && area[3] <= BOTTOM;
-            let overlaps = |other: &[f64; 4]| {
-                area[0] < other[2] && other[0] < area[2] && area[1] < other[3] && other[1] < area[3]
-            };
+            let overlaps =
+                |other: &[f64; 4]| area[0] < other[2] && other[0] < area[2] && area[1] < other[3] && other[1] < area[3];
             (inside && !taken.iter().any(overlaps)).then_some((*class, (*at_x, *at_y), area))
         });
         if let Some((class, at, area)) = free {
-            drawing.text(&format!("small {class}"), at, &text);
+            drawing.text(&format!("small label {class}"), at, &text);
             taken.push(area);
         }
     }

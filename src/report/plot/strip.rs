@@ -7,7 +7,7 @@ use super::{Plot, note};
 use crate::table::render;
 
 const WIDTH: f64 = 520.0;
-const LEFT: f64 = 210.0;
+const LEFT: f64 = 236.0;
 const RIGHT: f64 = 506.0;
 const TOP: f64 = 52.0;
 const LANE: f64 = 20.0;
@@ -42,7 +42,7 @@ pub fn draw(page: &Page, column: usize) -> Option<Plot> {
     }
     for (index, lane) in lanes.iter().enumerate() {
         let y = TOP + (index as f64 + 0.5) * LANE;
-        drawing.text("end", (LEFT - 10.0, y + 4.0), &clipped(lane.name, 32));
+        drawing.text("end", (LEFT - 10.0, y + 4.0), &clipped(lane.name, 37));
         if let Some((mean, interval)) = mean(lane) {
             if let Some(interval) = interval {
                 drawing.line("ci", (x.place(interval.low), y), (x.place(interval.high), y));
