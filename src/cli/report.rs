@@ -20,10 +20,17 @@ use crate::table::{ResultsTable, frame, reference, render};
 /// scores.csv and .parquet (one row per score, with standard errors, sample counts and
 /// versions).
 ///
+/// With --html or --plots these are written instead. Rows are compared, document by document,
+/// with the trial that `report.reference` of the spec names, else with the first unmerged model.
+/// The page is one file; prompts and answers are in it only with --with-items. PNG files set
+/// their text in a font of the program's own (Latin, Greek, Cyrillic); take the SVG files for
+/// names in other scripts.
+///
 /// Examples:
 ///   mergesweep report sweeps/quickstart.toml
 ///   mergesweep report sweeps/quickstart.toml --format csv --long > scores.csv
 ///   mergesweep report sweeps/study.toml --reference results/reference/study.csv
+///   mergesweep report sweeps/quickstart.toml --html report.html --plots plots/
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
 pub(super) struct ReportArgs {

@@ -289,10 +289,11 @@ fn names_and_texts_from_outside_stay_text() {
     no_complaints(&browser);
 }
 
-/// Pictures for the README, with `MERGESWEEP_SCREENSHOTS=FOLDER`.
+/// Not a check: pictures to look at, some of them for the README.
 #[test]
-fn screenshots_are_taken_where_they_are_asked_for() {
-    let Some(shots) = std::env::var_os("MERGESWEEP_SCREENSHOTS").map(PathBuf::from) else { return };
+#[ignore = "takes pictures: MERGESWEEP_SCREENSHOTS=FOLDER cargo test -- --ignored pictures_of_the_page"]
+fn pictures_of_the_page() {
+    let shots = PathBuf::from(std::env::var_os("MERGESWEEP_SCREENSHOTS").unwrap());
     let Some(browser) = Browser::start() else { return };
     let folder = tempfile::tempdir().unwrap();
     let path = write(&synthetic::sweep().page(), folder.path());

@@ -121,7 +121,7 @@ fn line(page: &Page, index: usize, scales: &[Option<Scale>]) -> String {
                     escape::text(&differences::p_value(p))
                 )
             }
-            None => "<td class=\"num\">–</td>".to_owned(),
+            None => "<td class=\"num over\">–<span class=\"m\"></span></td>".to_owned(),
         };
     }
     line += &format!("<td data-v=\"{0}\">{0}</td>", escape::text(method(row)));
