@@ -15,6 +15,7 @@ mod interrupt;
 mod materialize;
 mod merge;
 mod merge_pass;
+mod page;
 mod percent;
 mod plan_command;
 mod recorded;

@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Failure;
+use anyhow::anyhow;
+
+use super::{Failure, usage};
 use crate::eval::samples::{self, Sample};
 use crate::eval::task::Column;
 use crate::eval::{Score, Settings};
@@ -125,6 +127,18 @@ fn imported_rows(imported: &[Imported], footnotes: &mut Vec<String>) -> Vec<(Row
 }
 
 impl Recorded {
+    /// The row that others are compared with: the one asked for, else the spec's, if any.
+    pub fn reference(&self, asked: Option<&str>, sweep: &Sweep) -> Result<Option<usize>, Failure> {
+        let Some(name) = asked.or(sweep.report.reference.as_deref()) else { return Ok(None) };
+        let rows = &self.table.rows;
+        let place = rows.iter().position(|row| row.trial == name);
+        let known = || rows.iter().map(|row| row.trial.as_str()).collect::<Vec<_>>().join(", ");
+        place.map_or_else(
+            || Err(usage(anyhow!("no trial `{name}` to compare with, only {}", known()))),
+            |place| Ok(Some(place)),
+        )
+    }
+
     /// What every row scored, document by document.
     pub fn entrants(&self, store: &Store) -> Result<Vec<Entrant>, Failure> {
         let outputs = Outputs::read(store)?;

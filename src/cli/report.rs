@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
 use super::recorded::{self, Recorded};
-use super::{Failure, SweepArgs, output_width, print, usage, warn};
+use super::{Failure, SweepArgs, counted, output_width, page, print, usage, warn};
 use crate::exit_code::{self, Exit};
 use crate::paired::seeds::{SeedGroup, seed_groups};
 use crate::paired::{Against, Entrant, against, winners};
@@ -35,11 +35,18 @@ const WATCH: Duration = Duration::from_secs(2);
 /// Files go to RESULTS/<sweep>/: table.csv and .parquet (one row per trial), scores.csv and
 /// .parquet (one row per score, with standard errors, sample counts and versions).
 ///
+/// With --html or --plots these are written instead. Rows are compared, document by document,
+/// with the trial that `report.reference` of the spec names, else with the first unmerged model.
+/// The page is one file; prompts and answers are in it only with --with-items. PNG files set
+/// their text in a font of the program's own (Latin, Greek, Cyrillic); take the SVG files for
+/// names in other scripts.
+///
 /// Examples:
 ///   mergesweep report sweeps/quickstart.toml --against Instruct
 ///   mergesweep report sweeps/quickstart.toml --format csv --long > scores.csv
 ///   mergesweep report sweeps/quickstart.toml --filter method=slerp --sort math_bpb
 ///   mergesweep report sweeps/study.toml --reference results/reference/study.csv
+///   mergesweep report sweeps/quickstart.toml --html report.html --plots plots/
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
 pub(super) struct ReportArgs {
@@ -72,6 +79,16 @@ pub(super) struct ReportArgs {
     /// Print again every two seconds while a run goes on
     #[arg(long)]
     watch: bool,
+    /// Write everything as one HTML page that needs no network: sortable table with paired comparisons, plots over
+    /// grids, seeds and pairs of columns, the documents behind each difference, provenance
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the page's plots as SVG and PNG files into a folder
+    #[arg(long, value_name = "DIR")]
+    plots: Option<PathBuf>,
+    /// Take prompts, answers and targets of the documents that differ into the page: mind the licences of the data
+    #[arg(long, requires = "html")]
+    with_items: bool,
 }
 
 fn key_and_pattern(text: &str) -> Result<(String, String), String> {
@@ -99,6 +116,9 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     }
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
+    if args.html.is_some() || args.plots.is_some() {
+        return pages(args, &plan, &sweep, &store);
+    }
     if args.reference.is_some() && (args.long || args.format != Format::Markdown) {
         return Err(usage(anyhow!("`--reference` prints Markdown: leave out `--format` and `--long`")));
     }
@@ -211,17 +231,7 @@ impl Comparisons {
     ) -> Result<Self, Failure> {
         let table = &recorded.table;
         let entrants = recorded.entrants(store)?;
-        let name = asked.or(sweep.report.reference.as_deref());
-        let reference = match name {
-            Some(name) => match table.rows.iter().position(|row| row.trial == name) {
-                Some(place) => Some(place),
-                None => {
-                    let known: Vec<&str> = table.rows.iter().map(|row| row.trial.as_str()).collect();
-                    return Err(usage(anyhow!("no trial `{name}` to compare with, only {}", known.join(", "))));
-                }
-            },
-            None => None,
-        };
+        let reference = recorded.reference(asked, sweep)?;
         let tasks: Vec<&str> = table.columns.iter().map(|column| column.task.as_str()).collect();
         let (several, single): (Vec<_>, Vec<_>) =
             recorded::recipes(plan).into_iter().partition(|(_, places)| places.len() > 1);
@@ -258,6 +268,22 @@ fn write_if_any(table: &ResultsTable, store: &Store) {
     } else {
         write_files(table, store);
     }
+}
+
+/// Writes the page and the plots; prints no table.
+fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Exit, Failure> {
+    let recorded = recorded::collect(plan, sweep, store)?;
+    let page = page::page(plan, sweep, store, &recorded, args.against.as_deref(), args.with_items)?;
+    let plots = page::draw(&page);
+    if let Some(path) = &args.html {
+        page::write_html(&page, &plots, path)?;
+        warn(&format!("wrote {}", path.display()));
+    }
+    if let Some(folder) = &args.plots {
+        let n = page::write_plots(&plots, folder)?;
+        warn(&format!("wrote {} as SVG and PNG to {}", counted(n, "plot"), folder.display()));
+    }
+    Ok(Exit::Ok)
 }
 
 /// Writes the table's files. They are derived and lose nothing, so a place that refuses them is only worth a warning.

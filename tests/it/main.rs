@@ -1,6 +1,7 @@
 //! Integration tests, in one binary: linking it once is cheaper than many times.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
+mod browser;
 mod chaos;
 mod checkpoints_broken;
 mod compare_command;
@@ -36,6 +37,7 @@ mod model_locate;
 mod parity;
 mod plan_sweeps;
 mod process_run;
+mod report_page;
 mod run_sweep;
 mod spec_axes;
 mod spec_mistakes;
@@ -45,6 +47,7 @@ mod stats;
 mod stats_simulation;
 mod support;
 mod sweep_support;
+mod synthetic;
 mod verify;
 mod verify_properties;
 mod vocabulary;

@@ -37,6 +37,28 @@ fn a_run_merges_evaluates_and_prints_the_table_and_a_second_one_reuses_it_all() 
 }
 
 #[test]
+fn a_run_is_reported_as_a_page_and_as_plots() {
+    let Some(sweep) = Sweep::new() else { return };
+    assert_eq!(sweep.run(&["run", "sweep.toml"], "ok").status.code(), Some(0));
+    let report = sweep.run(&["report", "sweep.toml", "--html", "page.html", "--plots", "plots"], "killed");
+    assert_eq!(report.status.code(), Some(0), "{}", text(&report.stderr));
+    assert_eq!(text(&report.stdout), "");
+    let page = fs::read_to_string(sweep.path("page.html")).unwrap();
+    for part in ["SLERP (t=0.5)", "<tr data-r=\"0\" data-method=\"model\" class=\"reference\"", "spec digest", "0.4.13"]
+    {
+        assert!(page.contains(part), "{part}");
+    }
+    for plot in ["line_slerp_t_facts_acc.svg", "line_slerp_t_facts_acc.png"] {
+        assert!(sweep.path("plots").join(plot).is_file(), "{plot}");
+    }
+    let again = sweep.run(&["report", "sweep.toml", "--html", "again.html"], "ok");
+    assert_eq!(again.status.code(), Some(0));
+    assert_eq!(fs::read_to_string(sweep.path("again.html")).unwrap(), page);
+    let alone = sweep.run(&["report", "sweep.toml", "--with-items"], "ok");
+    assert_eq!(alone.status.code(), Some(2), "there is no page to put them in");
+}
+
+#[test]
 fn a_new_task_or_grid_point_runs_only_itself() {
     let Some(sweep) = Sweep::new() else { return };
     assert_eq!(sweep.run(&["run", "sweep.toml"], "ok").status.code(), Some(0));
