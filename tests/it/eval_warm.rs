@@ -185,6 +185,21 @@ fn a_run_falls_back_to_the_command_and_says_so() {
     // After two failures in a row it is not tried a third time.
     assert_eq!((count(r#""event":"evaluation-retried""#), count(r#""warm":true"#)), (2, 2), "{journal}");
 
+    let status = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mergesweep"));
+        let output = command.args(["status", "sweep.toml"]).args(args).current_dir(folder.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let timeline: Value = serde_json::from_str(&status(&["--timeline", "--json"])).unwrap();
+    assert_eq!(
+        timeline["spans"].as_array().unwrap().len(),
+        5,
+        "three evaluations, two of them tried twice: {timeline:#}"
+    );
+    let shown = status(&["--timeline"]);
+    assert!(shown.contains("slot 0   ") && shown.contains("  Base\n") && shown.contains("orchestrator: "), "{shown}");
+
     let (folder, mut command) = sweep(&python, "warm-killed");
     let spec = fs::read_to_string(folder.path().join("sweep.toml")).unwrap();
     let spec = spec.replace("device = \"cpu\"", "device = \"cpu\"\nharness.mode = \"command\"");
