@@ -171,7 +171,8 @@ fn detectable(table: &ResultsTable, against: &Against) -> Option<String> {
     }
     (!columns.is_empty()).then(|| {
         format!(
-            "smallest true difference that these documents show four times of five, before correction, with as many of them              changing as here: {}",
+            "smallest true difference that these documents show four times of five, before correction, with as many of them \
+             changing as here: {}",
             columns.join(", ")
         )
     })
