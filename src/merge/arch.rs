@@ -187,6 +187,26 @@ impl Architecture {
         Self { layers, outside, inside, n_layers }
     }
 
+    /// Where a checkpoint's config says another number of layers than its tensors have, or none at all.
+    pub fn contradiction(&self, checkpoint: &Checkpoint) -> Option<String> {
+        let text = checkpoint.config.get("text_config").and_then(|text| text.as_object());
+        let tables = [Some(&checkpoint.config), text];
+        let (key, value) = tables
+            .into_iter()
+            .flatten()
+            .find_map(|table| LAYER_COUNTS.iter().find_map(|key| Some((*key, table.get(*key)?))))?;
+        let found = count_layers(checkpoint, &self.layers);
+        if value.as_u64() == Some(found as u64) {
+            return None;
+        }
+        let used = match value.as_u64() {
+            Some(_) => String::new(),
+            None => ", which is no number of layers".to_owned(),
+        };
+        let n_layers = self.n_layers;
+        Some(format!("config.json says `{key}` {value}{used}; its tensors are of {found} layers, {n_layers} are merged"))
+    }
+
     /// The tensors of layer `number`.
     pub fn layer(&self, number: usize) -> &[Part] {
         match self.inside.as_slice() {

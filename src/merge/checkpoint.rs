@@ -83,8 +83,26 @@ pub enum CheckpointError {
         shard: String,
     },
     /// A tensor that is not in the file the index names.
-    #[error("`{}`: tensor `{tensor}` should be in `{shard}`, which does not have it", .index.display())]
+    #[error(
+        "`{}`: tensor `{tensor}` should be in `{shard}`, which does not have it (fetch that file and the index again from one \
+         source)",
+        .index.display()
+    )]
     MissingInShard {
+        /// The index.
+        index: PathBuf,
+        /// The tensor.
+        tensor: String,
+        /// The file.
+        shard: String,
+    },
+    /// A tensor that is in a file and not in the index.
+    #[error(
+        "`{}`: expected tensor `{tensor}`, which is in `{shard}`, found no entry for it: programs differ in whether they load \
+         it (make the index anew with `save_pretrained` of transformers, or add the entry)",
+        .index.display()
+    )]
+    NotInIndex {
         /// The index.
         index: PathBuf,
         /// The tensor.
@@ -264,6 +282,10 @@ fn open_weights(folder: &Path) -> Result<(Vec<Mmap>, BTreeMap<String, Tensor>), 
             }
             tensors.insert(tensor, info.in_shard(number));
         }
+    }
+    if let Some((tensor, found)) = tensors.iter().find(|(tensor, _)| !weight_map.contains_key(*tensor)) {
+        let (tensor, shard) = (tensor.clone(), names[found.shard].clone());
+        return Err(CheckpointError::NotInIndex { index, tensor, shard });
     }
     for (tensor, shard) in weight_map {
         if tensors.get(&tensor).is_none_or(|found| names[found.shard] != shard) {

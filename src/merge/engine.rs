@@ -4,13 +4,13 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use blake3::Hash;
 use rayon::prelude::*;
 
 use super::arithmetic::{Arithmetic, Work, with_arithmetic};
-use super::inputs::{BLOCK, Input, Inputs, pair_sum};
+use super::inputs::{BLOCK, Input, Inputs, Stop, pair_sum};
 use super::method::{Block, Kernel, Task, prepare};
 use super::real::Real;
 use super::recipe::{Recipe, RecipeInput};
@@ -18,7 +18,7 @@ use super::source::Source;
 use super::vector::{Loop, vectorised};
 use super::writer::{PageBuffer, Writer};
 use super::{MergeError, Progress, digest, rows};
-use crate::config::Numerics;
+use crate::config::{Dtype, Numerics};
 
 /// Bytes of inputs that the operating system is asked to read ahead.
 const READ_AHEAD: usize = 256 << 20;
@@ -84,6 +84,8 @@ struct Run<'a> {
     progress: &'a Progress<'a>,
     done: AtomicU64,
     total: u64,
+    /// Whether `progress` has said no.
+    stopped: AtomicBool,
 }
 
 /// Computes and writes every recipe of every job; the results are in the order of the jobs and their recipes.
@@ -93,24 +95,31 @@ struct Run<'a> {
 /// infinities or NaN of its own, and what a method, writing or an adapter may raise.
 pub fn run(jobs: &[Job<'_>], progress: &Progress<'_>) -> Result<Vec<Vec<Computed>>, MergeError> {
     let total = jobs.iter().flat_map(|job| job.recipes).map(Recipe::n_bytes).sum();
-    let run = Run { jobs, progress, done: AtomicU64::new(0), total };
+    let run = Run { jobs, progress, done: AtomicU64::new(0), total, stopped: AtomicBool::new(false) };
     run.advance(0)?;
     let groups = groups(jobs);
     let mut computed: Vec<Vec<Option<Computed>>> = jobs.iter().map(|job| vec![None; job.recipes.len()]).collect();
     let mut ahead = ReadAhead { groups: &groups, next: 0, bytes: 0 };
     for (index, group) in groups.iter().enumerate() {
         ahead.go_on(index);
-        let inputs = group.inputs()?;
+        let stop = || run.is_stopped();
+        let inputs = group.inputs(Stop(Some(&stop)))?;
         // All members agree on it: see `groups`.
         let Some(first) = group.members.first() else { continue };
         let work = GroupWork { run: &run, group, inputs: &inputs };
-        let results = with_arithmetic(jobs[first.job].numerics, inputs.working, work)?;
+        let results = with_arithmetic(jobs[first.job].numerics, inputs.working, first.recipe.operation.is_wide(), work)?;
         for (member, result) in group.members.iter().zip(results) {
             computed[member.job][member.index] = Some(result);
         }
     }
     // Every recipe is in exactly one group.
     Ok(computed.into_iter().map(|of_job| of_job.into_iter().flatten().collect()).collect())
+}
+
+/// What decides how numbers are held and rounded.
+fn registers(recipe: &Recipe, numerics: Numerics) -> (Dtype, Numerics, bool) {
+    let wide = recipe.working == Dtype::F32 && numerics == Numerics::F32 && recipe.operation.is_wide();
+    (recipe.working, numerics, wide)
 }
 
 /// The output tensors of all jobs, put together where they share an input, shape, working dtype and numerics, in the
@@ -138,7 +147,7 @@ fn groups<'a>(jobs: &'a [Job<'_>]) -> Vec<Group<'a>> {
                 let (other_job, other_index) = recipes[**other];
                 let other_job = jobs[other_job];
                 let other = &other_job.recipes[other_index];
-                let key = |recipe: &Recipe, numerics| (recipe.shape.clone(), recipe.working, numerics);
+                let key = |recipe: &Recipe, numerics| (recipe.shape.clone(), registers(recipe, numerics));
                 key(recipe, numerics) == key(other, other_job.numerics)
                     && recipe.inputs.len() == other.inputs.len()
                     && recipe.inputs.iter().zip(&other.inputs).all(|(input, other)| {
@@ -155,7 +164,7 @@ fn groups<'a>(jobs: &'a [Job<'_>]) -> Vec<Group<'a>> {
         }
         for input in &recipe.inputs {
             let identity = sources[input.source].identity(&input.tensor);
-            let key = (identity, input.tensor.as_str(), recipe.shape.as_slice(), recipe.working, numerics);
+            let key = (identity, input.tensor.as_str(), recipe.shape.as_slice(), registers(recipe, numerics));
             let user = *users.entry(key).or_insert(node);
             let (a, b) = (root(&mut parents, user), root(&mut parents, node));
             parents[a.max(b)] = a.min(b);
@@ -215,7 +224,7 @@ impl ReadAhead<'_> {
 }
 
 impl Group<'_> {
-    fn inputs(&self) -> Result<Inputs<'_>, MergeError> {
+    fn inputs<'b>(&'b self, stop: Stop<'b>) -> Result<Inputs<'b>, MergeError> {
         let recipe = self.members[0].recipe;
         let mut inputs = Vec::with_capacity(self.tensors.len());
         for (source, input) in &self.tensors {
@@ -225,7 +234,7 @@ impl Group<'_> {
             let rows = input.rows.clone().map(rows::Layout::new);
             inputs.push(Input { bytes: source.bytes(&input.tensor, tensor)?, stored, rows });
         }
-        let mut inputs = Inputs { inputs, shape: recipe.shape.clone(), working: recipe.working };
+        let mut inputs = Inputs { inputs, shape: recipe.shape.clone(), working: recipe.working, stop };
         rows::pad(&mut inputs);
         Ok(inputs)
     }
@@ -249,7 +258,11 @@ impl Work for GroupWork<'_> {
             .map(|member| Task { operation: &member.recipe.operation, inputs: &member.inputs })
             .collect();
         let name = || group.members[0].recipe.name.clone();
-        let kernels = prepare::<A>(&tasks, inputs).map_err(|source| MergeError::Method { tensor: name(), source })?;
+        let kernels = prepare::<A>(&tasks, inputs);
+        if run.stopped.load(Ordering::Relaxed) {
+            return Err(MergeError::Cancelled);
+        }
+        let kernels = kernels.map_err(|source| MergeError::Method { tensor: name(), source })?;
         let piece = |piece| run.piece(group, inputs, &kernels, piece);
         let pieces: Vec<(Vec<Piece>, u64)> = match inputs.n_pieces() {
             1 => vec![piece(0)?],
@@ -259,8 +272,18 @@ impl Work for GroupWork<'_> {
         let computed = |(number, member): (usize, &Member<'_>)| {
             let of_member = || pieces.iter().map(|(piece, _)| piece[number]);
             let count = of_member().map(|piece| piece.n_made).sum();
+            let unsound_input = member.inputs.iter().position(|input| unsound & bit(*input) != 0);
             if count > 0 {
-                return Err(MergeError::NonFinite { tensor: member.recipe.name.clone(), count });
+                let tensor = member.recipe.name.clone();
+                return Err(match unsound_input.and_then(|input| member.recipe.inputs.get(input)) {
+                    Some(input) => MergeError::UnsoundInput {
+                        tensor,
+                        model: run.jobs[member.job].sources[input.source].model.to_string(),
+                        input: input.tensor.clone(),
+                        count,
+                    },
+                    None => MergeError::NonFinite { tensor, count },
+                });
             }
             Ok(Computed {
                 digest: digest::of_pieces(of_member().map(|piece| piece.hash)),
@@ -270,7 +293,7 @@ impl Work for GroupWork<'_> {
                     .operation
                     .has_base()
                     .then(|| of_member().map(|piece| piece.squared_change).sum()),
-                unsound_input: member.inputs.iter().position(|input| unsound & bit(*input) != 0),
+                unsound_input,
             })
         };
         group.members.iter().enumerate().map(computed).collect()
@@ -341,8 +364,20 @@ impl Run<'_> {
     }
 
     fn advance(&self, bytes: u64) -> Result<(), MergeError> {
-        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if (self.progress)(done, self.total) { Ok(()) } else { Err(MergeError::Cancelled) }
+        self.done.fetch_add(bytes, Ordering::Relaxed);
+        if self.is_stopped() { Err(MergeError::Cancelled) } else { Ok(()) }
+    }
+
+    /// Whether the caller stops the run, asked anew; once it has, it stays so.
+    fn is_stopped(&self) -> bool {
+        if self.stopped.load(Ordering::Relaxed) {
+            return true;
+        }
+        let stopped = !(self.progress)(self.done.load(Ordering::Relaxed), self.total);
+        if stopped {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        stopped
     }
 }
 

@@ -56,6 +56,21 @@ pub enum MergeError {
         /// Elements.
         count: u64,
     },
+    /// Infinities or NaN of an input that got into elements where it had none.
+    #[error(
+        "merging `{tensor}`: `{input}` of `{model}` has infinities or NaN, and the method spreads them over {count} elements \
+         that have none (repair the model, or leave it out)"
+    )]
+    UnsoundInput {
+        /// Output tensor.
+        tensor: String,
+        /// The model.
+        model: String,
+        /// Its tensor.
+        input: String,
+        /// Elements.
+        count: u64,
+    },
     /// A vocabulary that cannot be made.
     #[error(transparent)]
     Vocabulary(#[from] VocabularyError),

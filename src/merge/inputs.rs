@@ -30,6 +30,23 @@ pub struct Input<'a> {
     pub rows: Option<Layout>,
 }
 
+/// Tells whether to stop: asked before every piece of a walk over the inputs, which is left out then. What comes of a
+/// walk that was stopped is not to be used.
+#[derive(Clone, Copy, Default)]
+pub struct Stop<'a>(pub Option<&'a (dyn Fn() -> bool + Sync)>);
+
+impl Stop<'_> {
+    fn is_asked(self) -> bool {
+        self.0.is_some_and(|stop| stop())
+    }
+}
+
+impl std::fmt::Debug for Stop<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
 /// The inputs of output tensors that are computed together, all of one shape.
 #[derive(Debug)]
 pub struct Inputs<'a> {
@@ -39,6 +56,8 @@ pub struct Inputs<'a> {
     pub shape: Vec<usize>,
     /// What they are cast to on reading.
     pub working: Dtype,
+    /// Whether statistics are still wanted.
+    pub stop: Stop<'a>,
 }
 
 /// How a tensor divides into rows along its last axis.
@@ -99,6 +118,9 @@ impl Inputs<'_> {
         range: Range<usize>,
         mut step: impl FnMut(usize, &[Vec<R>], &mut [Vec<R>]),
     ) {
+        if self.stop.is_asked() {
+            return;
+        }
         R::with_blocks(self.inputs.len() + n_scratch, |blocks| {
             let (blocks, scratch) = blocks.split_at_mut(self.inputs.len());
             for start in range.clone().step_by(BLOCK) {
@@ -147,6 +169,9 @@ impl Inputs<'_> {
             .into_par_iter()
             .map(|index| {
                 let mut state = init();
+                if self.stop.is_asked() {
+                    return state;
+                }
                 R::with_blocks(self.inputs.len(), |blocks| {
                     for row in index * group..rows.count.min((index + 1) * group) {
                         for input in which {

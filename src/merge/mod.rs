@@ -22,6 +22,7 @@ pub mod engine;
 pub mod error;
 pub mod header;
 pub mod inputs;
+pub mod introsort;
 pub mod method;
 pub mod operation;
 pub mod real;
@@ -61,7 +62,7 @@ use writer::Writer;
 
 /// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
 /// made by an older engine are known to be stale.
-pub const ENGINE: u32 = 3;
+pub const ENGINE: u32 = 4;
 
 /// What a caller may choose beside the config.
 #[derive(Debug, Clone, PartialEq)]
@@ -315,7 +316,12 @@ fn plan_with(
     let recipes = recipe::recipes(config, &sources, vocabulary.as_ref(), choices)?;
     let parts = sidecar::Parts { sources: &sources, donor, vocabulary: vocabulary.as_ref(), recipes: &recipes };
     let sidecars = sidecar::sidecars(config, config_text, &parts, options)?;
-    let mut notes: Vec<String> = recipe::extra_tensors(&sources).into_iter().map(note_of_extra).collect();
+    let contradiction = |source: &Source| {
+        let found = source.architecture.contradiction(&source.checkpoint)?;
+        Some(format!("`{}`: {found}", source.key))
+    };
+    let mut notes: Vec<String> = sources.iter().filter_map(contradiction).collect();
+    notes.extend(recipe::extra_tensors(&sources).into_iter().map(note_of_extra));
     notes.extend(vocabulary.into_iter().flat_map(|vocabulary| vocabulary.notes));
     notes.extend(sidecars.notes.iter().cloned());
     Ok(MergePlan { sources, recipes, sidecars, notes })

@@ -23,7 +23,7 @@ pub struct Recipe {
     pub shape: Vec<usize>,
     /// What the inputs are cast to.
     pub working: Dtype,
-    /// What the result is rounded to: the working dtype, but for arcee_fusion in mergekit's numerics.
+    /// What the result is rounded to: the working dtype, but for arcee_fusion and ramplus_tl in mergekit's numerics.
     pub result: Dtype,
     /// What is written.
     pub out: Dtype,
@@ -462,8 +462,9 @@ impl<'a> Planner<'a> {
         let input =
             |(input, rows): (Found<'_>, _)| RecipeInput { source: input.member.source, tensor: input.tensor, rows };
         let inputs = found.into_iter().zip(rows).map(input).collect();
-        // mergekit's mask is a 32-bit tensor, and so is what it was multiplied with.
-        let wide = self.choices.numerics == Numerics::Mergekit && self.config.method == Method::ArceeFusion;
+        // mergekit's mask and factors are 32-bit tensors there, and so is what they were multiplied with.
+        let wide = self.choices.numerics == Numerics::Mergekit
+            && matches!(self.config.method, Method::ArceeFusion | Method::RamplusTl);
         let result = if wide { working.promote(Dtype::F32) } else { working };
         let out = self.config.out_dtype.unwrap_or(result);
         self.recipes.push(Recipe { name: name.to_owned(), shape, working, result, out, inputs, operation });

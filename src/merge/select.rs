@@ -124,6 +124,25 @@ impl<'a, R: Real, F: Fn(usize, &[Vec<R>], usize, &mut Vec<R::Key>) + Sync> Keys<
         position
     }
 
+    /// Every key of a stream with its position, in order of position: for what looks at the whole tensor at once. None
+    /// where positions have more than 32 bits.
+    pub fn with_positions(&self, stream: usize) -> Option<Vec<(R::Key, u32)>> {
+        u32::try_from(self.inputs.len()).ok()?;
+        let mut pairs = vec![(R::Key::default(), 0u32); self.inputs.len()];
+        pairs.par_chunks_mut(PIECE).enumerate().for_each(|(piece, pairs)| {
+            let mut keys = Vec::new();
+            let range = self.inputs.piece(piece);
+            self.inputs.walk(self.which, 0, range.clone(), |start, blocks, _| {
+                (self.fill)(start, blocks, stream, &mut keys);
+                let block = &mut pairs[start - range.start..][..keys.len()];
+                for ((pair, key), position) in block.iter_mut().zip(&keys).zip(start as u32..) {
+                    *pair = (*key, position);
+                }
+            });
+        });
+        Some(pairs)
+    }
+
     fn searches(&self, ranks: &[Vec<u64>]) -> Vec<Search<R::Key>> {
         let n = self.inputs.len();
         let streams: Vec<usize> = (0..ranks.len()).filter(|stream| !ranks[*stream].is_empty()).collect();
@@ -243,8 +262,9 @@ impl<'a, R: Real, F: Fn(usize, &[Vec<R>], usize, &mut Vec<R::Key>) + Sync> Keys<
 }
 
 fn nth<K: Key>(sample: &mut [K], index: usize) -> K {
-    let index = index.min(sample.len().saturating_sub(1));
-    *sample.select_nth_unstable(index).1
+    // Empty only where the walk that filled it was stopped.
+    let Some(last) = sample.len().checked_sub(1) else { return K::default() };
+    *sample.select_nth_unstable(index.min(last)).1
 }
 
 impl<K: Key> Found<K> {
@@ -318,6 +338,7 @@ mod tests {
             inputs: vec![Input { bytes: Cow::Borrowed(&bytes), stored: Dtype::F32, rows: None }],
             shape: vec![numbers.len()],
             working: Dtype::F32,
+            stop: Default::default(),
         };
         let fill = |_: usize, blocks: &[Vec<R>], stream: usize, out: &mut Vec<R::Key>| {
             out.clear();

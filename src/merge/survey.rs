@@ -52,6 +52,8 @@ impl Vector {
 pub enum Sum<R> {
     /// Dot product.
     Product(Vector, Vector),
+    /// Dot product of which every term is a step.
+    Steps(Vector, Vector),
     /// L1 norm.
     Magnitude(Vector),
     /// L1 norm of what a mask keeps.
@@ -71,7 +73,7 @@ impl<R: PartialEq> Sum<R> {
 
     fn vectors(&self) -> [Vector; 2] {
         match self {
-            Self::Product(left, right) => [*left, *right],
+            Self::Product(left, right) | Self::Steps(left, right) => [*left, *right],
             Self::Magnitude(vector) | Self::Kept(vector, _) => [*vector; 2],
         }
     }
@@ -156,6 +158,11 @@ impl<'a, A: Arithmetic> Survey<'a, A> {
         }
     }
 
+    /// Magnitudes of a vector with their positions: see [`Keys::with_positions`].
+    pub fn magnitudes(&self, vector: Vector) -> Option<Vec<(<A::Real as Real>::Key, u32)>> {
+        magnitude_keys::<A>(self.inputs, &inputs_of(&[vector]), &[vector]).with_positions(0)
+    }
+
     /// Where the `ordinal`th of the elements with a statistic's magnitude is.
     pub fn position(&self, vector: Vector, of: &Statistic<<A::Real as Real>::Key>, ordinal: u64) -> usize {
         match ordinal {
@@ -183,6 +190,7 @@ impl<A: Arithmetic> Loop for BlockSum<'_, A> {
         let Self { sum, start, left, right, kept } = self;
         match sum {
             Sum::Product(..) => pair_sum(left, right, |left, right| left.wide() * right.wide()),
+            Sum::Steps(..) => pair_sum(left, right, |left, right| A::step(left * right).wide()),
             Sum::Magnitude(_) => block_sum(left, |x| x.wide().abs()),
             Sum::Kept(_, mask) => {
                 kept.resize(left.len(), A::Real::zero());

@@ -34,6 +34,7 @@ mod merge_support;
 mod merge_together;
 mod model_hub;
 mod model_locate;
+mod numerics;
 mod parity;
 mod plan_sweeps;
 mod process_run;

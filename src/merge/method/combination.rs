@@ -4,6 +4,7 @@
 
 use super::{Block, MethodError};
 use crate::merge::arithmetic::Arithmetic;
+use crate::merge::inputs::pair_sum;
 use crate::merge::real::Real;
 use crate::merge::survey::{Sum, Survey, Vector};
 
@@ -13,23 +14,37 @@ pub struct Gram(Vec<Vec<f64>>);
 
 impl Gram {
     /// The sums it is made of.
-    pub fn sums<R: Real>(vectors: &[Vector]) -> Vec<Sum<R>> {
+    pub fn sums<A: Arithmetic>(vectors: &[Vector]) -> Vec<Sum<A::Real>> {
         let pairs = vectors
             .iter()
             .enumerate()
             .flat_map(|(index, left)| vectors[index..].iter().map(move |right| (left, right)));
-        pairs.map(|(left, right)| Sum::product(*left, *right)).collect()
+        pairs.map(|(left, right)| Self::sum::<A>(*left, *right)).collect()
+    }
+
+    /// A norm is PyTorch's, in registers; the products of two vectors are a tensor of their own to mergekit.
+    fn sum<A: Arithmetic>(left: Vector, right: Vector) -> Sum<A::Real> {
+        if A::STEPS && left != right { Sum::Steps(left.min(right), left.max(right)) } else { Sum::product(left, right) }
     }
 
     /// From sums that were taken.
     pub fn new<A: Arithmetic>(vectors: &[Vector], survey: &Survey<'_, A>) -> Self {
-        let row = |left: &Vector| vectors.iter().map(|right| survey.sum(&Sum::product(*left, *right))).collect();
+        let row = |left: &Vector| vectors.iter().map(|right| survey.sum(&Self::sum::<A>(*left, *right))).collect();
         Self(vectors.iter().map(row).collect())
     }
 
-    /// From the products themselves, one row for every vector.
-    pub fn from_rows(rows: Vec<Vec<f64>>) -> Self {
-        Self(rows)
+    /// Of vectors that are at hand.
+    #[inline(always)]
+    pub fn of_rows<A: Arithmetic>(rows: &[Vec<A::Real>]) -> Self {
+        let dot = |index: usize, other: usize| {
+            let (left, right) = (&rows[index], &rows[other]);
+            if A::STEPS && index != other {
+                pair_sum(left, right, |left, right| A::step(left * right).wide())
+            } else {
+                pair_sum(left, right, |left, right| left.wide() * right.wide())
+            }
+        };
+        Self((0..rows.len()).map(|index| (0..rows.len()).map(|other| dot(index, other)).collect()).collect())
     }
 
     fn len(&self) -> usize {
@@ -133,21 +148,25 @@ pub fn karcher(gram: &Gram, max_iter: usize, tol: f64) -> Vec<f64> {
 }
 
 /// model_stock: how far to go from the base towards the average of the others, by the mean cosine between their task
-/// vectors (arXiv:2403.19522).
-pub fn model_stock(gram: &Gram) -> f64 {
+/// vectors (arXiv:2403.19522). Every operation is a step.
+pub fn model_stock<A: Arithmetic>(gram: &Gram) -> f64 {
     /// Smallest product of norms that is divided by.
     const SMALLEST: f64 = 1e-6;
+    let step = |value: f64| if A::STEPS { A::stepped(value) } else { value };
+    let held = |value: f64| if A::STEPS { A::held(value) } else { value };
     let n = gram.len();
     let mut cosines = Vec::new();
     for left in 0..n {
         for right in left + 1..n {
-            let norms = (gram.norm(left) * gram.norm(right)).max(SMALLEST);
-            cosines.push((gram.0[left][right] / norms).clamp(-1.0, 1.0));
+            let norms = step(step(gram.norm(left)) * step(gram.norm(right))).max(step(SMALLEST));
+            cosines.push(step(step(gram.0[left][right]) / norms).clamp(-1.0, 1.0));
         }
     }
-    let cos = cosines.iter().sum::<f64>() / cosines.len().max(1) as f64;
-    let divisor = 1.0 + (n as f64 - 1.0) * cos;
-    if divisor.abs() < SMALLEST { 0.0 } else { n as f64 * cos / divisor }
+    let sum = cosines.iter().fold(0.0, |sum, cos| held(sum + cos));
+    let cos = step(sum / cosines.len().max(1) as f64);
+    let n = n as f64;
+    let divisor = step(1.0 + step((n - 1.0) * cos));
+    if divisor.abs() < step(SMALLEST) { 0.0 } else { step(step(n * cos) / divisor) }
 }
 
 /// `y = sum c_i x_i`, or `y = b + sum c_i (x_i - b)`. Steps: the differences, the coefficients, the products, the sum.

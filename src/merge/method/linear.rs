@@ -1,8 +1,10 @@
 //! linear: weighted average of all inputs (model soups, arXiv:2203.05482).
 //!
 //! `y = sum w_i x_i`, divided by `sum w_i` where `normalize` is on, in 32 bits in either numerics. The sum runs in the
-//! order of the inputs. A sum of weights of zero is divided by all the same: the infinities are mergekit's, and the
+//! order of the inputs; in mergekit's numerics a product is not rounded before it is added (PyTorch's `addcmul_`). A sum of weights of zero is divided by all the same: the infinities are mergekit's, and the
 //! engine reports them.
+
+use num_traits::Float;
 
 use super::Block;
 use crate::merge::arithmetic::Arithmetic;
@@ -28,7 +30,12 @@ impl<A: Arithmetic> Kernel<A> {
     pub fn apply(&self, block: Block<'_, A::Real>, out: &mut [A::Real]) {
         out.fill(A::Real::of(0.0));
         for (input, weight) in self.weights.iter().enumerate() {
-            out.iter_mut().zip(block.input(input)).for_each(|(sum, x)| *sum = *sum + *weight * *x);
+            let x = block.input(input);
+            if A::STEPS {
+                out.iter_mut().zip(x).for_each(|(sum, x)| *sum = weight.mul_add(*x, *sum));
+            } else {
+                out.iter_mut().zip(x).for_each(|(sum, x)| *sum = *sum + *weight * *x);
+            }
         }
         if let Some(divisor) = self.divisor.filter(|divisor| *divisor != A::Real::of(1.0)) {
             out.iter_mut().for_each(|sum| *sum = *sum / divisor);

@@ -64,6 +64,13 @@ impl<R: Real> Mask<R> {
         Self::Random { stream, below: threshold(probability) }
     }
 
+    /// Keeps the elements at some positions of a tensor of `len`.
+    pub fn at(len: usize, positions: impl Iterator<Item = u32>) -> Self {
+        let mut bits = vec![0u64; len.div_ceil(64)];
+        positions.for_each(|position| bits[position as usize / 64] |= 1 << (position % 64));
+        Self::Bits(Arc::new(bits))
+    }
+
     /// The same choice of the elements of a tensor, with random ones drawn for good: worth it where they are asked for
     /// more than once.
     pub fn drawn(self, len: usize) -> Self {

@@ -9,10 +9,12 @@
 pub mod arcee_fusion;
 pub mod combination;
 pub mod exponential;
+pub mod karcher;
 pub mod linear;
 pub mod magprune;
 pub mod mask;
 pub mod model_stock;
+pub mod multislerp;
 pub mod nearswap;
 pub mod nuslerp;
 pub mod ram;
@@ -128,6 +130,28 @@ impl Operation {
     }
 }
 
+impl Operation {
+    /// Whether a result for float32 is computed in 64 bits before it is rounded once: sums and angles, so that a result
+    /// is never farther from the exact one than a 32-bit computation in another order gets. Methods that compare
+    /// magnitudes with each other do so in 32 bits, as everyone else.
+    pub fn is_wide(&self) -> bool {
+        match self {
+            Self::Linear { .. }
+            | Self::Slerp { .. }
+            | Self::Nuslerp { .. }
+            | Self::Multislerp { .. }
+            | Self::Karcher { .. }
+            | Self::ModelStock { .. }
+            | Self::Sce { .. } => true,
+            Self::Passthrough { .. }
+            | Self::TaskVector(_)
+            | Self::ArceeFusion
+            | Self::Nearswap { .. }
+            | Self::Ram { .. } => false,
+        }
+    }
+}
+
 /// How `ramplus_tl` scales what one model alone changed: by `1 + r * clip(shared / unique, 0, alpha)`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct UniqueScale {
@@ -192,6 +216,10 @@ pub enum Kernel<A: Arithmetic> {
     ArceeFusion(arcee_fusion::Kernel<A>),
     /// See [`combination`].
     Combination(combination::Kernel<A>),
+    /// See [`multislerp`].
+    Multislerp(multislerp::Kernel<A>),
+    /// See [`karcher`].
+    Karcher(karcher::Kernel<A>),
     /// See [`model_stock`].
     ModelStock(model_stock::Kernel<A>),
     /// See [`nearswap`].
@@ -209,7 +237,7 @@ pub enum Kernel<A: Arithmetic> {
 pub fn prepare<A: Arithmetic>(tasks: &[Task<'_>], inputs: &Inputs<'_>) -> Result<Vec<Kernel<A>>, MethodError> {
     let n = inputs.len() as u64;
     let mut survey = Survey::<A>::new(inputs);
-    survey.take_sums(tasks.iter().flat_map(|task| task.sums(inputs)).collect());
+    survey.take_sums(tasks.iter().flat_map(|task| task.sums::<A>(inputs)).collect());
     survey.take_ranks(tasks.iter().flat_map(|task| task.ranks(n)).collect());
     let prunes: Vec<Prune> = tasks.iter().flat_map(Task::prunes).collect();
     let prunings = magprune::prune::<A>(inputs, &prunes);
@@ -234,16 +262,18 @@ fn draw<R: super::real::Real>(tasks: &[Task<'_>], masks: &mut [Vec<Mask<R>>], le
 
 impl Task<'_> {
     /// The sums that are wanted before anything else is known.
-    fn sums<R: super::real::Real>(&self, inputs: &Inputs<'_>) -> Vec<Sum<R>> {
+    fn sums<A: Arithmetic>(&self, inputs: &Inputs<'_>) -> Vec<Sum<A::Real>> {
         match self.operation {
             Operation::Slerp { .. } => slerp::sums(self.inputs),
             Operation::Nuslerp { has_base, axis, .. } => match axis.in_shape(&inputs.shape) {
                 Axis::Whole => nuslerp::sums(nuslerp::vectors(self.inputs, *has_base)),
                 Axis::First | Axis::Last => Vec::new(),
             },
-            Operation::Multislerp { has_base, .. } => Gram::sums(&self.directions(*has_base)),
-            Operation::Karcher { .. } => Gram::sums(&self.directions(false)),
-            Operation::ModelStock { filter_wise: false } => Gram::sums(&self.directions(true)),
+            Operation::Multislerp { has_base, .. } if A::STEPS => multislerp::sums(&self.directions(*has_base)),
+            Operation::Karcher { .. } if A::STEPS => karcher::sums(self.inputs),
+            Operation::Multislerp { has_base, .. } => Gram::sums::<A>(&self.directions(*has_base)),
+            Operation::Karcher { .. } => Gram::sums::<A>(&self.directions(false)),
+            Operation::ModelStock { filter_wise: false } => Gram::sums::<A>(&self.directions(true)),
             _ => Vec::new(),
         }
     }
@@ -323,10 +353,19 @@ impl Task<'_> {
             Operation::Multislerp { weights, has_base, .. } if weights.len() == 1 => {
                 Kernel::Copy(usize::from(*has_base))
             }
+            Operation::Multislerp { weights, has_base, normalize_weights, eps } if A::STEPS => {
+                let vectors = self.directions(*has_base);
+                let kernel =
+                    multislerp::Kernel::new(vectors, weights, *normalize_weights, *eps, self.inputs, survey)?;
+                Kernel::Multislerp(kernel)
+            }
             Operation::Multislerp { weights, has_base, normalize_weights, eps } => {
                 let gram = Gram::new(&self.directions(*has_base), survey);
                 let coefficients = combination::multislerp(&gram, weights, *normalize_weights, *eps)?;
                 Kernel::Combination(combination::Kernel::new(*has_base, &coefficients))
+            }
+            Operation::Karcher { max_iter, tol } if A::STEPS && self.inputs.len() > 1 => {
+                Kernel::Karcher(karcher::Kernel::new(*max_iter, *tol, self.inputs, survey))
             }
             Operation::Karcher { max_iter, tol } => {
                 let coefficients = combination::karcher(&Gram::new(&self.directions(false), survey), *max_iter, *tol);
@@ -349,6 +388,8 @@ impl<A: Arithmetic> Kernel<A> {
             Self::TaskVector(kernel) => kernel.n_scratch(),
             Self::Sce(kernel) => kernel.n_scratch(),
             Self::Ram(_) => 3,
+            Self::Multislerp(kernel) => kernel.n_scratch(),
+            Self::Karcher(kernel) => kernel.n_scratch(),
             _ => 0,
         }
     }
@@ -367,6 +408,8 @@ impl<A: Arithmetic> Kernel<A> {
             Self::Nuslerp(kernel) => kernel.apply(block, out),
             Self::ArceeFusion(kernel) => kernel.apply(block, out),
             Self::Combination(kernel) => kernel.apply(block, out),
+            Self::Multislerp(kernel) => kernel.apply(block, scratch, out),
+            Self::Karcher(kernel) => kernel.apply(block, scratch, out),
             Self::ModelStock(kernel) => kernel.apply(block, out),
             Self::Nearswap(kernel) => kernel.apply(block, out),
             Self::Sce(kernel) => kernel.apply(block, scratch, out),

@@ -1,12 +1,11 @@
 //! model_stock (arXiv:2403.19522): `y = t mean(x) + (1 - t) b`, with `t = n cos / (1 + (n - 1) cos)` of the mean cosine
 //! between the n task vectors: of the whole tensor, or of every row (mergekit: `filter_wise`). Steps: the differences,
-//! the mean, t, the products.
+//! the sums of the mean, the mean, everything that t is made of, the products.
 
 use super::Block;
 use super::combination::{Gram, model_stock};
 use super::task_vector;
 use crate::merge::arithmetic::Arithmetic;
-use crate::merge::inputs::pair_sum;
 use crate::merge::real::Real;
 use crate::merge::survey::{Survey, Vector};
 use crate::merge::vector::vectorised;
@@ -23,7 +22,7 @@ impl<A: Arithmetic> Kernel<A> {
     /// Takes the angles. Input 0 is the base.
     pub fn new(filter_wise: bool, inputs: &[usize], survey: &Survey<'_, A>) -> Self {
         let vectors: Vec<Vector> = task_vector::vectors(inputs).collect();
-        let t = |gram: &Gram| A::step_wide(model_stock(gram));
+        let t = |gram: &Gram| A::step_wide(model_stock::<A>(gram));
         if !filter_wise {
             return Self { stretch: usize::MAX, t: vec![t(&Gram::new(&vectors, survey))] };
         }
@@ -33,11 +32,7 @@ impl<A: Arithmetic> Kernel<A> {
             |(found, rows), _, blocks| {
                 vectorised(|| {
                     vectors.iter().zip(&mut *rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
-                    let dot = |left: &Vec<A::Real>, right: &Vec<A::Real>| {
-                        pair_sum(left, right, |left, right| left.wide() * right.wide())
-                    };
-                    let products = |left| rows.iter().map(|right| dot(left, right)).collect();
-                    found.push(t(&Gram::from_rows(rows.iter().map(products).collect())));
+                    found.push(t(&Gram::of_rows::<A>(rows)));
                 });
             },
         );
@@ -51,7 +46,7 @@ impl<A: Arithmetic> Kernel<A> {
         let count = A::Real::of(n as f64);
         out.fill(A::Real::of(0.0));
         for index in 1..=n {
-            out.iter_mut().zip(block.input(index)).for_each(|(sum, x)| *sum = *sum + *x);
+            out.iter_mut().zip(block.input(index)).for_each(|(sum, x)| *sum = A::step(*sum + *x));
         }
         let mut position = 0;
         while position < out.len() {

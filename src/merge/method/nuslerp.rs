@@ -2,8 +2,8 @@
 //!
 //! With `t = w_2 / (w_1 + w_2)` (0.5 where the sum is next to nothing): `y = b + ns(t, x_1 - b, x_2 - b)`, or
 //! `ns(t, x_1, x_2)`. ns takes vectors v along an [`Axis`]: the cosine of the unit vectors `v / max(|v|, 1e-7)`; linear
-//! where `1 - cos^2 <= 1e-16`, else slerp of the raw vectors. Steps: the differences, the cosine, the angle, its sines,
-//! the factors, the products, the sums.
+//! where `1 - cos^2 <= 1e-16`, else slerp of the raw vectors. Steps: the differences, the norms, the unit vectors and their
+//! products, the cosine, the angle, its sines, the products, the sum, and last the division by the sine of the angle.
 //!
 //! Invariants: a zero vector stands at a right angle to the other, so it scales it by a sine, not linearly (mergekit's
 //! rule). The cosine is rounded to the working precision before the test for colinear vectors: opposite vectors would
@@ -64,24 +64,42 @@ pub struct Kernel<A: Arithmetic> {
     /// Elements of a row.
     row_len: usize,
     axis: Axis,
-    /// Factors of the two vectors, one pair for every vector.
-    factors: Vec<[A::Real; 2]>,
+    /// One for every vector.
+    factors: Vec<Factors<A::Real>>,
+}
+
+/// What a pair of vectors is multiplied by, and what the sum is divided by.
+#[derive(Debug, Clone, Copy)]
+struct Factors<R> {
+    left: R,
+    right: R,
+    divisor: R,
 }
 
 /// Squares of the two norms, and the dot product.
 type Products = [f64; 3];
 
-fn factors<A: Arithmetic>(t: f64, [first, second, dot]: Products) -> [A::Real; 2] {
-    let norm = |square: f64| square.sqrt().max(SMALLEST_NORM);
-    let step = |value: f64| A::step_wide(value).wide();
-    let cos = step((dot / (norm(first) * norm(second))).clamp(-1.0, 1.0));
-    if 1.0 - cos * cos <= COLINEAR {
-        return [A::step_wide(1.0 - t), A::step_wide(t)];
+fn norms<A: Arithmetic>(products: &Products) -> [f64; 2] {
+    let step = |value: f64| if A::STEPS { A::stepped(value) } else { value };
+    [products[0], products[1]].map(|square| step(square.sqrt()).max(step(SMALLEST_NORM)))
+}
+
+fn factors<A: Arithmetic>(t: f64, cos: f64) -> Factors<A::Real> {
+    let (step, one) = (A::stepped, A::Real::of(1.0));
+    let cos = step(cos.clamp(-1.0, 1.0));
+    let colinear =
+        if A::STEPS { step(1.0 - step(cos * cos)) <= step(COLINEAR) } else { 1.0 - cos * cos <= COLINEAR };
+    if colinear {
+        return Factors { left: A::Real::of(1.0 - t), right: A::Real::of(t), divisor: one };
     }
     let theta = step(cos.acos());
     let sin = step(theta.sin());
+    if A::STEPS {
+        let [left, right] = [1.0 - t, t].map(|share| A::step_wide(step(A::held(share) * theta).sin()));
+        return Factors { left, right, divisor: A::Real::of(sin) };
+    }
     let factor = |share: f64| A::step_wide(step(step(share * theta).sin()) / sin);
-    [factor(1.0 - t), factor(t)]
+    Factors { left: factor(1.0 - t), right: factor(t), divisor: one }
 }
 
 impl<A: Arithmetic> Kernel<A> {
@@ -92,15 +110,25 @@ impl<A: Arithmetic> Kernel<A> {
         let tensors = survey.inputs;
         let axis = axis.in_shape(&tensors.shape);
         let vectors = vectors(inputs, has_base);
-        let products: Vec<Products> = match axis {
+        let raw = match axis {
             Axis::Whole => {
                 let sums: Vec<f64> = sums(vectors).iter().map(|sum| survey.sum(sum)).collect();
                 vec![[sums[0], sums[1], sums[2]]]
             }
-            Axis::Last => row_products::<A>(vectors, inputs, tensors),
-            Axis::First => column_products::<A>(vectors, inputs, tensors),
+            _ => products::<A>(axis, vectors, inputs, tensors, &|_, x, y| x.wide() * y.wide()),
         };
-        let factors = products.into_iter().map(|products| factors::<A>(t, products)).collect();
+        let norms: Vec<[f64; 2]> = raw.iter().map(norms::<A>).collect();
+        let cosines: Vec<f64> = if A::STEPS {
+            // Of the unit vectors, each element of which was rounded.
+            let of_units = products::<A>(axis, vectors, inputs, tensors, &|vector, x, y| {
+                let [first, second] = norms[vector].map(A::Real::of);
+                A::step(A::step(x / first) * A::step(y / second)).wide()
+            });
+            of_units.into_iter().map(|[.., dot]| dot).collect()
+        } else {
+            raw.iter().zip(&norms).map(|([.., dot], [first, second])| dot / (first * second)).collect()
+        };
+        let factors = cosines.into_iter().map(|cos| factors::<A>(t, cos)).collect();
         let row_len = match axis {
             Axis::First => tensors.len() / tensors.shape[0].max(1),
             Axis::Last | Axis::Whole => tensors.rows().len,
@@ -133,38 +161,96 @@ impl<A: Arithmetic> Kernel<A> {
         from: usize,
         block: Block<'_, A::Real>,
         out: &mut [A::Real],
-        factors: impl Fn(usize) -> [A::Real; 2],
+        factors: impl Fn(usize) -> Factors<A::Real>,
     ) {
         let len = out.len();
         let input = |index: usize| &block.input(index)[from..from + len];
+        let sum = |index: usize, first: A::Real, second: A::Real| {
+            let Factors { left, right, divisor } = factors(index);
+            let sum = A::step(left * first) + A::step(right * second);
+            if A::STEPS { A::step(A::step(sum) / divisor) } else { sum }
+        };
         if self.has_base {
             let (base, first, second) = (input(0), input(1), input(2));
             for (index, y) in out.iter_mut().enumerate() {
-                let [left, right] = factors(index);
                 let base = base[index];
-                let (first, second) = (A::step(first[index] - base), A::step(second[index] - base));
-                *y = base + A::step(A::step(left * first) + A::step(right * second));
+                *y = base + A::step(sum(index, A::step(first[index] - base), A::step(second[index] - base)));
             }
         } else {
             let (first, second) = (input(0), input(1));
             for (index, y) in out.iter_mut().enumerate() {
-                let [left, right] = factors(index);
-                *y = A::step(left * first[index]) + A::step(right * second[index]);
+                *y = sum(index, first[index], second[index]);
             }
         }
     }
 }
 
-fn row_products<A: Arithmetic>(vectors: [Vector; 2], inputs: &[usize], tensors: &Inputs<'_>) -> Vec<Products> {
+/// Products of all vectors along an axis; `term` is what two elements of a vector, given by its number, add to the dot
+/// product.
+fn products<A: Arithmetic>(
+    axis: Axis,
+    vectors: [Vector; 2],
+    inputs: &[usize],
+    tensors: &Inputs<'_>,
+    term: &(impl Fn(usize, A::Real, A::Real) -> f64 + Sync),
+) -> Vec<Products> {
+    match axis {
+        Axis::Whole => vec![whole_products::<A>(vectors, inputs, tensors, term)],
+        Axis::Last => row_products::<A>(vectors, inputs, tensors, term),
+        Axis::First => column_products::<A>(vectors, inputs, tensors, term),
+    }
+}
+
+/// Products of two stretches of vector number `vector`.
+#[inline(always)]
+fn products_of<R: Real>(
+    vector: usize,
+    [first, second]: [&[R]; 2],
+    term: &impl Fn(usize, R, R) -> f64,
+) -> Products {
+    let square = |row: &[R]| pair_sum(row, row, |x, y| x.wide() * y.wide());
+    [square(first), square(second), pair_sum(first, second, |x, y| term(vector, x, y))]
+}
+
+fn add(sums: &mut Products, terms: Products) {
+    sums.iter_mut().zip(terms).for_each(|(sum, term)| *sum += term);
+}
+
+fn whole_products<A: Arithmetic>(
+    vectors: [Vector; 2],
+    inputs: &[usize],
+    tensors: &Inputs<'_>,
+    term: &(impl Fn(usize, A::Real, A::Real) -> f64 + Sync),
+) -> Products {
+    let pieces = tensors.fold::<A::Real, Products>(
+        inputs,
+        2,
+        || [0.0; 3],
+        |sums, _, blocks, rows| {
+            vectorised(|| {
+                vectors.iter().zip(&mut *rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
+                add(sums, products_of(0, [&rows[0], &rows[1]], term));
+            });
+        },
+    );
+    let mut sums = [0.0; 3];
+    pieces.into_iter().for_each(|piece| add(&mut sums, piece));
+    sums
+}
+
+fn row_products<A: Arithmetic>(
+    vectors: [Vector; 2],
+    inputs: &[usize],
+    tensors: &Inputs<'_>,
+    term: &(impl Fn(usize, A::Real, A::Real) -> f64 + Sync),
+) -> Vec<Products> {
     let groups = tensors.fold_rows::<A::Real, (Vec<Products>, [Vec<A::Real>; 2])>(
         inputs,
         || (Vec::new(), [Vec::new(), Vec::new()]),
-        |(found, rows), _, blocks| {
+        |(found, rows), number, blocks| {
             vectorised(|| {
                 vectors.iter().zip(&mut *rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
-                let [first, second] = rows;
-                let dot = |left: &[A::Real], right: &[A::Real]| pair_sum(left, right, |x, y| x.wide() * y.wide());
-                found.push([dot(first, first), dot(second, second), dot(first, second)]);
+                found.push(products_of(number, [&rows[0], &rows[1]], term));
             });
         },
     );
@@ -173,7 +259,12 @@ fn row_products<A: Arithmetic>(vectors: [Vector; 2], inputs: &[usize], tensors: 
 
 /// Products of every column. A task takes a stripe of columns from the first row to the last, so the order of summation
 /// is that of the rows and no partial sums of whole rows are kept.
-fn column_products<A: Arithmetic>(vectors: [Vector; 2], inputs: &[usize], tensors: &Inputs<'_>) -> Vec<Products> {
+fn column_products<A: Arithmetic>(
+    vectors: [Vector; 2],
+    inputs: &[usize],
+    tensors: &Inputs<'_>,
+    term: &(impl Fn(usize, A::Real, A::Real) -> f64 + Sync),
+) -> Vec<Products> {
     let n_rows = tensors.shape[0];
     let n_columns = tensors.len() / n_rows.max(1);
     let stripe = |stripe: usize| {
@@ -188,11 +279,10 @@ fn column_products<A: Arithmetic>(vectors: [Vector; 2], inputs: &[usize], tensor
                 }
                 vectorised(|| {
                     vectors.iter().zip(&mut rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
-                    for ((sums, first), second) in sums.iter_mut().zip(&rows[0]).zip(&rows[1]) {
-                        let (first, second) = (first.wide(), second.wide());
-                        sums[0] += first * first;
-                        sums[1] += second * second;
-                        sums[2] += first * second;
+                    for (index, ((sums, x), y)) in sums.iter_mut().zip(&rows[0]).zip(&rows[1]).enumerate() {
+                        let dot = term(columns.start + index, *x, *y);
+                        let (x, y) = (x.wide(), y.wide());
+                        add(sums, [x * x, y * y, dot]);
                     }
                 });
             }

@@ -3,6 +3,9 @@
 //! With `nz_j = [|delta_j| > epsilon]` and `c = sum nz_j`: where c = 1 that delta, where c > 1 the mean of the deltas that
 //! count, else nothing. ramplus_tl multiplies what model j alone changed by `1 + r clip(rho_j, 0, alpha)`, with
 //! `rho_j = #{nz_j and c > 1} / max(#{nz_j and c = 1}, epsilon)`.
+//!
+//! Steps: the differences, each shared one over c, their sum. In mergekit's numerics what ramplus_tl makes of a half-precision
+//! tensor is a 32-bit one: its factors are.
 
 use num_traits::Float;
 
@@ -19,15 +22,17 @@ pub struct Kernel<A: Arithmetic> {
     epsilon: A::Real,
     /// Factor of what each model alone changed.
     unique: Vec<A::Real>,
+    /// Whether these are 32-bit numbers to mergekit, and so is what they are multiplied with and added to.
+    wide: bool,
 }
 
 impl<A: Arithmetic> Kernel<A> {
     /// Counts, where they are needed. Input 0 is the base.
     pub fn new(epsilon: f64, unique: Option<UniqueScale>, inputs: &[usize], survey: &Survey<'_, A>) -> Self {
         let vectors: Vec<Vector> = task_vector::vectors(inputs).collect();
-        let threshold = A::Real::of(epsilon);
+        let threshold = A::step_wide(epsilon);
         let Some(UniqueScale { r, alpha }) = unique else {
-            return Self { epsilon: threshold, unique: vec![A::Real::of(1.0); vectors.len()] };
+            return Self { epsilon: threshold, unique: vec![A::Real::of(1.0); vectors.len()], wide: false };
         };
         let pieces = survey.inputs.fold::<A::Real, Vec<[u64; 2]>>(
             inputs,
@@ -48,9 +53,16 @@ impl<A: Arithmetic> Kernel<A> {
         );
         let factor = |model: usize| {
             let [shared, alone] = [0, 1].map(|kind| pieces.iter().map(|piece| piece[model][kind]).sum::<u64>() as f64);
-            A::Real::of(1.0 + r * (shared / alone.max(epsilon)).clamp(0.0, alpha.max(0.0)))
+            let alpha = alpha.max(0.0);
+            if A::STEPS {
+                // Counts are whole numbers to PyTorch, and their ratio is a 32-bit one whatever the dtype.
+                let (r, alpha) = (r as f32, alpha as f32);
+                let ratio = shared as f32 / (alone as f32).max(epsilon as f32);
+                return A::Real::of(f64::from(1.0 + r * ratio.clamp(0.0, alpha)));
+            }
+            A::Real::of(1.0 + r * (shared / alone.max(epsilon)).clamp(0.0, alpha))
         };
-        Self { epsilon: threshold, unique: (0..vectors.len()).map(factor).collect() }
+        Self { epsilon: threshold, unique: (0..vectors.len()).map(factor).collect(), wide: true }
     }
 
     /// One block. Input 0 is the base.
@@ -63,18 +75,48 @@ impl<A: Arithmetic> Kernel<A> {
             buffer.resize(out.len(), zero);
         }
         out.fill(zero);
+        if A::STEPS {
+            return self.apply_steps(block, [counts, delta], out);
+        }
         for (vector, unique) in task_vector::vectors(block.inputs).zip(&self.unique) {
             vector.fill::<A>(block.blocks, delta);
             for (((sum, count), alone), delta) in out.iter_mut().zip(&mut *counts).zip(&mut *alone).zip(&*delta) {
                 let changes = delta.abs() > self.epsilon;
                 *sum = *sum + if changes { *delta } else { zero };
                 *count = *count + if changes { one } else { zero };
-                *alone = *alone + if changes { A::step(*delta * *unique) } else { zero };
+                *alone = *alone + if changes { *delta * *unique } else { zero };
             }
         }
         for (((sum, count), alone), base) in out.iter_mut().zip(counts).zip(alone).zip(block.input(0)) {
-            let change = if *count > one { A::step(A::step(*sum) / *count) } else { *alone };
+            let change = if *count > one { *sum / *count } else { *alone };
             *sum = *base + change;
+        }
+    }
+
+    /// The same with every task vector divided by the number of those that count before they are added.
+    #[inline(always)]
+    fn apply_steps(
+        &self,
+        block: Block<'_, A::Real>,
+        [counts, delta]: [&mut Vec<A::Real>; 2],
+        out: &mut [A::Real],
+    ) {
+        let (zero, one) = (A::Real::of(0.0), A::Real::of(1.0));
+        for vector in task_vector::vectors(block.inputs) {
+            vector.fill::<A>(block.blocks, delta);
+            for (count, delta) in counts.iter_mut().zip(&*delta) {
+                *count = *count + if delta.abs() > self.epsilon { one } else { zero };
+            }
+        }
+        for (vector, unique) in task_vector::vectors(block.inputs).zip(&self.unique) {
+            vector.fill::<A>(block.blocks, delta);
+            for ((sum, count), delta) in out.iter_mut().zip(&*counts).zip(&*delta) {
+                let part = if *count > one { A::step(*delta / *count) } else { *delta * *unique };
+                *sum = *sum + if delta.abs() > self.epsilon { part } else { zero };
+            }
+        }
+        for (sum, base) in out.iter_mut().zip(block.input(0)) {
+            *sum = *base + if self.wide { *sum } else { A::step(*sum) };
         }
     }
 }

@@ -4,13 +4,16 @@
 //!
 //! `y = b + sum m_j omega_j delta_j / max(sum m_j omega_j, 1e-6)`, with m_j as in [`super::task_vector`] and
 //! `omega_j = mean(delta_j^2) / sum_i mean(delta_i^2)`, equal where the sum is below 1e-6. The variance is that of the
-//! population; of the elements that vary at all, `floor(select_topk * count)` stay, the earlier of equal ones.
+//! population; of the elements that vary at all, `floor(select_topk * count)` stay, the earlier of equal ones (in mergekit's
+//! numerics those that its selection leaves: [`introsort`]). Steps: the differences, their squares, the means and their
+//! sum, the weights, the products, the sums.
 
 use super::Block;
 use super::mask::Mask;
 use super::task_vector;
 use crate::merge::arithmetic::Arithmetic;
 use crate::merge::inputs::pair_sum;
+use crate::merge::introsort;
 use crate::merge::real::Real;
 use crate::merge::select::Keys;
 use crate::merge::survey::{Survey, Vector};
@@ -33,6 +36,21 @@ fn variances<A: Arithmetic>(inputs: &[usize], blocks: &[Vec<A::Real>], out: &mut
     let (base, models) = (&blocks[inputs[0]], &inputs[1..]);
     let squared_count = A::Real::of((models.len() * models.len()) as f64);
     let len = base.len();
+    if A::STEPS {
+        // Welford's running variance in 64 bits, which is PyTorch's.
+        out.clear();
+        out.extend((0..len).map(|index| {
+            let (mut mean, mut squares) = (0.0, 0.0);
+            for (number, model) in models.iter().enumerate() {
+                let delta = A::step(blocks[*model][index] - base[index]).wide();
+                let off = delta - mean;
+                mean += off / (number + 1) as f64;
+                squares += off * (delta - mean);
+            }
+            A::step_wide(squares / models.len() as f64)
+        }));
+        return;
+    }
     let delta = |model: usize, index: usize| A::step(blocks[model][index] - base[index]);
     out.clear();
     out.extend((0..len).map(|index| {
@@ -67,14 +85,20 @@ impl<A: Arithmetic> Kernel<A> {
                     keep::<A>(&mask, inputs, start, blocks, delta, kept);
                     for (sum, vector) in sums.iter_mut().zip(&vectors) {
                         vector.fill::<A>(blocks, delta);
-                        *sum += pair_sum(delta, kept, |delta, kept| (delta * kept).wide().powi(2));
+                        *sum += if A::STEPS {
+                            pair_sum(delta, kept, |delta, kept| A::step(delta * kept * (delta * kept)).wide())
+                        } else {
+                            pair_sum(delta, kept, |delta, kept| (delta * kept).wide().powi(2))
+                        };
                     }
                 });
             },
         );
-        let energy = |model: usize| pieces.iter().map(|piece| piece[model]).sum::<f64>() / n;
-        let energies: Vec<f64> = (0..vectors.len()).map(energy).map(|energy| A::step_wide(energy).wide()).collect();
-        let total: f64 = energies.iter().sum();
+        let held = |value: f64| if A::STEPS { A::held(value) } else { value };
+        let energy = |model: usize| held(pieces.iter().map(|piece| piece[model]).sum::<f64>()) / n;
+        let energies: Vec<f64> = (0..vectors.len()).map(energy).map(A::stepped).collect();
+        let total = energies.iter().fold(0.0, |sum, energy| held(sum + energy));
+        let total = if A::STEPS { A::stepped(total) } else { total };
         let weight = |energy: f64| if total < SMALLEST { 1.0 / energies.len() as f64 } else { energy / total };
         Self { mask, weights: energies.iter().map(|energy| A::step_wide(weight(*energy))).collect() }
     }
@@ -158,7 +182,8 @@ fn selection<A: Arithmetic>(share: f64, inputs: &[usize], survey: &Survey<'_, A>
     let varying: u64 = pieces.iter().sum();
     let n = survey.inputs.len() as u64;
     // A float to integer cast saturates: negative shares give 0.
-    let kept = ((share * varying as f64) as u64).min(varying);
+    let kept = if A::STEPS { f64::from(share as f32 * varying as f32) } else { share * varying as f64 };
+    let kept = (kept as u64).min(varying);
     if kept == 0 {
         return Mask::Nothing;
     }
@@ -172,6 +197,12 @@ fn selection<A: Arithmetic>(share: f64, inputs: &[usize], survey: &Survey<'_, A>
     let found = keys.at(&[vec![n - kept]]);
     let Some(cut) = found.first().and_then(|found| found.first()) else { return Mask::Nothing };
     let taken = cut.below + cut.n_equal() - (n - kept);
+    if A::STEPS && taken < cut.n_equal() {
+        if let Some(mut pairs) = keys.with_positions(0) {
+            introsort::top(&mut pairs, kept as usize, |left, right| left.0 > right.0);
+            return Mask::at(pairs.len(), pairs[..kept as usize].iter().map(|(_, position)| *position));
+        }
+    }
     let low_at = 0..keys.position(0, cut, taken);
     let low = A::Real::from_magnitude_key(cut.key);
     Mask::Between { low, low_at, high: A::Real::of(f64::INFINITY), high_at: 0..usize::MAX }

@@ -3,7 +3,7 @@
 //! `theta = arccos(cos)` with cos of the flattened tensors in f64, then
 //! `y = sin((1 - t) theta) / sin theta * a + sin(t theta) / sin theta * c` of the unnormalised tensors;
 //! `(1 - t) a + t c` once |cos| > 0.9995, which is where light fine-tunes of one base always are. In 32 bits in either
-//! numerics.
+//! numerics; in mergekit's, t, the angle and the sines are 32-bit numbers too.
 //!
 //! Invariants: t = 0 gives the base and t = 1 the other exactly; t outside 0..=1 extrapolates.
 
@@ -35,13 +35,17 @@ impl<A: Arithmetic> Kernel<A> {
     /// Takes the angle. Input 0 is the base, input 1 the other.
     pub fn new(t: f64, inputs: &[usize], survey: &Survey<'_, A>) -> Self {
         let sums: Vec<f64> = sums(inputs).iter().map(|sum| survey.sum(sum)).collect();
-        let norm = |square: f64| if square.sqrt() <= SMALLEST_NORM { 1.0 } else { square.sqrt() };
-        let cos = (sums[2] / (norm(sums[0]) * norm(sums[1]))).clamp(-1.0, 1.0);
+        let held = |value: f64| if A::STEPS { A::held(value) } else { value };
+        let norm = |square: f64| if square.sqrt() <= SMALLEST_NORM { 1.0 } else { held(square.sqrt()) };
+        let cos = held((sums[2] / (norm(sums[0]) * norm(sums[1]))).clamp(-1.0, 1.0));
+        let t = held(t);
+        let rest = held(1.0 - t);
         let (base, other) = if cos.abs() > COLINEAR {
-            (1.0 - t, t)
+            (rest, t)
         } else {
-            let theta = cos.acos();
-            (((1.0 - t) * theta).sin() / theta.sin(), (t * theta).sin() / theta.sin())
+            let theta = held(cos.acos());
+            let factor = |share: f64| held(held(share * theta).sin()) / held(theta.sin());
+            (factor(rest), factor(t))
         };
         Self { base: A::Real::of(base), other: A::Real::of(other) }
     }

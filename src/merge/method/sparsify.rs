@@ -12,8 +12,10 @@
 //! tensor, which preserves its L1 norm exactly.
 //!
 //! Invariants: density 1 keeps everything untouched and density 0 nothing (both are settled before this module is asked);
-//! equal magnitudes at a cut are told apart by position, the earlier first; nothing depends on threads.
+//! equal magnitudes at a cut are told apart by position, the earlier first, or in mergekit's numerics as its sort leaves
+//! them ([`introsort`]); nothing depends on threads.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::magprune::Prune;
@@ -21,6 +23,7 @@ use super::mask::Mask;
 use super::stream::Stream;
 use crate::config::Dtype;
 use crate::merge::arithmetic::Arithmetic;
+use crate::merge::introsort;
 use crate::merge::real::Real;
 use crate::merge::survey::{Sum, Survey, Vector};
 
@@ -143,13 +146,36 @@ impl Sparsity {
         if let Self::Magnitude { .. } = self {
             // Counted from the largest down, so that the earliest of equal ones stay.
             let taken = at_first.below + at_first.n_equal() - first;
+            if A::STEPS && taken < at_first.n_equal() {
+                if let Some(mask) = self.unstable(vector, survey, n - end..n - first) {
+                    return mask;
+                }
+            }
             let low_at = 0..survey.position(vector, at_first, taken);
             return Mask::Between { low, low_at, high: A::Real::of(f64::INFINITY), high_at: 0..usize::MAX };
         }
         let Some(at_last) = survey.magnitude_at(vector, end - 1) else { return Mask::Nothing };
+        let cuts = first > at_first.below || end < at_last.below + at_last.n_equal();
+        if A::STEPS && cuts {
+            if let Some(mask) = self.unstable(vector, survey, first..end) {
+                return mask;
+            }
+        }
         let low_at = survey.position(vector, at_first, first - at_first.below)..usize::MAX;
         let high_at = 0..survey.position(vector, at_last, end - at_last.below);
         Mask::Between { low, low_at, high: A::Real::from_magnitude_key(at_last.key), high_at }
+    }
+
+    /// What stays where a cut goes through equal magnitudes, as mergekit has it: `ranks` of the order that an unstable sort
+    /// leaves, from the largest down for the magnitude, from the smallest up for outliers.
+    fn unstable<A: Arithmetic>(self, vector: Vector, survey: &Survey<'_, A>, ranks: Range<u64>) -> Option<Mask<A::Real>> {
+        let mut pairs = survey.magnitudes(vector)?;
+        let ranks = ranks.start as usize..ranks.end as usize;
+        match self {
+            Self::Magnitude { .. } => introsort::sort(&mut pairs, &ranks, |left, right| left.0 > right.0),
+            _ => introsort::sort(&mut pairs, &ranks, |left, right| left.0 < right.0),
+        }
+        Some(Mask::at(pairs.len(), pairs[ranks].iter().map(|(_, position)| *position)))
     }
 }
 
