@@ -15,6 +15,12 @@ pub enum Exit {
     TrialsFailed,
     /// The two models that were compared differ.
     Different,
+    /// `check`: something became worse by more than its margin, or is missing.
+    GateFailed,
+    /// `check`: too few documents to tell.
+    Inconclusive,
+    /// Another run has the sweep's results; try again when it is done.
+    Busy,
     /// Stopped by Ctrl-C or SIGTERM; what was finished is recorded, and the next run goes on from there.
     Interrupted,
 }
@@ -27,6 +33,9 @@ Exit codes:
     2  wrong command line, spec, config or model; nothing was run
     3  the sweep went through, but some trials failed
     4  the models compared are not equal
+    5  the gate fails: something became worse by more than its margin, or is missing
+    6  the gate is inconclusive: too few documents to tell
+   75  another run has the sweep's results: try again later
   130  interrupted; finished work is recorded and the next run goes on from there";
 
 impl From<Exit> for ExitCode {
@@ -37,6 +46,9 @@ impl From<Exit> for ExitCode {
             Exit::Usage => 2,
             Exit::TrialsFailed => 3,
             Exit::Different => 4,
+            Exit::GateFailed => 5,
+            Exit::Inconclusive => 6,
+            Exit::Busy => 75,
             Exit::Interrupted => 130,
         })
     }

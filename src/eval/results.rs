@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::command::KnownTasks;
+use super::consistency::{self, Contradiction};
+use super::samples::{self, SamplesError};
 use super::{Score, TaskRequest};
 
 /// What a results file says beside its scores.
@@ -52,6 +54,8 @@ pub struct Results {
     pub facts: HarnessFacts,
     /// Sample files beside it.
     pub samples: Vec<PathBuf>,
+    /// The file whole.
+    pub document: Value,
 }
 
 /// Results that cannot be accepted.
@@ -119,6 +123,17 @@ pub enum ResultsError {
         /// The `metric,filter` pairs that are there.
         found: Vec<String>,
     },
+    /// The file contradicts itself or the samples beside it.
+    #[error("`{}` contradicts itself: {source}", .path.display())]
+    Contradiction {
+        /// The results file.
+        path: PathBuf,
+        /// How.
+        source: Box<Contradiction>,
+    },
+    /// Samples that cannot be read.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
     /// Another number of documents than asked for.
     #[error("task `{task}` answered {found} documents, expected {expected}")]
     Documents {
@@ -149,7 +164,20 @@ pub fn read(
     limit: &dyn Fn(&TaskRequest) -> Option<u64>,
     known: &KnownTasks,
 ) -> Result<Results, ResultsError> {
-    let (path, samples) = find(folder)?;
+    let results = parse(&find(folder)?)?;
+    for task in tasks {
+        let members = known.get(&task.name).map(|members| members.iter().map(|member| member.name.as_str()).collect());
+        check(&results.document, task, limit(task), members, &results.scores)?;
+    }
+    Ok(results)
+}
+
+/// One results file and the samples files beside it, which must agree with it.
+///
+/// # Errors
+/// [`ResultsError`].
+pub fn parse((path, samples): &(PathBuf, Vec<PathBuf>)) -> Result<Results, ResultsError> {
+    let path = path.clone();
     let text = fs::read(&path).map_err(|source| ResultsError::Read { path: path.clone(), source })?;
     let text = without_bare_numbers(&String::from_utf8_lossy(&text));
     let document: Value =
@@ -159,16 +187,26 @@ pub fn read(
     };
     let scores: Vec<Score> =
         by_task.iter().flat_map(|(task, entry)| scores_of(&document, task, entry.as_object())).collect();
-    for task in tasks {
-        let members = known.get(&task.name).map(|members| members.iter().map(|member| member.name.as_str()).collect());
-        check(&document, task, limit(task), members, &scores)?;
+    let contradiction = |source| ResultsError::Contradiction { path: path.clone(), source: Box::new(source) };
+    scores.iter().try_for_each(consistency::check_alone).map_err(contradiction)?;
+    for file in samples {
+        let task = samples::task_of(file);
+        let of_task: Vec<&Score> = scores.iter().filter(|score| Some(score.task.as_str()) == task).collect();
+        if !of_task.is_empty() {
+            let read = samples::read(file)?;
+            let mut of_task = of_task.into_iter();
+            of_task.try_for_each(|score| consistency::check(&document, score, &read)).map_err(contradiction)?;
+        }
     }
-    Ok(Results { path, facts: facts(&document), scores, samples })
+    Ok(Results { facts: facts(&document), path, scores, samples: samples.clone(), document })
 }
 
 /// The results file and the sample files of a folder, in both layouts of the harness: in the folder itself, or one
 /// level down in a folder named after the model.
-fn find(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ResultsError> {
+///
+/// # Errors
+/// [`ResultsError`] unless there is exactly one results file.
+pub fn find(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ResultsError> {
     let list = |folder: &Path| -> Result<Vec<PathBuf>, ResultsError> {
         let entries = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
         entries.map_err(|source| ResultsError::Read { path: folder.to_owned(), source })
@@ -191,7 +229,7 @@ fn find(folder: &Path) -> Result<(PathBuf, Vec<PathBuf>), ResultsError> {
 }
 
 /// Python writes `NaN`, `Infinity` and `-Infinity` bare, which is not JSON: they become `null` outside of texts.
-fn without_bare_numbers(text: &str) -> String {
+pub(super) fn without_bare_numbers(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
     let (mut in_text, mut escaped) = (false, false);
     let mut rest = text;
@@ -214,6 +252,9 @@ fn without_bare_numbers(text: &str) -> String {
     clean
 }
 
+/// What stands beside the metrics of a task.
+const NO_METRICS: [&str; 4] = ["name", "alias", "sample_len", "sample_count"];
+
 /// The numbers of one task: keys of the form `metric,filter`, cut at the last comma.
 fn scores_of(document: &Value, task: &str, entry: Option<&Map<String, Value>>) -> Vec<Score> {
     let Some(entry) = entry else { return Vec::new() };
@@ -221,9 +262,18 @@ fn scores_of(document: &Value, task: &str, entry: Option<&Map<String, Value>>) -
     let counts = of_task("n-samples");
     let count = |key: &str| counts.and_then(|counts| counts.get(key)).and_then(Value::as_u64);
     let mut scores = Vec::new();
+    // Releases before 0.4 knew no filters: `acc`, `acc_stderr`.
+    let has_filters = entry.keys().any(|key| key.contains(','));
+    let key_of = |metric: &str, filter: &str| {
+        if has_filters { format!("{metric},{filter}") } else { metric.to_owned() }
+    };
     for (key, value) in entry {
-        let Some((metric, filter)) = key.rsplit_once(',') else { continue };
-        let is_stderr = metric.strip_suffix("_stderr").is_some_and(|of| entry.contains_key(&format!("{of},{filter}")));
+        let (metric, filter) = match key.rsplit_once(',') {
+            Some(parts) => parts,
+            None if !has_filters && !NO_METRICS.contains(&key.as_str()) => (key.as_str(), "none"),
+            None => continue,
+        };
+        let is_stderr = metric.strip_suffix("_stderr").is_some_and(|of| entry.contains_key(&key_of(of, filter)));
         if is_stderr || !(value.is_number() || value.is_null()) {
             continue;
         }
@@ -236,7 +286,7 @@ fn scores_of(document: &Value, task: &str, entry: Option<&Map<String, Value>>) -
             n: count("effective").or_else(of_group),
             n_total: count("original"),
             value: value.as_f64(),
-            stderr: entry.get(&format!("{metric}_stderr,{filter}")).and_then(Value::as_f64),
+            stderr: entry.get(&key_of(&format!("{metric}_stderr"), filter)).and_then(Value::as_f64),
             higher_is_better: of_task("higher_is_better")
                 .and_then(|by_metric| by_metric.get(metric))
                 .and_then(Value::as_bool),

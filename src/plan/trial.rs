@@ -112,7 +112,8 @@ pub(super) fn settings_text(axes: &[(String, Scalar)]) -> String {
     axes.iter().map(|(axis, value)| format!("{axis}={value}")).collect::<Vec<_>>().join(", ")
 }
 
-fn slug(name: &str) -> String {
+/// A name as part of a file name.
+pub fn slug(name: &str) -> String {
     let mut slug = String::new();
     for letter in name.chars() {
         let letter = letter.to_ascii_lowercase();

@@ -3,9 +3,16 @@
 //! [`ResultsTable`] holds the values at full precision. [`frame`] lays them out as polars frames (long and wide) and
 //! writes them; [`render`] rounds them for people; [`reference`] sets a stored table beside them.
 
+pub mod beside;
+pub mod differences;
 pub mod frame;
+pub mod latex;
 pub mod reference;
 pub mod render;
+pub mod seeds;
+pub mod spark;
+pub mod totals;
+pub mod view;
 
 use crate::config::Scalar;
 use crate::eval::results::HarnessFacts;
@@ -31,7 +38,7 @@ pub struct Row {
     pub id: TrialId,
     /// Name.
     pub trial: String,
-    /// `model` for a checkpoint as it is, `merge` otherwise (the words of the study's table).
+    /// `model` for a checkpoint as it is, `merge` (the words of the study's table), or `imported` for old results.
     pub kind: &'static str,
     /// Method of a merge.
     pub method: Option<&'static str>,
@@ -42,6 +49,22 @@ pub struct Row {
     /// Every score, task by task, each with what the harness said of itself.
     pub scores: Vec<(Score, HarnessFacts)>,
 }
+
+/// What a number rests on beside its model, in words, and how it is read off.
+type Ground = (&'static str, &'static dyn Fn(&Score, &HarnessFacts) -> Option<String>);
+
+/// What must agree for the numbers of a column to be comparable.
+const GROUNDS: &[Ground] = &[
+    ("releases of the harness", &|_, facts| facts.lm_eval_version.clone()),
+    ("versions of its task", &|score, _| score.task_version.clone()),
+    ("numbers of documents", &|score, _| score.n.map(|n| n.to_string())),
+    ("numbers of few-shot examples", &|score, _| score.num_fewshot.map(|n| n.to_string())),
+    ("chat templates", &|_, facts| {
+        facts.backend.as_ref()?;
+        Some(facts.chat_template_sha.as_ref().map_or_else(|| "none".to_owned(), |sha| sha.chars().take(12).collect()))
+    }),
+    ("documents or prompts", &|score, _| score.task_hash.as_ref().map(|hash| hash.chars().take(12).collect())),
+];
 
 /// The accepted scores of one trial.
 pub type TrialScores = Vec<(Score, HarnessFacts)>;
@@ -72,12 +95,19 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
             }
         })
         .collect();
-    let all: Vec<Score> = rows.iter().flat_map(|row| row.scores.iter().map(|(score, _)| score.clone())).collect();
-    let columns = task::columns(requests, &all);
-    ResultsTable { sweep: plan.sweep.clone(), columns, rows }
+    let mut table = ResultsTable { sweep: plan.sweep.clone(), columns: Vec::new(), rows };
+    table.renew_columns(requests);
+    table
 }
 
 impl ResultsTable {
+    /// Makes the columns anew from the scores of all rows.
+    pub fn renew_columns(&mut self, requests: &[TaskRequest]) {
+        let all: Vec<Score> =
+            self.rows.iter().flat_map(|row| row.scores.iter().map(|(score, _)| score.clone())).collect();
+        self.columns = task::columns(requests, &all);
+    }
+
     /// Columns whose numbers do not all rest on the same thing, a line each: another release of the harness, another
     /// version of the task, other documents or prompts.
     pub fn versions(&self) -> Vec<String> {
@@ -102,13 +132,31 @@ impl ResultsTable {
                     lines.push(format!("`{}` mixes {what}: {}", column.name, kinds.join("; ")));
                 }
             };
-            differ("releases of the harness", &|_, facts| facts.lm_eval_version.clone());
-            differ("versions of its task", &|score, _| score.task_version.clone());
-            differ("documents or prompts", &|score, _| {
-                score.task_hash.as_ref().map(|hash| hash.chars().take(12).collect())
-            });
+            for (what, of) in GROUNDS {
+                differ(what, of);
+            }
         }
         lines
+    }
+
+    /// Whether a row's number in a column rests on something else than most others do: such a cell bears a mark.
+    pub fn is_odd(&self, row: &Row, column: &Column) -> bool {
+        let of_row = |row: &Row| row.scores.iter().find(|(score, _)| column.shows(score)).cloned();
+        let Some((score, facts)) = of_row(row) else { return false };
+        GROUNDS.iter().any(|(_, of)| {
+            let Some(own) = of(&score, &facts) else { return false };
+            let others = self.rows.iter().filter_map(|row| of_row(row).and_then(|(score, facts)| of(&score, &facts)));
+            let mut kinds: Vec<(String, usize)> = Vec::new();
+            for kind in others {
+                match kinds.iter_mut().find(|(known, _)| *known == kind) {
+                    Some((_, n)) => *n += 1,
+                    None => kinds.push((kind, 1)),
+                }
+            }
+            // The first of the most common ones is the rule.
+            let most = kinds.iter().map(|(_, n)| *n).max().unwrap_or(0);
+            kinds.iter().find(|(_, n)| *n == most).is_some_and(|(kind, _)| *kind != own)
+        })
     }
 
     /// Names of all axes, in order of first appearance.

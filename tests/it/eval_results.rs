@@ -190,3 +190,59 @@ fn a_folder_without_exactly_one_sound_results_file_is_refused() {
     fs::write(folder.path().join("b.json"), "{}").unwrap();
     assert!(matches!(read(folder.path()), Err(ResultsError::Several { n_files: 2, .. })));
 }
+
+/// A copy of a captured folder, to be spoiled.
+fn spoiled(name: &str, spoil: impl Fn(&std::path::Path, String) -> String) -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let from = fixture("lm-eval-output").join(name);
+    for model in std::fs::read_dir(from).unwrap() {
+        for file in std::fs::read_dir(model.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let text = spoil(&path, std::fs::read_to_string(&path).unwrap());
+            std::fs::write(folder.path().join(path.file_name().unwrap()), text).unwrap();
+        }
+    }
+    let none = mergesweep::eval::command::KnownTasks::new();
+    mergesweep::eval::results::read(folder.path(), &[], &|_| None, &none).map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[test]
+fn results_that_contradict_their_own_samples_are_refused() {
+    let is_samples = |path: &std::path::Path| path.extension().is_some_and(|extension| extension == "jsonl");
+    let choice = "hf-fp32-choice";
+    assert_eq!(spoiled(choice, |_, text| text), Ok(()));
+    let refused = |spoil: &dyn Fn(&str, bool) -> String, expected: &str| {
+        let error = spoiled(choice, |path, text| spoil(&text, is_samples(path))).unwrap_err();
+        assert!(error.contains("contradicts itself") && error.contains(expected), "{error}");
+    };
+    let first = |text: &str, n: usize| text.lines().take(n).collect::<Vec<_>>().join("\n");
+    refused(
+        &|text, samples| if samples { first(text, 5) } else { text.to_owned() },
+        "12 documents, the samples file holds 5",
+    );
+    // One right answer turned wrong.
+    refused(
+        &|text, samples| if samples { text.replacen("\"acc\": 1.0", "\"acc\": 0.0", 1) } else { text.to_owned() },
+        "`acc` (filter `none`) has a score of",
+    );
+    refused(&|text, _| text.replace("\"acc_stderr,none\": 0.", "\"acc_stderr,none\": 0.0"), "a standard error of");
+    let error = spoiled(choice, |path, text| {
+        let twice = text.lines().next().unwrap_or_default().to_owned();
+        if is_samples(path) { format!("{twice}\n{text}") } else { text }
+    });
+    assert!(error.unwrap_err().contains("document 0 comes twice with filter `none`"));
+}
+
+#[test]
+fn a_standard_error_of_nothing_is_refused_without_samples_too() {
+    let spoil = |path: &std::path::Path, text: String| {
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            return "[]".to_owned();
+        }
+        let place = text.find("\"acc_stderr,none\": ").unwrap() + 19;
+        let end = place + text[place..].find([',', '\n', '}']).unwrap();
+        format!("{}0.0{}", &text[..place], &text[end..])
+    };
+    let error = spoiled("hf-fp32-choice", spoil).unwrap_err();
+    assert!(error.contains("a standard error of 0, which only 0 or 1 can have"), "{error}");
+}

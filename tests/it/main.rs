@@ -1,10 +1,13 @@
 //! Integration tests, in one binary: linking it once is cheaper than many times.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
+mod browser;
 mod chaos;
 mod checkpoints_broken;
+mod compare_command;
 mod config_parse;
 mod config_write;
+mod diagnostics;
 mod diff_command;
 mod end_to_end;
 mod eval_command;
@@ -14,7 +17,13 @@ mod eval_preflight;
 mod eval_results;
 mod eval_sandbox;
 mod eval_task_files;
+mod eval_warm;
+mod faults;
 mod fuzz;
+mod gate_baseline;
+mod gate_command;
+mod gp_irt;
+mod init_and_doctor;
 mod layering;
 mod merge_adapter;
 mod merge_command;
@@ -29,10 +38,17 @@ mod numerics;
 mod parity;
 mod plan_sweeps;
 mod process_run;
+mod report_page;
 mod run_sweep;
 mod spec_axes;
 mod spec_mistakes;
+mod spec_mutations;
+mod spec_schema;
+mod stats;
+mod stats_simulation;
 mod support;
+mod sweep_support;
+mod synthetic;
 mod verify;
 mod verify_properties;
 mod vocabulary;

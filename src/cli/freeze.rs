@@ -1,0 +1,196 @@
+//! `mergesweep freeze`: a finished sweep as the baseline that later runs are checked against.
+
+use std::path::PathBuf;
+
+use anyhow::anyhow;
+use clap::Args;
+
+use super::recorded::{self, Recorded};
+use super::{Failure, SweepArgs, counted, print, usage, warn};
+use crate::exit_code::{self, Exit};
+use crate::gate::baseline::Noise;
+use crate::gate::{Baseline, Frozen, judge, too_small};
+use crate::paired::Entrant;
+use crate::spec::Sweep;
+use crate::stats::gate::Verdict;
+use crate::stats::{Items, SEED};
+
+/// Freeze the results of a sweep as a baseline for `check`
+///
+/// Stores every trial's scores and what it scored on every document, by the document's hash:
+/// no texts, so that the folder can go into version control. Runs nothing unless asked to with
+/// `--null`.
+///
+/// The spec says how much worse a later run may be, per column or task:
+///   [gate]
+///   margins = { arc100_acc = 0.05, math_bpb = 0.02 }
+///   advisory = ["code_bpb"]
+/// A margin that even identical answers could not pass (too few documents) is refused, with the
+/// number of documents that would do.
+///
+/// Examples:
+///   mergesweep freeze sweeps/quickstart.toml -o results/baselines/quickstart
+///   mergesweep freeze sweeps/quickstart.toml -o results/baselines/quickstart --null
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment, after_help = exit_code::HELP)]
+pub(super) struct FreezeArgs {
+    #[command(flatten)]
+    sweep: SweepArgs,
+    /// Folder of the baseline
+    #[arg(long, short, value_name = "DIR")]
+    output: PathBuf,
+    /// Merge and evaluate once more, which must pass, and store what changed: the noise floor
+    #[arg(long)]
+    null: bool,
+    /// Replace a baseline that is there
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &FreezeArgs) -> Result<Exit, Failure> {
+    if args.output.join("baseline.json").exists() && !args.force {
+        return Err(usage(anyhow!("{} holds a baseline already (`--force` replaces it)", args.output.display())));
+    }
+    let (sweep, recorded, entrants) = now(&args.sweep)?;
+    let missing: Vec<String> = missing(&recorded, &entrants);
+    if !missing.is_empty() {
+        return Err(usage(anyhow!("nothing to freeze for {} (run the sweep first)", missing.join(", "))));
+    }
+    check_margins(&sweep, &recorded, &entrants)?;
+    let mut baseline = baseline(&sweep.name, &recorded, entrants);
+    if args.null {
+        let Some(noise) = null(args, &sweep, &baseline)? else { return Ok(Exit::GateFailed) };
+        baseline.null = Some(noise);
+    }
+    baseline.write(&args.output)?;
+    let columns: Vec<&str> = baseline.columns.iter().map(|column| column.name.as_str()).collect();
+    let n_trials = counted(baseline.trials.len(), "trial");
+    print(&format!(
+        "{}: {n_trials} by {}: {}",
+        args.output.display(),
+        counted(columns.len(), "column"),
+        columns.join(", ")
+    ))?;
+    Ok(Exit::Ok)
+}
+
+/// What is recorded of a sweep now.
+pub(super) fn now(args: &SweepArgs) -> Result<(Sweep, Recorded, Vec<Entrant>), Failure> {
+    let (sweep, plan) = args.load()?;
+    let store = args.store(&sweep)?;
+    let recorded = recorded::collect(&plan, &sweep, &store)?;
+    let entrants = recorded.entrants(&store)?;
+    Ok((sweep, recorded, entrants))
+}
+
+/// Cells without outcomes, where a score is expected: all columns of all trials.
+fn missing(recorded: &Recorded, entrants: &[Entrant]) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (row, entrant) in recorded.table.rows.iter().zip(entrants).filter(|(row, _)| row.kind != "imported") {
+        let columns = recorded.table.columns.iter().zip(&entrant.outcomes);
+        let absent: Vec<&str> = columns
+            .filter(|(column, outcomes)| {
+                outcomes.is_none() && row.score(column).is_none_or(|score| score.value.is_some())
+            })
+            .map(|(column, _)| column.name.as_str())
+            .collect();
+        if !absent.is_empty() || entrant.outcomes.is_empty() {
+            missing.push(format!(
+                "{} ({})",
+                row.trial,
+                if absent.is_empty() { "no scores".to_owned() } else { absent.join(", ") }
+            ));
+        }
+    }
+    missing
+}
+
+/// Refuses margins that identical answers could not pass, and a gate without margins.
+fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Result<(), Failure> {
+    check_room(sweep)?;
+    let columns = &recorded.table.columns;
+    let names = columns.iter().flat_map(|column| [column.name.as_str(), column.task.as_str()]).collect::<Vec<_>>();
+    let named = sweep.gate.margins.iter().map(|(name, _)| name).chain(&sweep.gate.advisory);
+    if let Some(unknown) = named.into_iter().find(|name| !names.contains(&name.as_str())) {
+        let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        return Err(usage(anyhow!(
+            "{}: `gate` names `{unknown}`, which is no column or task (columns: {})",
+            sweep.path.display(),
+            known.join(", ")
+        )));
+    }
+    if !columns.iter().any(|column| sweep.gate.is_critical(&column.name, &column.task)) {
+        return Err(usage(anyhow!(
+            "{}: no margin decides: add `[gate]` with `margin = 0.05`, or `margins = {{ {} = 0.05 }}`",
+            sweep.path.display(),
+            columns.first().map_or("column", |column| column.name.as_str())
+        )));
+    }
+    let n_of = |column: &crate::eval::task::Column| {
+        let place = columns.iter().position(|other| other == column)?;
+        let binary = entrants.iter().filter_map(|entrant| entrant.outcomes.get(place)?.as_ref());
+        binary
+            .filter(|outcomes| matches!(outcomes.items, Items::Binary(_)))
+            .map(|outcomes| outcomes.docs.len() as u64)
+            .min()
+    };
+    let refused: Vec<String> = too_small(columns, &sweep.gate, &n_of)
+        .iter()
+        .map(|refused| format!("error: {}: {refused}", sweep.path.display()))
+        .collect();
+    if refused.is_empty() { Ok(()) } else { Err(usage(anyhow!("{}", refused.join("\n")))) }
+}
+
+/// Refuses margins that are not above 0.
+pub(super) fn check_room(sweep: &Sweep) -> Result<(), Failure> {
+    match sweep.gate.without_room() {
+        Some((name, margin)) => {
+            let path = sweep.path.display();
+            Err(usage(anyhow!("{path}: the gate's margin {margin} of `{name}` is not above 0: nothing could pass it")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn baseline(sweep: &str, recorded: &Recorded, entrants: Vec<Entrant>) -> Baseline {
+    let columns = recorded.table.columns.clone();
+    let rows = recorded.table.rows.iter().zip(entrants).filter(|(row, _)| row.kind != "imported");
+    let trials = rows
+        .map(|(row, entrant)| Frozen {
+            entrant,
+            scores: columns.iter().map(|column| row.score(column).cloned()).collect(),
+        })
+        .collect();
+    Baseline { sweep: sweep.to_owned(), columns, trials, null: None }
+}
+
+/// The same weights evaluated once more: what changed, or none where even that does not pass.
+fn null(args: &FreezeArgs, sweep: &Sweep, baseline: &Baseline) -> Result<Option<Vec<Noise>>, Failure> {
+    if let Some(exit) = super::check::afresh(&args.sweep, false)? {
+        warn(&format!("error: the second evaluation did not go through ({exit:?}): nothing was frozen"));
+        return Ok(None);
+    }
+    let (_, again, entrants) = now(&args.sweep)?;
+    let judgement = judge(baseline, &again.table.columns, &entrants, &sweep.gate, SEED);
+    if judgement.verdict == Verdict::Fail {
+        warn("error: the second evaluation of the same sweep fails against the first: nothing was frozen");
+        warn(&crate::gate::render::markdown(&judgement, "the first evaluation"));
+        return Ok(None);
+    }
+    let noise: Vec<Noise> = judgement
+        .judged
+        .iter()
+        .filter(|judged| judged.n_changed > 0)
+        .map(|judged| Noise {
+            trial: judged.trial.clone(),
+            column: judged.column.clone(),
+            n_changed: judged.n_changed,
+            n: judged.n,
+        })
+        .collect();
+    match noise.len() {
+        0 => warn("null comparison: every answer is the same"),
+        _ => warn(&format!("null comparison: answers changed in {} numbers; stored as the noise floor", noise.len())),
+    }
+    Ok(Some(noise))
+}

@@ -1,0 +1,132 @@
+//! One side of a comparison, as the command line names it: a trial of a sweep, a row of a baseline, or harness output.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
+
+use super::recorded::{self, outcomes};
+use super::{Failure, usage};
+use crate::eval::results;
+use crate::eval::task::{self, Column};
+use crate::gate::Baseline;
+use crate::paired::Entrant;
+use crate::plan;
+use crate::run::imported;
+use crate::run::store::Store;
+
+/// A row with its columns.
+pub(super) struct Side {
+    pub entrant: Entrant,
+    pub columns: Vec<Column>,
+}
+
+/// Where rows come from.
+enum Place<'a> {
+    /// A sweep's spec and the name of a trial.
+    Trial(&'a Path, &'a str),
+    /// A baseline's folder and the name of a trial.
+    Frozen(&'a Path, &'a str),
+    /// A folder or results file of the harness.
+    Output(&'a Path),
+}
+
+/// Reads the two sides. The second may be a bare name, of a row where the first one is.
+pub(super) fn both(first: &str, second: &str, results: &Path) -> Result<(Side, Side), Failure> {
+    let one = place(first).ok_or_else(|| unknown(first))?;
+    let other = match (place(second), &one) {
+        (Some(place), _) => place,
+        (None, Place::Trial(spec, _)) => Place::Trial(spec, second),
+        (None, Place::Frozen(folder, _)) => Place::Frozen(folder, second),
+        (None, Place::Output(_)) => return Err(unknown(second)),
+    };
+    Ok((read(&one, results)?, read(&other, results)?))
+}
+
+fn unknown(text: &str) -> Failure {
+    usage(anyhow!(
+        "`{text}`: expected SPEC:TRIAL (`sweeps/quickstart.toml:TIES`), BASELINE:TRIAL or a folder with harness output"
+    ))
+}
+
+/// The longest beginning up to a colon that exists is the path.
+fn place(text: &str) -> Option<Place<'_>> {
+    if Path::new(text).exists() && !is_spec(Path::new(text)) {
+        return Some(Place::Output(Path::new(text)));
+    }
+    let cuts = text.match_indices(':').map(|(place, _)| (Path::new(&text[..place]), &text[place + 1..]));
+    let is_baseline = |path: &Path| path.join("baseline.json").is_file();
+    let found = cuts.rev().find(|(path, _)| path.is_file() || is_baseline(path));
+    found.map(|(path, trial)| if path.is_file() { Place::Trial(path, trial) } else { Place::Frozen(path, trial) })
+}
+
+fn is_spec(path: &Path) -> bool {
+    path.is_file() && path.extension().is_some_and(|extension| extension != "json")
+}
+
+fn read(place: &Place<'_>, results: &Path) -> Result<Side, Failure> {
+    match place {
+        Place::Trial(spec, trial) => of_sweep(spec, trial, results),
+        Place::Frozen(folder, trial) => of_baseline(folder, trial),
+        Place::Output(folder) => of_output(folder),
+    }
+}
+
+fn of_sweep(spec: &Path, trial: &str, results: &Path) -> Result<Side, Failure> {
+    let (sweep, plan) = plan::open(spec)?;
+    let store = Store::new(results, &sweep.name)?;
+    let recorded = recorded::collect(&plan, &sweep, &store)?;
+    let names: Vec<String> = recorded.table.rows.iter().map(|row| row.trial.clone()).collect();
+    let entrants = recorded.entrants(&store)?;
+    let Some(entrant) = entrants.into_iter().find(|entrant| entrant.name == trial) else {
+        return Err(usage(anyhow!("{}: no trial `{trial}`, only {}", spec.display(), names.join(", "))));
+    };
+    if entrant.outcomes.iter().all(Option::is_none) {
+        return Err(usage(anyhow!(
+            "{}: `{trial}` has no scores with samples under {} (run the sweep first)",
+            spec.display(),
+            store.root().display()
+        )));
+    }
+    Ok(Side { entrant, columns: recorded.table.columns })
+}
+
+fn of_baseline(folder: &Path, trial: &str) -> Result<Side, Failure> {
+    let Baseline { columns, trials, .. } = Baseline::read(folder).map_err(usage)?;
+    let names: Vec<String> = trials.iter().map(|frozen| frozen.entrant.name.clone()).collect();
+    match trials.into_iter().find(|frozen| frozen.entrant.name == trial) {
+        Some(frozen) => Ok(Side { entrant: frozen.entrant, columns }),
+        None => Err(usage(anyhow!("{}: no trial `{trial}`, only {}", folder.display(), names.join(", ")))),
+    }
+}
+
+fn of_output(folder: &Path) -> Result<Side, Failure> {
+    let mut entrant = Entrant {
+        name: folder.file_stem().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
+        ..Entrant::default()
+    };
+    let mut scores = Vec::new();
+    for found in imported::found(folder)? {
+        let parsed = results::parse(&found).map_err(usage)?;
+        scores.extend(parsed.scores.into_iter().map(|score| (score, parsed.samples.clone())));
+    }
+    let all: Vec<_> = scores.iter().map(|(score, _)| score.clone()).collect();
+    let columns = task::columns(&[], &all);
+    let mut read = BTreeMap::new();
+    for column in &columns {
+        let found = scores.iter().rev().find(|(score, _)| column.shows(score));
+        let file: Option<(&crate::eval::Score, &PathBuf)> = found.and_then(|(score, files)| {
+            let file = files.iter().find(|file| crate::eval::samples::task_of(file) == Some(column.task.as_str()))?;
+            Some((score, file))
+        });
+        entrant.outcomes.push(match file {
+            Some((score, file)) => outcomes(column, score, file, &mut read)?,
+            None => None,
+        });
+        entrant.files.push(file.map(|(_, file)| file.clone()));
+    }
+    if entrant.outcomes.iter().all(Option::is_none) {
+        return Err(usage(anyhow!("{}: no samples files (run the harness with `--log_samples`)", folder.display())));
+    }
+    Ok(Side { entrant, columns })
+}

@@ -1,0 +1,65 @@
+//! Where the harness' own files of an evaluation lie: found by what its answers rest on, here or in a sweep beside.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::fingerprint::Key;
+use super::journal::{self, Evaluation, JournalError, Record, What};
+use super::store::{Store, folders};
+use crate::eval::results::{self, ResultsError};
+use crate::eval::samples;
+use crate::plan::TrialId;
+
+/// Output folders of accepted evaluations. The newest of equal ones counts.
+#[derive(Debug, Clone, Default)]
+pub struct Outputs {
+    own: HashMap<(TrialId, String, Key), PathBuf>,
+    any: HashMap<(String, Key), PathBuf>,
+}
+
+impl Outputs {
+    /// Reads the journal of a sweep, and those beside it: a twin's scores were taken over, its samples stay where they are.
+    ///
+    /// # Errors
+    /// [`JournalError`] of the sweep's own journal; others that cannot be read have nothing to give.
+    pub fn read(store: &Store) -> Result<Self, JournalError> {
+        let mut outputs = Self::default();
+        for beside in store.other_sweeps() {
+            if let Ok(records) = journal::read(&beside.join("journal.jsonl")) {
+                outputs.add(&beside, &records);
+            }
+        }
+        outputs.add(store.root(), &journal::read(&store.journal())?);
+        Ok(outputs)
+    }
+
+    fn add(&mut self, root: &Path, records: &[Record]) {
+        let trials = folders(&root.join("trials"));
+        for record in records {
+            let (What::Evaluated(Evaluation { tasks, folder, .. }), Some(id)) = (&record.what, &record.trial) else {
+                continue;
+            };
+            let ending = format!("-{}", id.short());
+            let is_of_trial = |path: &&PathBuf| path.to_string_lossy().ends_with(&ending);
+            let Some(trial) = trials.iter().find(is_of_trial) else { continue };
+            let output = trial.join(folder).join("output");
+            for task in tasks {
+                let own = (id.clone(), task.task.clone(), task.key.clone());
+                self.own.insert(own, output.clone());
+                self.any.insert((task.task.clone(), task.key.clone()), output.clone());
+            }
+        }
+    }
+
+    /// The samples file of a task (`of`, which may be a member of the task that was asked for), from an evaluation of
+    /// `task` under `key`: the trial's own, else a twin's.
+    ///
+    /// # Errors
+    /// [`ResultsError`] where a folder that is there cannot be read.
+    pub fn samples(&self, trial: &TrialId, task: &str, key: &Key, of: &str) -> Result<Option<PathBuf>, ResultsError> {
+        let own = self.own.get(&(trial.clone(), task.to_owned(), key.clone()));
+        let Some(folder) = own.or_else(|| self.any.get(&(task.to_owned(), key.clone()))) else { return Ok(None) };
+        let files = if folder.exists() { results::find(folder)?.1 } else { Vec::new() };
+        Ok(files.into_iter().find(|file| samples::task_of(file) == Some(of)))
+    }
+}
