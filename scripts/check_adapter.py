@@ -12,7 +12,11 @@ import subprocess
 import sys
 import tempfile
 
-import torch
+if len(sys.argv) != 2 or sys.argv[1] in ("-h", "--help"):
+    print(__doc__.strip())
+    sys.exit(0 if "-h" in sys.argv or "--help" in sys.argv else 2)
+
+import torch  # noqa: E402
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM

@@ -6,6 +6,7 @@ that leave early or that reach for the network must not. Needs only the
 standard library. Runs no model-written code.
 """
 
+import argparse
 import json
 import sys
 import time
@@ -19,6 +20,7 @@ import utils  # noqa: E402
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     with open(TASKS / "data" / "humaneval" / "test.jsonl", encoding="utf-8") as f:
         rows = [json.loads(line) for line in f]
     assert len(rows) == 164, f"expected 164 problems, found {len(rows)}"

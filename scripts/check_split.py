@@ -5,6 +5,7 @@ Exits 0 with one line per check, or 1 with what overlaps. Needs only the
 standard library.
 """
 
+import argparse
 import hashlib
 import json
 import sys
@@ -33,6 +34,7 @@ def ids(rows, numbers):
 
 
 def main():
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     split = json.loads((DATA / "split.json").read_text())
     math, code = read_jsonl(MATH), read_jsonl(CODE)
     held_math, held_code = read_jsonl(TASK_DATA / "heldout_math" / "test.jsonl"), read_jsonl(TASK_DATA / "heldout_code" / "test.jsonl")

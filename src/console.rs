@@ -1,12 +1,12 @@
 //! Events of a run as progress bars and lines on standard error.
 //!
 //! On a terminal one bar shows the sweep and one each stage in flight; elsewhere only finished things are printed, a line
-//! each. No colours, so there is nothing for `NO_COLOR` to switch off.
+//! each, and now and then how much is left. No colours, so there is nothing for `NO_COLOR` to switch off.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Mutex;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -19,8 +19,22 @@ pub struct Console {
     bars: MultiProgress,
     sweep: ProgressBar,
     stages: Mutex<BTreeMap<String, ProgressBar>>,
+    /// How much is left, and the disk, in words.
+    remarks: Mutex<Remarks>,
     quiet: bool,
 }
+
+/// What stands behind the bar of the sweep.
+#[derive(Debug, Default)]
+struct Remarks {
+    tally: String,
+    disk: String,
+    /// When the tally was last printed as a line.
+    said: Option<Instant>,
+}
+
+/// Between two lines that say how much is left, where there are no bars.
+const INTERVAL: Duration = Duration::from_secs(60);
 
 impl Console {
     /// A display on standard error; `quiet` leaves only failures and notes.
@@ -28,16 +42,15 @@ impl Console {
         let draw = !quiet && io::stderr().is_terminal();
         let target = if draw { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bars = MultiProgress::with_draw_target(target);
-        let sweep = bars.add(
-            ProgressBar::new(0).with_style(style("{pos}/{len} trials {wide_bar} {elapsed_precise}, {eta} left {msg}")),
-        );
-        Self { bars, sweep, stages: Mutex::new(BTreeMap::new()), quiet }
+        let sweep =
+            bars.add(ProgressBar::new(0).with_style(style("{pos}/{len} trials {wide_bar} {elapsed_precise} {msg}")));
+        Self { bars, sweep, stages: Mutex::default(), remarks: Mutex::default(), quiet }
     }
 
     /// Shows an event.
     pub fn show(&self, event: &RunEvent) {
         match event {
-            RunEvent::Preflight => self.begin_stage("", "checking the harness", false),
+            RunEvent::Preflight => self.begin_stage("", "", "checking the harness", WAITING),
             RunEvent::Started { n_trials } => {
                 self.end_stage("");
                 self.sweep.set_length(*n_trials as u64);
@@ -45,10 +58,13 @@ impl Console {
             RunEvent::Note(text) => self.say(&format!("note: {text}")),
             RunEvent::Reused { trial, what } => {
                 self.line("reused", trial, what, None);
-                self.sweep.inc(1);
             }
-            RunEvent::StageStarted { trial, stage, why } => {
-                self.begin_stage(trial, &format!("{} {trial}: {why}", stage.name()), true);
+            RunEvent::StageStarted { trial, stage, slot, why } => {
+                let (place, template) = match slot {
+                    Some(slot) => (format!("slot {slot}"), EVALUATING),
+                    None => ("merge".to_owned(), MERGING),
+                };
+                self.begin_stage(trial, &place, &format!("{} {trial}: {why}", stage.name()), template);
             }
             RunEvent::StageProgress { trial, done, total, doing } => self.move_stage(trial, *done, *total, doing),
             RunEvent::StageFinished { trial, stage, elapsed, what } => {
@@ -61,16 +77,21 @@ impl Console {
                 if let Some(log) = log {
                     self.say(&format!("hint: the whole log is in {}", log.display()));
                 }
-                self.sweep.inc(1);
             }
             RunEvent::Shared { trial, task, from } => {
                 self.line("shared", trial, &format!("{task}: the weights are those of {from}"), None);
             }
             RunEvent::Disk { used, budget } => {
                 let of = budget.map(|budget| format!(" of {:.1}", budget as f64 / 1e9)).unwrap_or_default();
-                self.sweep.set_message(format!("{:.1}{of} GB of merged models", *used as f64 / 1e9));
+                let disk = format!("{:.1}{of} GB of merged models", *used as f64 / 1e9);
+                self.remark(|remarks| remarks.disk = disk);
             }
-            RunEvent::TrialDone { .. } => self.sweep.inc(1),
+            RunEvent::Tally { n_done, n_reused, n_failed, n_left, left } => {
+                self.sweep.set_position((n_done + n_failed) as u64);
+                let words = tally(*n_done, *n_reused, *n_failed, *n_left, *left);
+                self.remark(|remarks| remarks.tally = words);
+            }
+            RunEvent::TrialDone { .. } => {}
         }
     }
 
@@ -80,11 +101,27 @@ impl Console {
         self.sweep.finish_and_clear();
     }
 
-    fn begin_stage(&self, trial: &str, message: &str, measured: bool) {
+    /// Changes what stands behind the bar of the sweep; where there is none, says it from time to time.
+    fn remark(&self, change: impl FnOnce(&mut Remarks)) {
+        let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut remarks);
+        let parts = [&remarks.tally, &remarks.disk].map(String::as_str);
+        let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+        let is_due = remarks.said.is_none_or(|said| said.elapsed() >= INTERVAL);
+        if self.bars.is_hidden() && !self.quiet && is_due && !remarks.tally.is_empty() {
+            // The first one comes with the first trial, when there is little to say yet.
+            let is_first = remarks.said.replace(Instant::now()).is_none();
+            if !is_first {
+                self.say(&format!("{:>9}  {text}", "progress"));
+            }
+        }
+        self.sweep.set_message(text);
+    }
+
+    fn begin_stage(&self, trial: &str, place: &str, message: &str, template: &str) {
         self.end_stage(trial);
-        let template =
-            if measured { "{spinner} {msg} {bar:20} {pos}/{len} {eta}" } else { "{spinner} {msg} {elapsed}" };
         let bar = self.bars.insert_before(&self.sweep, ProgressBar::new(0).with_style(style(template)));
+        bar.set_prefix(place.to_owned());
         bar.set_message(message.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         self.held().insert(trial.to_owned(), bar);
@@ -109,7 +146,7 @@ impl Console {
 
     fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ProgressBar>> {
         // A panic while drawing leaves a usable bar behind.
-        self.stages.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self, verb: &str, trial: &str, what: &str, elapsed: Option<Duration>) {
@@ -128,6 +165,28 @@ impl Console {
     }
 }
 
+/// Looks of a bar: with bytes and their speed, with requests, with neither.
+const MERGING: &str =
+    "{spinner} {prefix:7} {msg} {bar:20} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
+const EVALUATING: &str = "{spinner} {prefix:7} {msg} {bar:20} {pos}/{len} {eta}";
+const WAITING: &str = "{spinner} {msg} {elapsed}";
+
+/// `3 done, 1 failed, 2 reused, 4 left, about 12 min`.
+fn tally(n_done: usize, n_reused: usize, n_failed: usize, n_left: usize, left: Option<Duration>) -> String {
+    let counts = [(n_done, "done"), (n_reused, "reused"), (n_failed, "failed"), (n_left, "left")];
+    let mut parts: Vec<String> =
+        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    if let Some(left) = left.filter(|_| n_left > 0) {
+        let seconds = left.as_secs();
+        parts.push(match seconds {
+            0..90 => format!("about {seconds} s"),
+            90..5400 => format!("about {} min", seconds.div_ceil(60)),
+            _ => format!("about {:.1} h", left.as_secs_f64() / 3600.0),
+        });
+    }
+    parts.join(", ")
+}
+
 fn style(template: &str) -> ProgressStyle {
     // The templates are constants; one that indicatif refuses falls back to its default look.
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
@@ -137,5 +196,21 @@ fn past(stage: Stage) -> &'static str {
     match stage {
         Stage::Merge => "merged",
         Stage::Evaluate => "evaluated",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_is_told_in_words() {
+        assert_eq!(
+            tally(3, 2, 1, 4, Some(Duration::from_secs(700))),
+            "3 done, 2 reused, 1 failed, 4 left, about 12 min"
+        );
+        assert_eq!(tally(0, 0, 0, 4, None), "4 left");
+        assert_eq!(tally(2, 0, 0, 1, Some(Duration::from_secs(9000))), "2 done, 1 left, about 2.5 h");
+        assert_eq!(tally(9, 0, 0, 0, Some(Duration::ZERO)), "9 done");
     }
 }

@@ -19,6 +19,8 @@ pub enum Exit {
     GateFailed,
     /// `check`: too few documents to tell.
     Inconclusive,
+    /// Another run has the sweep's results; try again when it is done.
+    Busy,
     /// Stopped by Ctrl-C or SIGTERM; what was finished is recorded, and the next run goes on from there.
     Interrupted,
 }
@@ -33,6 +35,7 @@ Exit codes:
     4  the models compared are not equal
     5  the gate fails: something became worse by more than its margin, or is missing
     6  the gate is inconclusive: too few documents to tell
+   75  another run has the sweep's results: try again later
   130  interrupted; finished work is recorded and the next run goes on from there";
 
 impl From<Exit> for ExitCode {
@@ -45,6 +48,7 @@ impl From<Exit> for ExitCode {
             Exit::Different => 4,
             Exit::GateFailed => 5,
             Exit::Inconclusive => 6,
+            Exit::Busy => 75,
             Exit::Interrupted => 130,
         })
     }

@@ -57,6 +57,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     // Before hours of work: is there anything to compare with?
     let baseline = Baseline::read(&args.against).map_err(usage)?;
     let (sweep, _) = args.sweep.load()?;
+    super::freeze::check_room(&sweep)?;
     let gate = &sweep.gate;
     if !baseline.columns.iter().any(|column| gate.is_critical(&column.name, &column.task)) {
         return Err(usage(anyhow!(
@@ -80,11 +81,11 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
 
 /// Runs the whole sweep, everything again unless `reuse`. None where all went well; failed trials are the gate's business.
 pub(super) fn afresh(args: &SweepArgs, reuse: bool) -> Result<Option<Exit>, Failure> {
-    let (mut request, _) = run::request(args, &[], &[])?;
+    let (mut request, sweep) = run::request(args, &[], &[])?;
     if !reuse {
         request.redo.clone_from(&request.selected);
     }
-    let summary = run::drive(&request, false, false)?;
+    let summary = run::drive(&request, &sweep, false, false)?;
     for (trial, stage, reason) in &summary.failed {
         warn(&format!("failed: {trial}: {}: {}", stage.name(), reason.lines().next().unwrap_or_default()));
     }

@@ -1,19 +1,21 @@
 //! `mergesweep compare`: two rows, document by document.
 
 use std::collections::{BTreeMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 
 use super::side::{self, Side};
-use super::{Failure, output_width, print};
+use super::{Failure, output_width, print, usage};
+use crate::eval::gp_irt;
 use crate::eval::samples::{self, Texts};
 use crate::exit_code::{self, Exit};
 use crate::paired::{Pair, align};
 use crate::stats::permutation::{DRAWS, overall};
 use crate::stats::{Comparison, SEED, compare};
-use crate::table::{differences, render};
+use crate::table::{differences, reference, render, totals};
 
 /// Compare two trials, document by document
 ///
@@ -22,17 +24,21 @@ use crate::table::{differences, render};
 /// an exact or permutation test; then one test over all tasks. Differing documents, task
 /// versions or prompts are refused, column by column.
 ///
-/// A and B are SPEC:TRIAL, or a folder with output of the harness (`--log_samples`). B alone is
-/// a trial of A's sweep.
+/// A and B are SPEC:TRIAL, BASELINE:TRIAL (a folder made by `freeze`), or a folder with output of
+/// the harness (`--log_samples`). B alone is a trial of A's sweep.
+///
+/// With a CSV table as A and the name of one of its rows as B, all rows are compared with that
+/// one from their totals alone: which differences could be significant at all.
 ///
 /// Examples:
 ///   mergesweep compare sweeps/quickstart.toml:TIES Instruct
 ///   mergesweep compare sweeps/quickstart.toml:TIES Instruct --items
 ///   mergesweep compare sweeps/quickstart.toml:TIES old/lm-eval-output --json
+///   mergesweep compare results/reference/study.csv Instruct
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
 pub(super) struct CompareArgs {
-    /// SPEC:TRIAL, or a folder with harness output
+    /// SPEC:TRIAL, BASELINE:TRIAL, a folder with harness output, or a CSV table
     a: String,
     /// The same, or the name of a trial of A's sweep
     b: String,
@@ -45,6 +51,13 @@ pub(super) struct CompareArgs {
     /// Compare although prompts differ (another chat template on purpose)
     #[arg(long)]
     any_prompt: bool,
+    /// Test gp-IRT estimates themselves, with the tinyBenchmarks package of --python; DIR holds the
+    /// tinyBenchmarks.pkl that the scores were made with (RESULTS/<sweep>/harness)
+    #[arg(long, value_name = "DIR")]
+    gp_irt: Option<PathBuf>,
+    /// Python interpreter for --gp-irt [default: $MERGESWEEP_PYTHON, else the active virtual environment's, else python3]
+    #[arg(long, value_name = "PATH")]
+    python: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -59,9 +72,13 @@ struct Outcome<'a> {
 }
 
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
+    if Path::new(&args.a).extension().is_some_and(|extension| extension == "csv") {
+        return totals_of(args);
+    }
     let (a, b) = side::both(&args.a, &args.b, &args.results)?;
     let outcomes = compared(&a, &b, args.any_prompt);
     let across = across(&outcomes);
+    let estimates = estimates(args, &outcomes)?;
     let items = if args.items { flipped(&outcomes, &a, &b)? } else { Vec::new() };
     if args.json {
         print(&serde_json::to_string_pretty(&as_json(&a, &b, &outcomes, across, &items))?)?;
@@ -80,6 +97,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     if let Some((p, n_tasks)) = across {
         notes.push(format!("all {n_tasks} tasks together: p {}", differences::p_value(p)));
     }
+    notes.extend(estimates);
     if outcomes.iter().any(|outcome| outcome.pair.as_ref().is_ok_and(|(pair, _)| pair.first.is_estimate)) {
         notes.push(
             "gp-IRT columns: the answers that the estimates are made from are compared, not the estimates".to_owned(),
@@ -92,6 +110,52 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
         print(&item_text(item, (&a.entrant.name, &b.entrant.name)))?;
     }
     Ok(Exit::Ok)
+}
+
+/// A table of totals: every row beside one.
+fn totals_of(args: &CompareArgs) -> Result<Exit, Failure> {
+    let reference = reference::read(Path::new(&args.a)).map_err(usage)?;
+    let Some((cells, remarks)) = totals::totals(&reference, &args.b) else {
+        let known: Vec<&str> = reference.rows.iter().map(|(name, _)| name.as_str()).collect();
+        return Err(usage(anyhow!("{}: no row `{}`, only {}", args.a, args.b, known.join(", "))));
+    };
+    if args.json {
+        print(&json!({ "head": cells.head, "rows": cells.rows, "remarks": remarks }).to_string())?;
+    } else {
+        print(&render::markdown(&cells, output_width()))?;
+        print(&format!("\n{}", remarks.join("\n")))?;
+    }
+    Ok(Exit::Ok)
+}
+
+/// The swap tests of gp-IRT estimates, a line each, where they are asked for.
+fn estimates(args: &CompareArgs, outcomes: &[Outcome<'_>]) -> Result<Vec<String>, Failure> {
+    let Some(home) = &args.gp_irt else { return Ok(Vec::new()) };
+    let home = std::path::absolute(home)?;
+    let python = args.python.clone().unwrap_or_else(|| super::default_python(&|name| std::env::var(name).ok()));
+    let mut lines = Vec::new();
+    for (column, pair) in outcomes.iter().filter_map(|outcome| Some((&outcome.column, &outcome.pair.as_ref().ok()?.0)))
+    {
+        if !pair.first.is_estimate {
+            continue;
+        }
+        let (Some(a), Some(b)) = (pair.first.in_file_order(), pair.second.in_file_order()) else { continue };
+        if a == b {
+            lines.push(format!("`{column}`: all answers are the same, and so are the estimates"));
+            continue;
+        }
+        let test = gp_irt::swap_test(&python, &home, &pair.first.task, (&a, &b), gp_irt::DRAWS, pair.seed(SEED))?;
+        lines.push(format!(
+            "`{column}`: gp-IRT estimates {}, {}: difference {}, p {} (swap test, {} draws; parameters sha256 {})",
+            render::value(Some(test.first)),
+            render::value(Some(test.second)),
+            render::value(Some(test.draws.observed)),
+            differences::p_value(test.draws.p()),
+            gp_irt::DRAWS,
+            &test.parameters[..12]
+        ));
+    }
+    Ok(lines)
 }
 
 /// The columns that both sides have, in the order of the first.

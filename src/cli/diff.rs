@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
@@ -57,7 +58,13 @@ pub(super) struct DiffArgs {
 }
 
 pub(super) fn run(args: &DiffArgs) -> Result<Exit, Failure> {
-    let open = |path: &Path| -> Result<Checkpoint, Failure> { diff::open(path).map_err(usage) };
+    let open = |path: &Path| -> Result<Checkpoint, Failure> {
+        if !path.exists() {
+            let path = path.display();
+            return Err(usage(anyhow!("`{path}` does not exist, expected a model folder or a .safetensors file")));
+        }
+        diff::open(path).map_err(usage)
+    };
     let (a, b) = (open(&args.a)?, open(&args.b)?);
     let (canceller, cancel) = cancellation();
     // Lives until the end of this function, and with it the listener.

@@ -107,6 +107,7 @@ fn missing(recorded: &Recorded, entrants: &[Entrant]) -> Vec<String> {
 
 /// Refuses margins that identical answers could not pass, and a gate without margins.
 fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Result<(), Failure> {
+    check_room(sweep)?;
     let columns = &recorded.table.columns;
     let names = columns.iter().flat_map(|column| [column.name.as_str(), column.task.as_str()]).collect::<Vec<_>>();
     let named = sweep.gate.margins.iter().map(|(name, _)| name).chain(&sweep.gate.advisory);
@@ -138,6 +139,17 @@ fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Re
         .map(|refused| format!("error: {}: {refused}", sweep.path.display()))
         .collect();
     if refused.is_empty() { Ok(()) } else { Err(usage(anyhow!("{}", refused.join("\n")))) }
+}
+
+/// Refuses margins that are not above 0.
+pub(super) fn check_room(sweep: &Sweep) -> Result<(), Failure> {
+    match sweep.gate.without_room() {
+        Some((name, margin)) => {
+            let path = sweep.path.display();
+            Err(usage(anyhow!("{path}: the gate's margin {margin} of `{name}` is not above 0: nothing could pass it")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn baseline(sweep: &str, recorded: &Recorded, entrants: Vec<Entrant>) -> Baseline {

@@ -82,8 +82,8 @@ fn model_name(document: &Value) -> String {
     let at = |pointer: &str| document.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
     // Releases before 0.4.4 wrote the arguments as one text.
     let in_text = at("/config/model_args").and_then(|args| {
-        let part = args.split(',').find_map(|part| part.trim().strip_prefix("pretrained=").map(str::to_owned));
-        part
+        let mut parts = args.split(',').map(str::trim);
+        parts.find_map(|part| part.strip_prefix("pretrained=").map(str::to_owned))
     });
     let name =
         at("/config/model_args/pretrained").or(in_text).or_else(|| at("/model_name")).or_else(|| at("/config/model"));

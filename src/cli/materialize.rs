@@ -9,13 +9,15 @@ use super::interrupt::stop_on_signal;
 use super::percent::Percent;
 use super::{Failure, SweepArgs, usage, warn};
 use crate::config::write;
+use crate::document::Problems;
 use crate::exit_code::{self, Exit};
 use crate::merge::{self, MergeError};
-use crate::model::ModelRef;
+use crate::model::{LocateError, ModelRef};
 use crate::plan::Subject;
 use crate::process::cancellation;
 use crate::run::state::SweepState;
 use crate::run::{journal, merge_options, select::select};
+use crate::spec::placed;
 
 /// Make the merged model of one trial again, and check it
 ///
@@ -67,6 +69,13 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, Failure> {
     percent.clear();
     let merges = match merged {
         Err(MergeError::Cancelled) => return Ok(Exit::Interrupted),
+        Err(MergeError::Locate { model, source }) => {
+            let place = |error: &LocateError| Some(placed::model(&sweep, &model.parse().ok()?, error));
+            return Err(match source.downcast_ref().and_then(place) {
+                Some(problem) => usage(Problems(vec![problem])),
+                None => usage(MergeError::Locate { model, source }),
+            });
+        }
         merged => merged.map_err(usage)?,
     };
     let made = merges.first().map(|merge| merge.weights_digest.as_str()).unwrap_or_default();

@@ -7,14 +7,15 @@ use clap::{ArgAction, Args};
 
 use super::interrupt::stop_on_signal;
 use super::percent::{Percent, megabytes};
-use super::{Failure, counted, default_python, locator, print, usage, warn};
+use super::{Failure, counted, default_python, diagnostics, locator, print, usage, warn};
 use crate::config::{Dtype, MergeConfig, Numerics, parse};
+use crate::document::{self, Code, Problem, Problems};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::staging::OutputError;
 use crate::merge::verify::{self, Verification, VerifyError};
 use crate::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
-use crate::model::ModelRef;
+use crate::model::{LocateError, ModelRef};
 use crate::process::cancellation;
 
 mod ignored;
@@ -195,8 +196,8 @@ impl MergeArgs {
                 )));
             }
             let parsed = parse::file(file)?;
-            for warning in &parsed.warnings.0 {
-                self.note(&format!("warning: {warning}"));
+            if !self.quiet {
+                diagnostics::show(&parsed.warnings);
             }
             let text = std::fs::read_to_string(file).with_context(|| format!("reading `{}`", file.display()))?;
             asked.push(Asked { config: parsed.config, text, out });
@@ -222,7 +223,9 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     let options = args.options();
     let work = || -> Result<Exit, Failure> {
         let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);
-        let plan = |asked: &Asked<'_>| merge::plan(&asked.config, &locate, &asked.text, &options).map_err(failure);
+        let plan = |asked: &Asked<'_>| {
+            merge::plan(&asked.config, &locate, &asked.text, &options).map_err(|error| args.failure(error))
+        };
         if args.dry_run || args.verbose > 0 {
             asked.iter().try_for_each(|asked| describe(args, &plan(asked)?))?;
         }
@@ -242,7 +245,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         percent.clear();
         let merged = match merged {
             Err(MergeError::Cancelled) => return Ok(Exit::Interrupted),
-            merged => merged.map_err(failure)?,
+            merged => merged.map_err(|error| args.failure(error))?,
         };
         for (asked, merged) in asked.iter().zip(merged) {
             let Some(sample) = args.verify else {
@@ -273,12 +276,29 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     rayon::ThreadPoolBuilder::new().num_threads(n_threads).build()?.install(work)
 }
 
-/// Which exit code an error of the engine stands for.
-fn failure(error: MergeError) -> Failure {
-    match error {
-        MergeError::Output(OutputError::Occupied { .. } | OutputError::IsInput { .. }) => usage(error),
-        MergeError::Output(_) => Failure::Internal(error.into()),
-        _ => usage(error),
+impl MergeArgs {
+    /// Which exit code an error of the engine stands for. A model that is not there is told at its place.
+    fn failure(&self, error: MergeError) -> Failure {
+        match error {
+            MergeError::Locate { model, source } => match self.place(&model, source.downcast_ref()) {
+                Some(problem) => usage(Problems(vec![problem])),
+                None => usage(MergeError::Locate { model, source }),
+            },
+            MergeError::Output(OutputError::Occupied { .. } | OutputError::IsInput { .. }) => usage(error),
+            MergeError::Output(_) => Failure::Internal(error.into()),
+            _ => usage(error),
+        }
+    }
+
+    fn place(&self, model: &str, error: Option<&LocateError>) -> Option<Problem> {
+        let error = error?;
+        let files = [&self.config].into_iter().chain(self.further.iter().step_by(2));
+        let mut documents = files.filter_map(|file| document::parse::file(file).ok());
+        documents.find_map(|document| {
+            let node = document.find_text(model)?;
+            let path = document.path_of(&node.span).map(|path| path.to_string()).unwrap_or_default();
+            Some(Problem::error(Code::ModelNotFound, node.span.clone(), path, error.to_string(), error.hint()))
+        })
     }
 }
 

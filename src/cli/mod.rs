@@ -4,9 +4,13 @@
 mod check;
 mod clean;
 mod compare;
+mod diagnostics;
 mod diff;
+mod doctor;
+mod explain;
 mod freeze;
 mod import;
+mod init;
 mod interrupt;
 mod materialize;
 mod merge;
@@ -17,6 +21,7 @@ mod plan_command;
 mod recorded;
 mod report;
 mod run;
+mod schema;
 mod side;
 mod status;
 
@@ -32,7 +37,7 @@ use crate::exit_code::{self, Exit};
 use crate::model::hub::Hub;
 use crate::model::locate::Locator;
 use crate::plan::{self, Plan};
-use crate::run::store::Store;
+use crate::run::store::{Store, StoreError};
 use crate::spec::Sweep;
 
 /// Expands a sweep of model merges, merges natively, evaluates with lm-evaluation-harness and prints the table
@@ -57,6 +62,10 @@ enum Command {
     Diff(diff::DiffArgs),
     Materialize(materialize::MaterializeArgs),
     Clean(clean::CleanArgs),
+    Explain(explain::ExplainArgs),
+    Schema(schema::SchemaArgs),
+    Init(init::InitArgs),
+    Doctor(doctor::DoctorArgs),
     #[command(hide = true)]
     MergePass(merge_pass::MergePassArgs),
 }
@@ -82,6 +91,8 @@ struct SweepArgs {
 enum Failure {
     /// Wrong input: exit code 2.
     Usage(anyhow::Error),
+    /// Another run has the sweep: exit code 75.
+    Busy(anyhow::Error),
     /// Anything else: exit code 1.
     Internal(anyhow::Error),
 }
@@ -89,7 +100,11 @@ enum Failure {
 impl<E: Into<anyhow::Error>> From<E> for Failure {
     fn from(error: E) -> Self {
         let error = error.into();
-        if error.is::<Problems>() { Self::Usage(error) } else { Self::Internal(error) }
+        match error.downcast_ref() {
+            Some(StoreError::Held { .. }) => Self::Busy(error),
+            _ if error.is::<Problems>() => Self::Usage(error),
+            _ => Self::Internal(error),
+        }
     }
 }
 
@@ -114,6 +129,10 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Clean(args) => clean::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Schema(args) => schema::run(&args),
+        Command::Init(args) => init::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::MergePass(args) => merge_pass::run(&args),
     };
     match done {
@@ -122,6 +141,10 @@ pub fn main() -> ExitCode {
         Err(Failure::Usage(error)) => {
             complain(&error);
             Exit::Usage.into()
+        }
+        Err(Failure::Busy(error)) => {
+            complain(&error);
+            Exit::Busy.into()
         }
         Err(Failure::Internal(error)) => {
             complain(&error);
@@ -137,6 +160,9 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 fn complain(error: &anyhow::Error) {
+    if let Some(problems) = error.downcast_ref() {
+        return diagnostics::show(problems);
+    }
     let mut text = error.to_string();
     for cause in error.chain().skip(1).map(ToString::to_string) {
         // Some messages tell their cause themselves.
@@ -144,7 +170,7 @@ fn complain(error: &anyhow::Error) {
             text = format!("{text}: {cause}");
         }
     }
-    // Problems of a document come as finished lines.
+    // Some come as finished lines.
     let text = if text.starts_with("error:") { text } else { format!("error: {text}") };
     warn(&text);
 }
@@ -180,7 +206,17 @@ impl SweepArgs {
     /// Reads and expands the spec, with the command line's overrides.
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
         let (mut sweep, plan) = plan::open(&self.spec)?;
-        plan.warnings.0.iter().for_each(|warning| warn(&format!("warning: {warning}")));
+        diagnostics::show(&plan.warnings);
+        if let Some(reference) = &sweep.report.reference
+            && !plan.trials.iter().any(|trial| trial.name == *reference)
+        {
+            let known: Vec<&str> = plan.trials.iter().map(|trial| trial.name.as_str()).collect();
+            return Err(usage(anyhow::anyhow!(
+                "{}: `report.reference` names no trial: `{reference}` (trials: {})",
+                self.spec.display(),
+                known.join(", ")
+            )));
+        }
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);
@@ -198,16 +234,7 @@ impl SweepArgs {
 
     /// The interpreter to use for a sweep.
     fn python(&self, sweep: &Sweep) -> PathBuf {
-        let spec = &sweep.evaluate.python;
-        let python = match &self.python {
-            Some(python) => python.clone(),
-            // The spec's default, which names no interpreter in particular.
-            None if spec == Path::new("python3") => default_python(&|name| std::env::var(name).ok()),
-            None => spec.clone(),
-        };
-        // The harness runs in a directory of its own; a bare name is looked up in PATH.
-        let is_path = python.components().count() > 1;
-        if is_path { std::path::absolute(&python).unwrap_or(python) } else { python }
+        interpreter(self.python.as_deref(), &sweep.evaluate.python)
     }
 
     fn locator(&self, sweep: &Sweep) -> Result<Locator, Failure> {
@@ -220,6 +247,19 @@ fn locator(root: &Path, python: PathBuf) -> Result<Locator, Failure> {
     let root = std::path::absolute(root).with_context(|| format!("finding `{}`", root.display()))?;
     let variable = |name: &str| std::env::var(name).ok();
     Ok(Locator { root, home: variable("HOME").map(PathBuf::from), hub: Hub::from_environment(&variable, python) })
+}
+
+/// The interpreter of the command line, else of a spec, else of the environment.
+fn interpreter(given: Option<&Path>, spec: &Path) -> PathBuf {
+    let python = match given {
+        Some(python) => python.to_owned(),
+        // The spec's default, which names no interpreter in particular.
+        None if spec == Path::new("python3") => default_python(&|name| std::env::var(name).ok()),
+        None => spec.to_owned(),
+    };
+    // The harness runs in a directory of its own; a bare name is looked up in PATH.
+    let is_path = python.components().count() > 1;
+    if is_path { std::path::absolute(&python).unwrap_or(python) } else { python }
 }
 
 /// The interpreter where neither the command line nor the spec names one.

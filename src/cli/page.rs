@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
-use super::recorded::{self, Recorded};
-use super::{Failure, usage};
+use super::Failure;
+use super::recorded::Recorded;
+use super::report::Comparisons;
 use crate::config::{Numerics, Scalar};
 use crate::eval::Settings;
 use crate::eval::samples::{self, SamplesError, Texts};
-use crate::paired::seeds::seed_groups;
-use crate::paired::{Against, Entrant, against};
+use crate::files::write_atomically;
+use crate::paired::Entrant;
 use crate::plan::{Plan, Subject, Trial, configs};
 use crate::report::page::Origin;
 use crate::report::plot::{self, Plots};
@@ -29,13 +30,10 @@ pub(super) fn page(
     sweep: &Sweep,
     store: &Store,
     recorded: &Recorded,
+    compared: &Comparisons,
     with_items: bool,
 ) -> Result<Page, Failure> {
     let table = &recorded.table;
-    let entrants = recorded.entrants(store)?;
-    let against = beside(sweep, recorded, &entrants)?;
-    let reference = against.as_ref().and_then(|against| entrants.iter().find(|one| one.name == against.reference));
-    let recipes = seed_groups(&recorded::recipes(plan), &entrants, table.columns.len(), reference);
     let filters: Vec<&str> = table.columns.iter().map(|column| column.filter.as_str()).collect();
     let read = |entrant: &Entrant, column: usize, wanted: &HashSet<String>| match entrant.files.get(column) {
         Some(Some(file)) => samples::texts(file, filters[column], wanted),
@@ -43,9 +41,9 @@ pub(super) fn page(
     };
     let mut page = gather(&Gathered {
         table,
-        entrants: &entrants,
-        against: against.as_ref(),
-        recipes: &recipes,
+        entrants: &compared.entrants,
+        against: compared.against.as_ref(),
+        recipes: &compared.seeds,
         origins: origins(plan, sweep, store)?,
         texts: if with_items { Some(&read) } else { None },
     })?;
@@ -53,21 +51,8 @@ pub(super) fn page(
     page.settings = settings(&sweep.evaluate, recorded, &text);
     page.sources = vec![(file_name(&sweep.path), text)];
     page.findings = plan.warnings.0.iter().map(|problem| first_line(&problem.to_string())).collect();
-    page.remarks.clone_from(&recorded.footnotes);
+    page.remarks = recorded.footnotes.iter().chain(&compared.single_draws).cloned().collect();
     Ok(page)
-}
-
-/// Every row beside the reference: the spec's, else the first unmerged model.
-fn beside(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Result<Option<Against>, Failure> {
-    let rows = &recorded.table.rows;
-    let place = match &sweep.report.reference {
-        Some(name) => Some(rows.iter().position(|row| row.trial == *name).ok_or_else(|| {
-            usage(anyhow!("{}: `report.reference`: no trial is called `{name}`", sweep.path.display()))
-        })?),
-        None => rows.iter().position(|row| row.kind == "model"),
-    };
-    let tasks: Vec<&str> = recorded.table.columns.iter().map(|column| column.task.as_str()).collect();
-    Ok(place.and_then(|place| against(&tasks, entrants, place, SEED)))
 }
 
 /// Identity, hardware and cost of every trial, from the journal.
@@ -79,7 +64,9 @@ fn origins(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<Origin>, Fai
         let current: Vec<_> =
             sweep.evaluate.tasks.iter().filter_map(|request| of_trial.current(&sweep.evaluate, request)).collect();
         let evaluations =
-            records.iter().filter(|record| record.trial == trial.id).filter_map(|record| match &record.what {
+            records.iter().filter(|record| record.trial.as_ref() == Some(&trial.id)).filter_map(|record| match &record
+                .what
+            {
                 What::Evaluated(evaluation) => Some(evaluation.seconds),
                 _ => None,
             });
@@ -179,12 +166,7 @@ pub(super) fn draw(page: &Page) -> Plots {
     plot::draw(page)
 }
 
-/// A file appears whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| path.display().to_string())?;
+    write_atomically(path, bytes).with_context(|| path.display().to_string())?;
     Ok(())
 }

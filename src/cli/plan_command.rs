@@ -2,12 +2,16 @@
 
 use std::path::PathBuf;
 
+use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, print, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, print, usage, warn};
 use crate::config::parameter::{Case, Setting};
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
+use crate::document::draw;
+use crate::eval::{command, task};
 use crate::exit_code::{self, Exit};
+use crate::gate::margins::{planned_documents, too_small};
 use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
 use crate::plan::{Plan, Subject, Trial, json};
@@ -28,7 +32,7 @@ use crate::table::render::plain;
 pub(super) struct PlanArgs {
     #[command(flatten)]
     sweep: SweepArgs,
-    /// Print the plan as JSON
+    /// Print the plan as JSON, with warnings under `diagnostics`; of a spec with mistakes, only these
     #[arg(long)]
     json: bool,
     /// Write the config of every merge as a mergekit YAML file into DIR
@@ -37,14 +41,25 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
-    let (sweep, plan) = args.sweep.load()?;
+    let (sweep, plan) = match args.sweep.load() {
+        Err(failure) => {
+            if let Some(problems) = diagnostics::of(&failure).filter(|_| args.json) {
+                print(&serde_json::to_string_pretty(&diagnostics::document(problems))?)?;
+            }
+            return Err(failure);
+        }
+        Ok(loaded) => loaded,
+    };
+    check_margins(&sweep)?;
     if let Some(folder) = &args.write_configs {
         let locator = args.sweep.locator(&sweep)?;
         let written = write_configs(&plan, folder, &|model| locator.written(model))?;
-        warn(&format!("{} configs written to {}", written.len(), folder.display()));
+        warn(&format!("{} written to {}", counted(written.len(), "config"), folder.display()));
     }
     if args.json {
-        print(&serde_json::to_string_pretty(&json::plan(&plan))?)?;
+        let mut document = json::plan(&plan);
+        document["diagnostics"] = draw::list_json(&plan.warnings);
+        print(&serde_json::to_string_pretty(&document)?)?;
     } else {
         print(&listing(&sweep, &plan))?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
@@ -59,6 +74,24 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         ));
     }
     Ok(Exit::Ok)
+}
+
+/// Refuses margins of the gate that even identical answers could not pass, where the number of documents is known.
+fn check_margins(sweep: &Sweep) -> Result<(), Failure> {
+    super::freeze::check_room(sweep)?;
+    let settings = &sweep.evaluate;
+    let columns = task::columns(&settings.tasks, &[]);
+    let limit = |column: &task::Column| {
+        let request = settings.tasks.iter().find(|request| request.name == column.task);
+        request.map_or(settings.limit, |request| command::limit_of(settings, request))
+    };
+    let refused = too_small(&columns, &sweep.gate, &|column| planned_documents(column, limit(column)));
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> =
+        refused.iter().map(|refused| format!("error: {}: {refused}", sweep.path.display())).collect();
+    Err(usage(anyhow!("{}", lines.join("\n"))))
 }
 
 /// One line a trial: number, name, method, settings.

@@ -1,6 +1,8 @@
 //! `mergesweep report`: the table of what is recorded.
 
+use std::io::{IsTerminal, Write};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
@@ -8,27 +10,41 @@ use clap::{Args, ValueEnum};
 use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, output_width, page, print, usage, warn};
 use crate::exit_code::{self, Exit};
+use crate::paired::seeds::{SeedGroup, seed_groups};
+use crate::paired::{Against, Entrant, against, winners};
 use crate::plan::Plan;
 use crate::run::store::Store;
 use crate::spec::Sweep;
-use crate::table::{ResultsTable, frame, reference, render};
+use crate::stats::SEED;
+use crate::table::view::View;
+use crate::table::{ResultsTable, beside, differences, frame, latex, reference, render, seeds, spark};
+
+/// How often `--watch` looks again.
+const WATCH: Duration = Duration::from_secs(2);
 
 /// Print the table of a sweep from what is recorded, and write it as CSV and Parquet
 ///
 /// Runs nothing. On a terminal the table is Markdown that fits its width; wide tables are dealt
-/// out over several. Files go to RESULTS/<sweep>/: table.csv and .parquet (one row per trial),
-/// scores.csv and .parquet (one row per score, with standard errors, sample counts and
-/// versions).
+/// out over several. Shares of right answers have 95 % Wilson intervals, other scores the
+/// harness' standard error.
+///
+/// With a reference trial (`[report] reference` in the spec, or --against) every trial is
+/// compared with it document by document: what is a difference is marked, and a second table
+/// shows differences, counts and p-values, corrected for the number of trials.
+///
+/// Files go to RESULTS/<sweep>/: table.csv and .parquet (one row per trial), scores.csv and
+/// .parquet (one row per score, with standard errors, sample counts and versions).
 ///
 /// With --html or --plots these are written instead. Rows are compared, document by document,
-/// with the trial that `report.reference` of the spec names, else with the first unmerged model.
+/// with the reference trial, else with the first unmerged model.
 /// The page is one file; prompts and answers are in it only with --with-items. PNG files set
 /// their text in a font of the program's own (Latin, Greek, Cyrillic); take the SVG files for
 /// names in other scripts.
 ///
 /// Examples:
-///   mergesweep report sweeps/quickstart.toml
+///   mergesweep report sweeps/quickstart.toml --against Instruct
 ///   mergesweep report sweeps/quickstart.toml --format csv --long > scores.csv
+///   mergesweep report sweeps/quickstart.toml --filter method=slerp --sort math_bpb
 ///   mergesweep report sweeps/study.toml --reference results/reference/study.csv
 ///   mergesweep report sweeps/quickstart.toml --html report.html --plots plots/
 #[derive(Debug, Args)]
@@ -39,10 +55,16 @@ pub(super) struct ReportArgs {
     /// How to print
     #[arg(long, value_enum, default_value_t = Format::Markdown)]
     format: Format,
-    /// Print one row per score instead of one row per trial (csv and json)
+    /// Print one row per score instead of one row per trial (csv, json and parquet)
     #[arg(long)]
     long: bool,
-    /// Set the run beside a stored table: a CSV with row names in its first column
+    /// Write to FILE instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Compare every trial with this one, document by document [default: the spec's `report.reference`]
+    #[arg(long, value_name = "TRIAL")]
+    against: Option<String>,
+    /// Set the run beside a stored table: a CSV with row names in its first column, or a scores.csv
     #[arg(long, value_name = "CSV")]
     reference: Option<PathBuf>,
     /// Write everything as one HTML page that needs no network: sortable table with paired comparisons, plots over
@@ -55,6 +77,23 @@ pub(super) struct ReportArgs {
     /// Take prompts, answers and targets of the documents that differ into the page: mind the licences of the data
     #[arg(long, requires = "html")]
     with_items: bool,
+    /// Show only these columns, in this order
+    #[arg(long, value_name = "COLUMN", value_delimiter = ',')]
+    columns: Vec<String>,
+    /// Sort rows by a column, best first (`-COLUMN`: worst first), or by `trial`
+    #[arg(long, value_name = "COLUMN", allow_hyphen_values = true)]
+    sort: Option<String>,
+    /// Show only rows where `trial`, `kind`, `method`, `seed` or an axis matches: method=slerp, trial='TIES*' (repeatable)
+    #[arg(long, value_name = "KEY=PATTERN", value_parser = key_and_pattern)]
+    filter: Vec<(String, String)>,
+    /// Print again every two seconds while a run goes on
+    #[arg(long)]
+    watch: bool,
+}
+
+fn key_and_pattern(text: &str) -> Result<(String, String), String> {
+    let (key, pattern) = text.split_once('=').ok_or("expected KEY=PATTERN, such as method=slerp")?;
+    Ok((key.trim().to_owned(), pattern.trim().to_owned()))
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -65,49 +104,61 @@ enum Format {
     Csv,
     /// Full precision, one object a row
     Json,
+    /// Full precision, columns with types
+    Parquet,
+    /// For a paper, with booktabs; bold only what is significantly better than every other row
+    Latex,
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
+    if args.long && args.format == Format::Markdown && args.reference.is_none() {
+        return Err(usage(anyhow!("`--long` is for machines: add `--format csv` or `--format json`")));
+    }
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
-    let recorded = recorded::collect(&plan, &sweep, &store)?;
-    if args.html.is_some() || args.plots.is_some() {
-        return pages(args, &plan, &sweep, &store, &recorded);
-    }
-    let Recorded { table, mut footnotes, .. } = recorded;
     if args.reference.is_some() && (args.long || args.format != Format::Markdown) {
         return Err(usage(anyhow!("`--reference` prints Markdown: leave out `--format` and `--long`")));
     }
-    let frame = || if args.long { frame::long(&table) } else { frame::wide(&table) };
-    match args.format {
-        Format::Markdown => {
-            let (cells, remarks) = match &args.reference {
-                Some(path) => reference::compare(&table, &reference::read(path).map_err(usage)?),
-                None => (render::wide(&table), Vec::new()),
-            };
-            print(&render::markdown(&cells, output_width()))?;
-            footnotes.splice(0..0, remarks);
-            print_footnotes(&footnotes)?;
-        }
-        Format::Csv => print(&String::from_utf8(frame::to_csv(&frame()?)?)?)?,
-        Format::Json => print(&serde_json::to_string_pretty(&frame::to_json(&frame()?))?)?,
+    if args.format == Format::Parquet && args.output.is_none() && std::io::stdout().is_terminal() {
+        return Err(usage(anyhow!("Parquet is not text: name a file with `--output`")));
     }
-    if !store.root().exists() {
-        warn(&format!("note: nothing is recorded in {} yet", store.root().display()));
-    } else if table.rows.iter().all(|row| row.scores.is_empty()) {
-        warn(
-            "note: no scores under these settings (another `--limit`, model or task list than the run's?): the table's files \
-             are left as they are",
-        );
-    } else {
-        write_files(&table, &store);
+    if args.watch {
+        return watch(args, &plan, &sweep, &store);
+    }
+    if args.html.is_some() || args.plots.is_some() {
+        return pages(args, &plan, &sweep, &store);
+    }
+    let text = report(args, &plan, &sweep, &store)?;
+    match &args.output {
+        Some(path) => std::fs::write(path, &text).with_context(|| path.display().to_string())?,
+        None if args.format == Format::Parquet => std::io::stdout().write_all(&text)?,
+        None => print(&String::from_utf8_lossy(&text))?,
     }
     Ok(Exit::Ok)
 }
 
+/// Prints over and over while a run holds the sweep, and once more at its end.
+fn watch(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Exit, Failure> {
+    loop {
+        let goes_on = store.is_held();
+        let text = report(args, plan, sweep, store)?;
+        let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+        print(&format!("{clear}{}", String::from_utf8_lossy(&text)))?;
+        if !goes_on {
+            return Ok(Exit::Ok);
+        }
+        std::thread::sleep(WATCH);
+    }
+}
+
 /// Writes the page and the plots; prints no table.
-fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store, recorded: &Recorded) -> Result<Exit, Failure> {
-    let page = page::page(plan, sweep, store, recorded, args.with_items)?;
+fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Exit, Failure> {
+    let recorded = recorded::collect(plan, sweep, store)?;
+    // A page without a reference would lack half of what it is for: where none is named, it is the first unmerged model.
+    let named = args.against.as_deref().or(sweep.report.reference.as_deref());
+    let first = recorded.table.rows.iter().find(|row| row.kind == "model").map(|row| row.trial.clone());
+    let compared = Comparisons::of(&recorded, named.or(first.as_deref()), plan, sweep, store)?;
+    let page = page::page(plan, sweep, store, &recorded, &compared, args.with_items)?;
     let plots = page::draw(&page);
     if let Some(path) = &args.html {
         page::write_html(&page, &plots, path)?;
@@ -120,9 +171,133 @@ fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store, recorded:
     Ok(Exit::Ok)
 }
 
+/// The whole output, and the table's files on the way.
+fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<u8>, Failure> {
+    let recorded = recorded::collect(plan, sweep, store)?;
+    write_if_any(&recorded.table, store);
+    let compared = Comparisons::of(&recorded, args.against.as_deref(), plan, sweep, store)?;
+    let view = View { columns: args.columns.clone(), sort: args.sort.clone(), filter: args.filter.clone() };
+    let (table, against) = view.of(&recorded.table, compared.against.as_ref()).map_err(usage)?;
+    let wide_or_long = || if args.long { frame::long(&table, against.as_ref()) } else { frame::wide(&table) };
+    Ok(match args.format {
+        Format::Csv => frame::to_csv(&wide_or_long()?)?,
+        Format::Json => serde_json::to_vec_pretty(&frame::to_json(&wide_or_long()?))?,
+        Format::Parquet => frame::to_parquet(&mut wide_or_long()?)?,
+        Format::Latex => {
+            let tasks: Vec<&str> = recorded.table.columns.iter().map(|column| column.task.as_str()).collect();
+            let all = winners(&tasks, &compared.entrants, SEED);
+            let place = |name: &str| recorded.table.columns.iter().position(|column| column.name == name);
+            let shown: Vec<Option<String>> =
+                table.columns.iter().map(|column| place(&column.name).and_then(|place| all[place].clone())).collect();
+            let notes = against.as_ref().map(|against| differences::footnotes(&table, against)).unwrap_or_default();
+            latex::latex(&table, against.as_ref(), &shown, &notes).into_bytes()
+        }
+        Format::Markdown => markdown(args, &table, against.as_ref(), &compared, &recorded.footnotes)?.into_bytes(),
+    })
+}
+
+fn markdown(
+    args: &ReportArgs,
+    table: &ResultsTable,
+    against: Option<&Against>,
+    compared: &Comparisons,
+    footnotes: &[String],
+) -> Result<String, Failure> {
+    let width = if args.output.is_some() { None } else { output_width() };
+    if let Some(path) = &args.reference {
+        let (cells, remarks) = beside::compare(table, &reference::read(path).map_err(usage)?);
+        return Ok(with_footnotes(render::markdown(&cells, width), remarks.iter().chain(footnotes)));
+    }
+    let mut text = render::markdown(&render::wide(table, against), width);
+    let mut remarks = Vec::new();
+    if let Some(against) = against {
+        text.push_str(&format!("\n{}", render::markdown(&differences::table(table, against), width)));
+        remarks.extend(differences::footnotes(table, against));
+    }
+    if !compared.seeds.is_empty() {
+        let names: Vec<&str> = compared.columns.iter().map(String::as_str).collect();
+        text.push_str(&format!("\n{}", render::markdown(&seeds::table(&names, &compared.seeds), width)));
+    }
+    let lines = spark::lines(table);
+    if !lines.is_empty() {
+        text.push_str(&format!("\n{}\n", lines.join("\n")));
+    }
+    remarks.extend(compared.single_draws.iter().cloned());
+    Ok(with_footnotes(text, remarks.iter().chain(footnotes)))
+}
+
+fn with_footnotes<'a>(text: String, footnotes: impl Iterator<Item = &'a String>) -> String {
+    let footnotes: Vec<&str> = footnotes.map(String::as_str).collect();
+    if footnotes.is_empty() { text } else { format!("{text}\n{}\n", footnotes.join("\n")) }
+}
+
+/// What a table's rows come to beside each other.
+pub(super) struct Comparisons {
+    pub entrants: Vec<Entrant>,
+    pub against: Option<Against>,
+    /// Names of all columns, for the seeds.
+    columns: Vec<String>,
+    pub seeds: Vec<SeedGroup>,
+    pub single_draws: Vec<String>,
+}
+
+impl Comparisons {
+    fn of(
+        recorded: &Recorded,
+        asked: Option<&str>,
+        plan: &Plan,
+        sweep: &Sweep,
+        store: &Store,
+    ) -> Result<Self, Failure> {
+        let table = &recorded.table;
+        let entrants = recorded.entrants(store)?;
+        let name = asked.or(sweep.report.reference.as_deref());
+        let reference = match name {
+            Some(name) => match table.rows.iter().position(|row| row.trial == name) {
+                Some(place) => Some(place),
+                None => {
+                    let known: Vec<&str> = table.rows.iter().map(|row| row.trial.as_str()).collect();
+                    return Err(usage(anyhow!("no trial `{name}` to compare with, only {}", known.join(", "))));
+                }
+            },
+            None => None,
+        };
+        let tasks: Vec<&str> = table.columns.iter().map(|column| column.task.as_str()).collect();
+        let (several, single): (Vec<_>, Vec<_>) =
+            recorded::recipes(plan).into_iter().partition(|(_, places)| places.len() > 1);
+        let single: Vec<String> = single.into_iter().map(|(name, _)| name).collect();
+        let single_draws = if single.is_empty() {
+            Vec::new()
+        } else {
+            vec![format!("single draw (one merge seed; how far the seed moves it is not known): {}", single.join(", "))]
+        };
+        let base = reference.map(|place| &entrants[place]);
+        Ok(Self {
+            against: reference.and_then(|reference| against(&tasks, &entrants, reference, SEED)),
+            seeds: seed_groups(&several, &entrants, tasks.len(), base),
+            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
+            single_draws,
+            entrants,
+        })
+    }
+}
+
 /// Remarks below a table.
 pub(super) fn print_footnotes(footnotes: &[String]) -> std::io::Result<()> {
     if footnotes.is_empty() { Ok(()) } else { print(&format!("\n{}", footnotes.join("\n"))) }
+}
+
+fn write_if_any(table: &ResultsTable, store: &Store) {
+    if !store.root().exists() {
+        warn(&format!("note: nothing is recorded in {} yet", store.root().display()));
+    } else if table.rows.iter().all(|row| row.scores.is_empty()) {
+        warn(
+            "note: no scores under these settings (another `--limit`, model or task list than the run's?): the table's files \
+             are left as they are",
+        );
+    } else {
+        write_files(table, store);
+    }
 }
 
 /// Writes the table's files. They are derived and lose nothing, so a place that refuses them is only worth a warning.
@@ -133,12 +308,13 @@ pub(super) fn write_files(table: &ResultsTable, store: &Store) {
 }
 
 fn try_write_files(table: &ResultsTable, store: &Store) -> anyhow::Result<()> {
-    for (name, mut frame) in [("scores", frame::long(table)?), ("table", frame::wide(table)?)] {
+    for (name, mut frame) in [("scores", frame::long(table, None)?), ("table", frame::wide(table)?)] {
         let path = store.root().join(name);
         frame::write_csv(&frame, &path.with_extension("csv"))?;
         frame::write_parquet(&mut frame, &path.with_extension("parquet"))?;
     }
     let path = store.root().join("table.md");
-    std::fs::write(&path, render::markdown(&render::wide(table), None)).with_context(|| path.display().to_string())?;
+    let text = render::markdown(&render::wide(table, None), None);
+    std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     Ok(())
 }

@@ -9,13 +9,15 @@ use serde_json::json;
 
 use super::interrupt::stop_on_signal;
 use super::recorded::{self, Recorded};
-use super::{Failure, SweepArgs, counted, output_width, print, report, usage, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, usage, warn};
 use crate::console::Console;
+use crate::document::{Problem, Problems};
+use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
 use crate::process::cancellation;
 use crate::run::select::select;
-use crate::run::{self, Listener, Request, RunError, Slot, Summary, why};
-use crate::spec::Sweep;
+use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
+use crate::spec::{Sweep, placed};
 use crate::table::render;
 
 /// Merge and evaluate every trial of a sweep, and print the table
@@ -48,7 +50,7 @@ pub(super) struct RunArgs {
     /// Do trials of this name, id or glob again from scratch (repeatable)
     #[arg(long, value_name = "TRIAL")]
     redo: Vec<String>,
-    /// Say what would be done and why, and do nothing
+    /// Say what would be done and why, and do nothing; everything that would keep a run from beginning is told at once
     #[arg(long)]
     dry_run: bool,
     /// Begin nothing new after the first failure
@@ -60,28 +62,42 @@ pub(super) struct RunArgs {
     /// Print no progress, only failures and the table
     #[arg(long, short)]
     quiet: bool,
-    /// Print events and last a summary as JSON, one object a line, instead of the table
+    /// Print events, diagnostics of the spec among them, and last a summary as JSON, one object a line, instead of the table
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
+    let done = begin(args);
+    if let Err(failure) = &done
+        && args.json
+        && let Some(problems) = diagnostics::of(failure)
+    {
+        diagnostics::events(problems)?;
+    }
+    done
+}
+
+fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let (mut request, sweep) = request(&args.sweep, &args.only, &args.redo)?;
+    if args.json {
+        diagnostics::events(&request.plan.warnings)?;
+    }
     request.fail_fast = args.fail_fast;
     if let Some(threads) = args.threads {
         request.slots.iter_mut().for_each(|slot| slot.threads = Some(threads.into()));
     }
     if args.dry_run {
-        return dry_run(&request);
+        return dry_run(&request, &sweep);
     }
     let store = &request.store;
-    let summary = drive(&request, args.quiet, args.json)?;
+    let summary = drive(&request, &sweep, args.quiet, args.json)?;
     let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
     report::write_files(&table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        print(&render::markdown(&render::wide(&table), output_width()))?;
+        print(&render::markdown(&render::wide(&table, None), output_width()))?;
         report::print_footnotes(&footnotes)?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
         for (trial, stage, reason) in &summary.failed {
@@ -125,6 +141,9 @@ pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Res
         fail_fast: false,
         store: args.store(&sweep)?,
         locator: args.locator(&sweep)?,
+        secrets: Secrets::among(
+            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
+        ),
         plan,
     };
     Ok((request, sweep))
@@ -163,7 +182,7 @@ fn visible_gpus() -> Vec<String> {
 }
 
 /// Runs the request with its display, listening for signals.
-pub(super) fn drive(request: &Request, quiet: bool, json: bool) -> Result<Summary, Failure> {
+pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -> Result<Summary, Failure> {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
@@ -182,17 +201,20 @@ pub(super) fn drive(request: &Request, quiet: bool, json: bool) -> Result<Summar
         run::run(request, &listener, &cancel).await
     });
     console.finish();
-    summary.map_err(sort)
+    summary.map_err(|error| sort(error, sweep))
 }
 
-fn dry_run(request: &Request) -> Result<Exit, Failure> {
-    print(&explained(request)?)?;
+fn dry_run(request: &Request, sweep: &Sweep) -> Result<Exit, Failure> {
+    print(&explained(request, sweep)?)?;
     Ok(Exit::Ok)
 }
 
 /// What would be done for the selected trials, and why.
-pub(super) fn explained(request: &Request) -> Result<String, Failure> {
-    let explanations = why(request).map_err(sort)?;
+pub(super) fn explained(request: &Request, sweep: &Sweep) -> Result<String, Failure> {
+    let (explanations, absent) = why(request).map_err(|error| sort(error, sweep))?;
+    for model in absent {
+        warn(&format!("note: `{model}` is not on disk: a run downloads it first"));
+    }
     let mut text = String::new();
     for (index, explanation) in request.selected.iter().zip(&explanations) {
         text.push_str(&format!("{}\n", request.plan.trials[*index].name));
@@ -209,13 +231,26 @@ pub(super) fn explained(request: &Request) -> Result<String, Failure> {
     Ok(text)
 }
 
-/// Whose fault an error is: models and the harness are input, the disk is not.
-fn sort(error: RunError) -> Failure {
-    match error {
-        RunError::Locate(_) | RunError::Interpreter(_) | RunError::NoHarness { .. } | RunError::Preflight(_) => {
-            Failure::Usage(error.into())
-        }
-        _ => Failure::Internal(error.into()),
+/// Whose fault an error is: models and the harness are input, the disk is not. What is lacking is told at its place in the
+/// spec.
+fn sort(error: RunError, sweep: &Sweep) -> Failure {
+    let RunError::Lacks(lacks) = error else {
+        return match error {
+            RunError::Locate(_) => Failure::Usage(error.into()),
+            RunError::Store(error) => error.into(),
+            _ => Failure::Internal(error.into()),
+        };
+    };
+    let mut problems = Problems::default();
+    problems.extend(Problems(lacks.iter().map(|lack| place(lack, sweep)).collect()));
+    problems.sort();
+    usage(problems)
+}
+
+fn place(lack: &Lack, sweep: &Sweep) -> Problem {
+    match lack {
+        Lack::Model { model, source } => placed::model(sweep, model, source),
+        Lack::Evaluation(problem) => placed::evaluation(&sweep.document, problem),
     }
 }
 

@@ -9,6 +9,7 @@ use super::recorded::{self, outcomes};
 use super::{Failure, usage};
 use crate::eval::results;
 use crate::eval::task::{self, Column};
+use crate::gate::Baseline;
 use crate::paired::Entrant;
 use crate::plan;
 use crate::run::imported;
@@ -24,6 +25,8 @@ pub(super) struct Side {
 enum Place<'a> {
     /// A sweep's spec and the name of a trial.
     Trial(&'a Path, &'a str),
+    /// A baseline's folder and the name of a trial.
+    Frozen(&'a Path, &'a str),
     /// A folder or results file of the harness.
     Output(&'a Path),
 }
@@ -34,13 +37,16 @@ pub(super) fn both(first: &str, second: &str, results: &Path) -> Result<(Side, S
     let other = match (place(second), &one) {
         (Some(place), _) => place,
         (None, Place::Trial(spec, _)) => Place::Trial(spec, second),
+        (None, Place::Frozen(folder, _)) => Place::Frozen(folder, second),
         (None, Place::Output(_)) => return Err(unknown(second)),
     };
     Ok((read(&one, results)?, read(&other, results)?))
 }
 
 fn unknown(text: &str) -> Failure {
-    usage(anyhow!("`{text}`: expected SPEC:TRIAL (`sweeps/quickstart.toml:TIES`) or a folder with harness output"))
+    usage(anyhow!(
+        "`{text}`: expected SPEC:TRIAL (`sweeps/quickstart.toml:TIES`), BASELINE:TRIAL or a folder with harness output"
+    ))
 }
 
 /// The longest beginning up to a colon that exists is the path.
@@ -49,7 +55,9 @@ fn place(text: &str) -> Option<Place<'_>> {
         return Some(Place::Output(Path::new(text)));
     }
     let cuts = text.match_indices(':').map(|(place, _)| (Path::new(&text[..place]), &text[place + 1..]));
-    cuts.filter(|(path, _)| path.is_file()).last().map(|(path, trial)| Place::Trial(path, trial))
+    let is_baseline = |path: &Path| path.join("baseline.json").is_file();
+    let found = cuts.rev().find(|(path, _)| path.is_file() || is_baseline(path));
+    found.map(|(path, trial)| if path.is_file() { Place::Trial(path, trial) } else { Place::Frozen(path, trial) })
 }
 
 fn is_spec(path: &Path) -> bool {
@@ -59,6 +67,7 @@ fn is_spec(path: &Path) -> bool {
 fn read(place: &Place<'_>, results: &Path) -> Result<Side, Failure> {
     match place {
         Place::Trial(spec, trial) => of_sweep(spec, trial, results),
+        Place::Frozen(folder, trial) => of_baseline(folder, trial),
         Place::Output(folder) => of_output(folder),
     }
 }
@@ -82,8 +91,20 @@ fn of_sweep(spec: &Path, trial: &str, results: &Path) -> Result<Side, Failure> {
     Ok(Side { entrant, columns: recorded.table.columns })
 }
 
+fn of_baseline(folder: &Path, trial: &str) -> Result<Side, Failure> {
+    let Baseline { columns, trials, .. } = Baseline::read(folder).map_err(usage)?;
+    let names: Vec<String> = trials.iter().map(|frozen| frozen.entrant.name.clone()).collect();
+    match trials.into_iter().find(|frozen| frozen.entrant.name == trial) {
+        Some(frozen) => Ok(Side { entrant: frozen.entrant, columns }),
+        None => Err(usage(anyhow!("{}: no trial `{trial}`, only {}", folder.display(), names.join(", ")))),
+    }
+}
+
 fn of_output(folder: &Path) -> Result<Side, Failure> {
-    let mut entrant = Entrant { name: folder.display().to_string(), ..Entrant::default() };
+    let mut entrant = Entrant {
+        name: folder.file_stem().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
+        ..Entrant::default()
+    };
     let mut scores = Vec::new();
     for found in imported::found(folder)? {
         let parsed = results::parse(&found).map_err(usage)?;

@@ -1,16 +1,20 @@
 //! `mergesweep status`: where every trial stands, and why.
 
+mod timeline;
+
+use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
 use super::{Failure, SweepArgs, output_width, print, usage};
 use crate::eval::TaskRequest;
 use crate::exit_code::{self, Exit};
-use crate::plan::{Subject, Trial};
-use crate::run::journal::{self, Stage};
+use crate::plan::{Plan, Subject, Trial};
+use crate::run::journal::{self, Record, Stage};
 use crate::run::select::select;
 use crate::run::state::{SweepState, TrialState};
 use crate::run::store::Store;
+use crate::run::timeline::last_run;
 use crate::spec::Sweep;
 use crate::table::render::{self, Cells};
 
@@ -22,6 +26,7 @@ use crate::table::render::{self, Cells};
 /// Examples:
 ///   mergesweep status sweeps/quickstart.toml
 ///   mergesweep status sweeps/quickstart.toml --only 'SLERP*' --json
+///   mergesweep status sweeps/quickstart.toml --timeline
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
 pub(super) struct StatusArgs {
@@ -34,6 +39,9 @@ pub(super) struct StatusArgs {
     /// new value (repeatable)
     #[arg(long, value_name = "TRIAL", conflicts_with_all = ["only", "json"])]
     why: Vec<String>,
+    /// Show the last run instead: who ran when, how busy every lane was, and what the orchestrator cost
+    #[arg(long, conflicts_with_all = ["only", "why"])]
+    timeline: bool,
     /// Print as JSON
     #[arg(long)]
     json: bool,
@@ -41,15 +49,19 @@ pub(super) struct StatusArgs {
 
 pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     if !args.why.is_empty() {
-        let (request, _) = super::run::request(&args.sweep, &args.why, &[])?;
-        print(&super::run::explained(&request)?)?;
+        let (request, sweep) = super::run::request(&args.sweep, &args.why, &[])?;
+        print(&super::run::explained(&request, &sweep)?)?;
         return Ok(Exit::Ok);
     }
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
     let selected = select(&plan, &args.only).map_err(usage)?;
-    let state = SweepState::replay(&journal::read(&store.journal())?);
+    let records = journal::read(&store.journal())?;
     let is_running = store.is_held();
+    if args.timeline {
+        return show_timeline(&records, &plan, is_running, args.json);
+    }
+    let state = SweepState::replay(&records);
     let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
     let rows: Vec<(&Trial, TrialState)> =
         selected.iter().map(|index| (&plan.trials[*index], state.of(&plan.trials[*index].id))).collect();
@@ -78,6 +90,19 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             rows: rows.iter().map(|(trial, state)| line(trial, state, &sweep, is_running)).collect(),
         };
         print(&render::markdown(&cells, output_width()))?;
+    }
+    Ok(Exit::Ok)
+}
+
+fn show_timeline(records: &[Record], plan: &Plan, is_running: bool, json: bool) -> Result<Exit, Failure> {
+    let now = is_running.then(journal::now);
+    let Some(timeline) = last_run(records, now) else {
+        return Err(usage(anyhow!("no run of this sweep is recorded under these results")));
+    };
+    if json {
+        print(&serde_json::to_string_pretty(&timeline::json(&timeline, plan))?)?;
+    } else {
+        print(&timeline::text(&timeline, plan, output_width().unwrap_or(80)))?;
     }
     Ok(Exit::Ok)
 }

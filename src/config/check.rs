@@ -1,27 +1,42 @@
 //! What can be said about the inputs of a merge before any model is opened: their number, the base among them, and
 //! parameters that are required and stand nowhere.
 
-use super::method::{Inputs, Scope};
-use super::{MergeConfig, ModelRef, Slice, SourceModel};
+use super::method::{Inputs, Method, Scope};
+use super::{MergeConfig, ModelRef, Setting, Slice, SourceModel};
 use crate::document::read::Field;
-use crate::document::{Problems, Value};
+use crate::document::{Code, Problems, Value};
 
-/// Reports every slice whose inputs the method cannot take. `sources` is the field of `models` or `slices`; where
+/// Reports every slice whose inputs the method cannot take. `sources` is the field of `models` or `slices`, `base_field` that of
+/// the base; where
 /// `parameters_unclear`, none is called missing.
-pub(super) fn inputs(config: &MergeConfig, sources: &Field<'_>, parameters_unclear: bool, problems: &mut Problems) {
+pub(super) fn inputs(
+    config: &MergeConfig,
+    sources: &Field<'_>,
+    base_field: Option<&Field<'_>>,
+    parameters_unclear: bool,
+    problems: &mut Problems,
+) {
     let models_form = config.slices.iter().all(|slice| slice.sources.iter().all(|source| source.layer_range.is_none()));
     for (index, slice) in config.slices.iter().enumerate() {
         let place = if models_form { sources.clone() } else { slice_field(sources, index) };
         if slice.sources.is_empty() {
-            place.problem("expected at least one source, found none", None, problems);
+            place.problem(Code::Empty, "expected at least one source, found none", None, problems);
             continue;
         }
         let base = config.base_of(slice);
         let mistake = arity(config, slice, base, models_form);
         match mistake {
-            Some((message, hint)) => place.problem(message, hint, problems),
-            None if parameters_unclear => {}
-            None => required(config, slice, base, &place, problems),
+            // A base that makes a third model is the odd one out, not the two that are listed.
+            Some((message, hint)) => {
+                let at = base_field.filter(|_| models_form && hint.is_some()).unwrap_or(&place);
+                at.problem(Code::Inputs, message, hint, problems);
+            }
+            None => {
+                if !parameters_unclear {
+                    required(config, slice, base, &place, problems);
+                }
+                keep_probabilities(config, slice, base, &place, problems);
+            }
         }
     }
 }
@@ -101,15 +116,64 @@ fn required(config: &MergeConfig, slice: &Slice, base: Option<&ModelRef>, place:
             let dead = slice.sources.iter().any(|source| source.parameters.contains_key(row.name));
             let hint = dead
                 .then(|| format!("`{}` on a source is never read: put it under `parameters` at top level", row.name));
-            place.problem(format!("`{method}` needs the parameter `{}`, found none", row.name), hint, problems);
+            place.problem(
+                Code::MissingParameter,
+                format!("`{method}` needs the parameter `{}`, found none", row.name),
+                hint,
+                problems,
+            );
             continue;
         }
         let asked = |source: &&SourceModel| row.scope == Scope::EveryInput || Some(&source.model) != base;
         for source in slice.sources.iter().filter(asked).filter(|source| !source.parameters.contains_key(row.name)) {
             let message = format!("`{method}` needs the parameter `{}` for `{}`, found none", row.name, source.model);
-            let hint = (row.scope == Scope::EveryInput && Some(&source.model) == base)
-                .then(|| format!("to `{method}` the base model is an input like any other"));
-            place.problem(message, hint, problems);
+            let hint = if row.scope == Scope::EveryInput && Some(&source.model) == base {
+                format!("to `{method}` the base model is an input like any other")
+            } else {
+                format!("set `{}` on the model, or for all under `parameters`", row.name)
+            };
+            place.problem(Code::MissingParameter, message, Some(hint), problems);
         }
+    }
+}
+
+/// Reports densities of della that epsilon carries beyond a probability. mergekit fails on them once it merges; values that
+/// differ between tensors are left to that moment.
+fn keep_probabilities(
+    config: &MergeConfig,
+    slice: &Slice,
+    base: Option<&ModelRef>,
+    place: &Field<'_>,
+    problems: &mut Problems,
+) {
+    if !matches!(config.method, Method::Della | Method::DellaLinear) {
+        return;
+    }
+    for source in slice.sources.iter().filter(|source| Some(&source.model) != base) {
+        let value = |name| constant(config, slice, source, name);
+        let (Some(density), Some(epsilon)) = (value("density"), value("epsilon")) else { continue };
+        if !(0.0 < density && density < 1.0) || (density - epsilon > 0.0 && density + epsilon < 1.0) {
+            continue;
+        }
+        let message = format!(
+            "`{}` would keep changes of `{}` with probabilities from {} to {}: density {density} and epsilon {epsilon}",
+            config.method,
+            source.model,
+            density - epsilon,
+            density + epsilon
+        );
+        let hint =
+            "density - epsilon must be above 0, and density + epsilon below 1; epsilon is 0.15 where it is not set";
+        place.problem(Code::OutOfRange, message, Some(hint.to_owned()), problems);
+    }
+}
+
+/// The value of a parameter where it is the same for every tensor.
+fn constant(config: &MergeConfig, slice: &Slice, source: &SourceModel, name: &str) -> Option<f64> {
+    let levels = [&source.parameters, &slice.parameters, &config.module_parameters, &config.parameters];
+    match levels.into_iter().find_map(|parameters| parameters.get(name)) {
+        Some(Setting::Scalar(value)) => value.as_float(),
+        Some(_) => None,
+        None => config.method.parameter(name)?.default,
     }
 }

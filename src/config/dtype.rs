@@ -17,6 +17,9 @@ pub enum Dtype {
 }
 
 impl Dtype {
+    /// mergekit's (and torch's) names.
+    pub const NAMES: [&str; 4] = ["bfloat16", "float16", "float32", "float64"];
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
         match self {

@@ -81,6 +81,50 @@ pub struct ParameterSpec {
     pub default: Option<f64>,
     /// May be absent although it has no default (passthrough's `scale`).
     pub optional: bool,
+    /// Values that make sense.
+    pub range: Range,
+    /// What it is, in which unit: a noun phrase.
+    pub about: &'static str,
+}
+
+/// Values of a parameter that make sense: between two limits, which belong to it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Range {
+    /// The least.
+    pub least: Option<Limit>,
+    /// The greatest.
+    pub most: Option<Limit>,
+}
+
+/// An end of a range.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limit {
+    /// The last value that is fine.
+    pub at: f64,
+    /// Whether what lies beyond is refused: mergekit fails on it, or it has no meaning. Otherwise it is computed as mergekit
+    /// does, with a warning.
+    pub refused: bool,
+    /// What happens beyond.
+    pub beyond: &'static str,
+}
+
+impl Range {
+    /// The limit that a value is beyond of.
+    pub fn broken_by(&self, value: f64) -> Option<&Limit> {
+        let below = self.least.as_ref().filter(|least| value < least.at);
+        below.or_else(|| self.most.as_ref().filter(|most| value > most.at))
+    }
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.least, &self.most) {
+            (None, None) => f.write_str("any number"),
+            (Some(least), None) => write!(f, "from {}", least.at),
+            (None, Some(most)) => write!(f, "up to {}", most.at),
+            (Some(least), Some(most)) => write!(f, "{} to {}", least.at, most.at),
+        }
+    }
 }
 
 /// Which inputs a method takes.
@@ -129,24 +173,77 @@ pub struct MethodSpec {
     pub random: bool,
 }
 
-const fn shared(name: &'static str, kind: Kind, default: Option<f64>) -> ParameterSpec {
-    ParameterSpec { name, scope: Scope::Shared, kind, default, optional: false }
+const ANY: Range = Range { least: None, most: None };
+
+const fn refuse(at: f64, beyond: &'static str) -> Option<Limit> {
+    Some(Limit { at, refused: true, beyond })
 }
 
-const fn non_base(name: &'static str, default: Option<f64>) -> ParameterSpec {
-    ParameterSpec { name, scope: Scope::NonBaseInputs, kind: Kind::Float, default, optional: false }
+const fn warn(at: f64, beyond: &'static str) -> Option<Limit> {
+    Some(Limit { at, refused: false, beyond })
 }
 
-const NORMALIZE_ON: ParameterSpec = shared("normalize", Kind::Bool, Some(1.0));
-const NORMALIZE_OFF: ParameterSpec = shared("normalize", Kind::Bool, Some(0.0));
-const RESCALE_ON: ParameterSpec = shared("rescale", Kind::Bool, Some(1.0));
-const RESCALE_OFF: ParameterSpec = shared("rescale", Kind::Bool, Some(0.0));
-const LAMBDA: ParameterSpec = shared("lambda", Kind::Float, Some(1.0));
-const INT8_MASK: ParameterSpec = shared("int8_mask", Kind::Bool, Some(0.0));
-const WEIGHT: ParameterSpec = non_base("weight", None);
-const DENSITY: ParameterSpec = non_base("density", Some(1.0));
-const GAMMA: ParameterSpec = non_base("gamma", Some(0.01));
-const EPSILON: ParameterSpec = non_base("epsilon", Some(0.15));
+const fn shared(name: &'static str, default: Option<f64>, range: Range, about: &'static str) -> ParameterSpec {
+    ParameterSpec { name, scope: Scope::Shared, kind: Kind::Float, default, optional: false, range, about }
+}
+
+const fn switch(name: &'static str, on: bool, about: &'static str) -> ParameterSpec {
+    let default = Some(if on { 1.0 } else { 0.0 });
+    ParameterSpec { name, scope: Scope::Shared, kind: Kind::Bool, default, optional: false, range: ANY, about }
+}
+
+const fn non_base(name: &'static str, default: Option<f64>, range: Range, about: &'static str) -> ParameterSpec {
+    ParameterSpec { name, scope: Scope::NonBaseInputs, kind: Kind::Float, default, optional: false, range, about }
+}
+
+const fn every(name: &'static str, optional: bool, about: &'static str) -> ParameterSpec {
+    let scope = Scope::EveryInput;
+    ParameterSpec { name, scope, kind: Kind::Float, default: None, optional, range: ANY, about }
+}
+
+const NORMALIZE: &str = "whether the sum is divided by the sum of the weights";
+const NORMALIZE_ON: ParameterSpec = switch("normalize", true, NORMALIZE);
+const NORMALIZE_OFF: ParameterSpec = switch("normalize", false, NORMALIZE);
+const RESCALE: &str = "whether what is kept of a task vector is scaled up to the L1 norm of the whole";
+const RESCALE_ON: ParameterSpec = switch("rescale", true, RESCALE);
+const RESCALE_OFF: ParameterSpec = switch("rescale", false, RESCALE);
+const LAMBDA: ParameterSpec = shared("lambda", Some(1.0), ANY, "factor of the merged task vector");
+const INT8_MASK: ParameterSpec = switch("int8_mask", false, "format of mergekit's sign mask; changes no number");
+const WEIGHT: ParameterSpec = non_base("weight", None, ANY, "factor of the model");
+/// mergekit: a Bernoulli probability for dare_* (below 0 an error); elsewhere 0 and less drop all; 1 and more keep all.
+const DENSITY: ParameterSpec = non_base(
+    "density",
+    Some(1.0),
+    Range {
+        least: refuse(0.0, "a share cannot be negative"),
+        most: warn(1.0, "more than everything cannot be kept: it counts as 1"),
+    },
+    "share of the changes that is kept",
+);
+/// mergekit: the floor(gamma N) largest changes go, as far as the density leaves room for that.
+const GAMMA: ParameterSpec = non_base(
+    "gamma",
+    Some(0.01),
+    Range {
+        least: refuse(0.0, "a share cannot be negative"),
+        most: warn(1.0, "a share of more than everything: the density alone decides"),
+    },
+    "share of the changes that is dropped for being the largest",
+);
+/// mergekit: keep probability of the ranks, (d - epsilon) to (d + epsilon); what of that lies outside 0..1 is refused
+/// where the density is known (`config::check`).
+const EPSILON: ParameterSpec = non_base(
+    "epsilon",
+    Some(0.15),
+    Range { least: warn(0.0, "large changes are then dropped more often than small ones"), most: None },
+    "half the spread of the probability to keep a change, by its rank",
+);
+const RAM_EPSILON: ParameterSpec = shared(
+    "epsilon",
+    Some(1e-5),
+    Range { least: warn(0.0, "every element then counts as changed"), most: None },
+    "size above which an element counts as changed",
+);
 
 /// Every method, in the order in which help texts list them.
 pub const METHODS: &[MethodSpec] = &[
@@ -154,16 +251,7 @@ pub const METHODS: &[MethodSpec] = &[
         method: Method::Linear,
         name: "linear",
         inputs: Inputs::Any,
-        parameters: &[
-            ParameterSpec {
-                name: "weight",
-                scope: Scope::EveryInput,
-                kind: Kind::Float,
-                default: None,
-                optional: false,
-            },
-            NORMALIZE_ON,
-        ],
+        parameters: &[every("weight", false, "factor of the model"), NORMALIZE_ON],
         random: false,
     },
     task_vector(
@@ -194,7 +282,16 @@ pub const METHODS: &[MethodSpec] = &[
         method: Method::Slerp,
         name: "slerp",
         inputs: Inputs::BaseAndOne,
-        parameters: &[shared("t", Kind::Float, None)],
+        // t is not clamped (mergekit extrapolates).
+        parameters: &[shared(
+            "t",
+            None,
+            Range {
+                least: warn(0.0, "the result is extrapolated beyond the base"),
+                most: warn(1.0, "the result is extrapolated beyond the other model"),
+            },
+            "position from the base (0) to the other model (1)",
+        )],
         random: false,
     },
     MethodSpec {
@@ -203,8 +300,12 @@ pub const METHODS: &[MethodSpec] = &[
         inputs: Inputs::TwoAndOptionalBase,
         parameters: &[
             WEIGHT,
-            shared("nuslerp_row_wise", Kind::Bool, Some(0.0)),
-            shared("nuslerp_flatten", Kind::Bool, Some(1.0)),
+            switch(
+                "nuslerp_row_wise",
+                false,
+                "whether vectors are columns rather than rows of a matrix; read without flatten",
+            ),
+            switch("nuslerp_flatten", true, "whether a tensor is one vector"),
         ],
         random: false,
     },
@@ -212,13 +313,7 @@ pub const METHODS: &[MethodSpec] = &[
         method: Method::Passthrough,
         name: "passthrough",
         inputs: Inputs::One,
-        parameters: &[ParameterSpec {
-            name: "scale",
-            scope: Scope::EveryInput,
-            kind: Kind::Float,
-            default: None,
-            optional: true,
-        }],
+        parameters: &[every("scale", true, "factor of the tensor")],
         random: false,
     },
     MethodSpec {
@@ -234,8 +329,13 @@ pub const METHODS: &[MethodSpec] = &[
         inputs: Inputs::SomeAndOptionalBase,
         parameters: &[
             WEIGHT,
-            shared("normalize_weights", Kind::Bool, Some(1.0)),
-            shared("eps", Kind::Float, Some(1e-8)),
+            switch("normalize_weights", true, "whether weights are divided by their sum"),
+            shared(
+                "eps",
+                Some(1e-8),
+                Range { least: refuse(0.0, "it is added to norms, which it would make smaller"), most: None },
+                "guard that is added to norms",
+            ),
         ],
         random: false,
     },
@@ -243,35 +343,64 @@ pub const METHODS: &[MethodSpec] = &[
         method: Method::Karcher,
         name: "karcher",
         inputs: Inputs::Any,
-        parameters: &[shared("max_iter", Kind::Float, Some(10.0)), shared("tol", Kind::Float, Some(1e-5))],
+        parameters: &[
+            shared(
+                "max_iter",
+                Some(10.0),
+                Range { least: warn(1.0, "the mean is then never refined"), most: None },
+                "most steps of the iteration",
+            ),
+            shared(
+                "tol",
+                Some(1e-5),
+                Range { least: warn(0.0, "the iteration then never stops early"), most: None },
+                "length of a step, and norm of an input, that counts as nothing",
+            ),
+        ],
         random: false,
     },
     MethodSpec {
         method: Method::ModelStock,
         name: "model_stock",
         inputs: Inputs::BaseAndTwoOrMore,
-        parameters: &[shared("filter_wise", Kind::Bool, Some(0.0))],
+        parameters: &[switch("filter_wise", false, "whether every row is interpolated by itself")],
         random: false,
     },
     MethodSpec {
         method: Method::Nearswap,
         name: "nearswap",
         inputs: Inputs::BaseAndOne,
-        parameters: &[shared("t", Kind::Float, None)],
+        parameters: &[shared(
+            "t",
+            None,
+            Range { least: warn(0.0, "the result is the base, as at 0"), most: None },
+            "difference up to which the other model is taken over whole",
+        )],
         random: false,
     },
     MethodSpec {
         method: Method::Sce,
         name: "sce",
         inputs: Inputs::BaseAndAny,
-        parameters: &[INT8_MASK, shared("select_topk", Kind::Float, Some(1.0))],
+        parameters: &[
+            INT8_MASK,
+            shared(
+                "select_topk",
+                Some(1.0),
+                Range {
+                    least: warn(0.0, "nothing is selected: the result is the base"),
+                    most: warn(1.0, "more than everything cannot be selected: it counts as 1"),
+                },
+                "share of the elements that is kept for varying most",
+            ),
+        ],
         random: false,
     },
     MethodSpec {
         method: Method::Ram,
         name: "ram",
         inputs: Inputs::BaseAndAny,
-        parameters: &[shared("epsilon", Kind::Float, Some(1e-5))],
+        parameters: &[RAM_EPSILON],
         random: false,
     },
     MethodSpec {
@@ -279,9 +408,19 @@ pub const METHODS: &[MethodSpec] = &[
         name: "ramplus_tl",
         inputs: Inputs::BaseAndAny,
         parameters: &[
-            shared("r", Kind::Float, Some(0.1)),
-            shared("alpha", Kind::Float, Some(0.2)),
-            shared("epsilon", Kind::Float, Some(1e-5)),
+            shared(
+                "r",
+                Some(0.1),
+                Range { least: warn(0.0, "what one model alone changed is then scaled down"), most: None },
+                "strength of the scaling of what one model alone changed",
+            ),
+            shared(
+                "alpha",
+                Some(0.2),
+                Range { least: warn(0.0, "the scaling then has the other sign"), most: None },
+                "greatest overlap that counts in that scaling",
+            ),
+            RAM_EPSILON,
         ],
         random: false,
     },

@@ -6,6 +6,7 @@
 
 mod check;
 pub mod dtype;
+pub mod keys;
 pub mod method;
 pub mod numerics;
 pub mod parameter;

@@ -7,11 +7,12 @@
 use std::path::Path;
 
 use super::check;
+use super::keys;
 use super::method::METHODS;
 use super::value::parameters;
-use super::{Dtype, MergeConfig, Method, Parameters, Slice, SourceModel, Tokenizer, tokenizer};
-use crate::document::read::{Field, Table, is_private, listed, nearest, unknown_key};
-use crate::document::{Format, Node, Problems, Span, Value, parse as document, pyyaml};
+use super::{Dtype, MergeConfig, Method, Parameters, Scalar, Slice, SourceModel, Tokenizer, tokenizer};
+use crate::document::read::{Field, Table, below, listed, nearest};
+use crate::document::{Code, Format, Node, Problem, Problems, Span, Value, parse as document, pyyaml};
 use crate::model::{ModelRef, ModelRefError};
 
 /// How a document's texts are understood.
@@ -64,6 +65,14 @@ pub enum ModelNameError {
 }
 
 impl ModelNameError {
+    /// What kind of mistake it is.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Malformed(_) => Code::BadReference,
+            Self::Unknown { .. } => Code::UnknownModel,
+        }
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -99,25 +108,38 @@ pub fn file(path: &Path) -> Result<Parsed, Problems> {
 /// # Errors
 /// Every mistake in it.
 pub fn parse(document: &Node, reading: &dyn Reading) -> Result<Parsed, Problems> {
-    let (problems, warnings) = (Problems::default(), Problems::default());
-    let mut parser =
-        Parser { reading, problems, warnings, inputs_unclear: !reading.is_complete(), parameters_unclear: false };
-    let config = parser.document(document);
-    other_readings(document, false, &mut parser.warnings);
-    parser.warnings.sort();
-    match config {
-        Some(config) if parser.problems.is_empty() => Ok(Parsed { config, warnings: parser.warnings }),
-        _ => {
-            parser.problems.sort();
-            Err(parser.problems)
-        }
+    let problems = Problems::default();
+    let mut parser = Parser { reading, problems, inputs_unclear: !reading.is_complete(), parameters_unclear: false };
+    if let Some(problem) = sweep_spec(document) {
+        return Err(Problems(vec![problem]));
     }
+    let config = parser.document(document);
+    other_readings(document, false, reading, &mut parser.problems);
+    let mut problems = parser.problems;
+    problems.sort();
+    match problems.unless_errors(config)? {
+        (Some(config), warnings) => Ok(Parsed { config, warnings }),
+        // What is not made into a config has a mistake.
+        (None, problems) => Err(problems),
+    }
+}
+
+/// A sweep spec where a config is expected: one sentence instead of a mistake for each key.
+fn sweep_spec(document: &Node) -> Option<Problem> {
+    let entry =
+        document.entries().iter().find(|entry| matches!(entry.key.as_str(), "evaluate" | "merge" | "baseline"))?;
+    let is_config = ["merge_method", "slices", "modules"].iter().any(|key| document.get(key).is_some());
+    let message = format!("this is a sweep spec (it has `{}`), expected a mergekit config", entry.key);
+    let hint =
+        "`mergesweep plan` shows its merges, `run` makes and evaluates them, `plan --write-configs DIR` writes them \
+                as mergekit configs"
+            .to_owned();
+    (!is_config).then(|| Problem::error(Code::WrongFile, entry.key_span.clone(), "", message, Some(hint)))
 }
 
 pub(super) struct Parser<'r> {
     pub reading: &'r dyn Reading,
     pub problems: Problems,
-    pub warnings: Problems,
     /// Whether some model or source could not be read, so that counting them would only repeat the mistake.
     inputs_unclear: bool,
     /// Whether some parameter was refused for its name: it may be the one that would be missed.
@@ -132,14 +154,15 @@ enum Form<'a> {
 
 impl Parser<'_> {
     fn document(&mut self, document: &Node) -> Option<MergeConfig> {
-        let mut top = Field::new(document, "").table("a mergekit config (a mapping)", &mut self.problems)?;
+        let mut top = Field::new(document, "").table(&keys::CONFIG, &mut self.problems)?;
         let method = if self.reading.is_complete() {
-            top.required("merge_method", "the name of a merge method", &mut self.problems)
+            top.required("merge_method", &mut self.problems)
         } else {
             top.optional("merge_method")
         };
         let method = method.and_then(|field| self.method(&field));
-        let base_model = top.optional("base_model").and_then(|field| self.model(&field));
+        let base_field = top.optional("base_model");
+        let base_model = base_field.as_ref().and_then(|field| self.model(field));
         let form = self.form(&mut top);
         let module = match &form {
             Some((_, Some(module))) => self.parameters(module.clone(), method),
@@ -152,11 +175,7 @@ impl Parser<'_> {
         let tokenizer = self.tokenizer(&mut top);
         let chat_template =
             top.optional("chat_template").and_then(|field| field.text(&mut self.problems)).map(str::to_owned);
-        let known = top.known().to_vec();
-        let strays: Vec<_> = top.left_over().filter(|entry| !is_private(&entry.key)).collect();
-        for entry in strays {
-            self.stray(&entry.key_span, |sink| unknown_key(entry, "", &known, sink));
-        }
+        self.finish(top);
         let (form, _) = form?;
         let method = method?;
         let slices = match &form {
@@ -176,24 +195,20 @@ impl Parser<'_> {
         };
         if !self.inputs_unclear {
             let (Form::Models(field) | Form::Slices(field)) = &form;
-            check::inputs(&config, field, self.parameters_unclear, &mut self.problems);
+            check::inputs(&config, field, base_field.as_ref(), self.parameters_unclear, &mut self.problems);
         }
         Some(config)
     }
 
     /// Reports something that mergekit passes over in silence.
-    pub(super) fn stray(&mut self, span: &Span, report: impl FnOnce(&mut Problems)) {
-        let refuse = self.reading.refuses_unknown(span);
-        report(if refuse { &mut self.problems } else { &mut self.warnings });
+    pub(super) fn stray(&mut self, problem: Problem) {
+        let refuse = self.reading.refuses_unknown(&problem.span);
+        self.problems.0.push(if refuse { problem } else { problem.as_warning() });
     }
 
-    /// Reports the keys of a table that were not asked for.
+    /// Reports the keys of a table that it does not have.
     pub(super) fn finish(&mut self, table: Table<'_>) {
-        let (path, known) = (table.path().to_owned(), table.known().to_vec());
-        let strays: Vec<_> = table.left_over().collect();
-        for entry in strays {
-            self.stray(&entry.key_span, |sink| unknown_key(entry, &path, &known, sink));
-        }
+        table.unknown().into_iter().for_each(|problem| self.stray(problem));
     }
 
     fn method(&mut self, field: &Field<'_>) -> Option<Method> {
@@ -205,7 +220,12 @@ impl Parser<'_> {
                 Some(near) => format!("did you mean `{near}`?"),
                 None => format!("methods: {}", listed(known)),
             };
-            field.problem(format!("unknown merge method `{name}`"), Some(hint), &mut self.problems);
+            field.problem(
+                Code::UnknownMethod,
+                format!("unknown merge method `{name}`"),
+                Some(hint),
+                &mut self.problems,
+            );
         }
         method
     }
@@ -220,7 +240,8 @@ impl Parser<'_> {
             (None, Some(slices), None) => Some((Form::Slices(slices), None)),
             (None, None, Some(modules)) => self.modules_form(&modules),
             (None, None, None) => {
-                top.problem("missing sources, expected one of `models`, `slices`, `modules`", None, &mut self.problems);
+                let message = "missing sources, expected one of `models`, `slices`, `modules`";
+                top.problem(Code::MissingKey, message, None, &mut self.problems);
                 None
             }
             (models, slices, modules) => {
@@ -229,7 +250,7 @@ impl Parser<'_> {
                 let message = format!("expected one of `models`, `slices`, `modules`, found {}", listed(names));
                 // The last of them is the one to delete, as often as not.
                 if let Some(last) = found.iter().flatten().next_back() {
-                    last.problem(message, Some("keep one of them".to_owned()), &mut self.problems);
+                    last.problem(Code::Conflict, message, Some("keep one of them".to_owned()), &mut self.problems);
                 }
                 None
             }
@@ -242,25 +263,36 @@ impl Parser<'_> {
             let names = listed(modules.iter().map(|(entry, _)| entry.key.as_str()));
             let found = if modules.is_empty() { "none".to_owned() } else { names };
             let message = format!("expected the one module `default`, found {found}");
-            field.problem(message, Some("models of several modules are not supported".to_owned()), &mut self.problems);
+            let hint = Some("models of several modules are not supported".to_owned());
+            field.problem(Code::Unsupported, message, hint, &mut self.problems);
             return None;
         };
         if entry.key != "default" {
             let message = format!("unknown module `{}`, expected `default`", entry.key);
-            self.problems.push(entry.key_span.clone(), module.path.clone(), message, None);
+            self.problems.push(Code::Unsupported, entry.key_span.clone(), module.path.clone(), message, None);
         }
-        let mut table = module.table("a module (a mapping)", &mut self.problems)?;
+        let mut table = module.table(&keys::MODULE, &mut self.problems)?;
         let (models, slices) = (table.optional("models"), table.optional("slices"));
         let parameters = table.optional("parameters");
         let form = match (models, slices) {
             (Some(models), None) => Some(Form::Models(models)),
             (None, Some(slices)) => Some(Form::Slices(slices)),
             (None, None) => {
-                table.problem("missing sources, expected one of `models`, `slices`", None, &mut self.problems);
+                table.problem(
+                    Code::MissingKey,
+                    "missing sources, expected one of `models`, `slices`",
+                    None,
+                    &mut self.problems,
+                );
                 None
             }
             (Some(_), Some(slices)) => {
-                slices.problem("expected one of `models`, `slices`, found both", None, &mut self.problems);
+                slices.problem(
+                    Code::Conflict,
+                    "expected one of `models`, `slices`, found both",
+                    None,
+                    &mut self.problems,
+                );
                 None
             }
         };
@@ -281,7 +313,7 @@ impl Parser<'_> {
     fn slices_form(&mut self, field: &Field<'_>, method: Method) -> Vec<Slice> {
         let entries = self.list(field, "a list of slices");
         if entries.is_empty() && matches!(field.node.value, Value::List(_)) {
-            field.problem("expected at least one slice, found none", None, &mut self.problems);
+            field.problem(Code::Empty, "expected at least one slice, found none", None, &mut self.problems);
         }
         let slices: Vec<_> = entries.iter().map(|entry| self.slice(entry, method)).collect();
         self.inputs_unclear |= slices.iter().any(Option::is_none);
@@ -295,13 +327,14 @@ impl Parser<'_> {
     }
 
     fn slice(&mut self, field: &Field<'_>, method: Method) -> Option<Slice> {
-        let mut table = field.table("a slice (a mapping with `sources`)", &mut self.problems)?;
-        let sources = table.required("sources", "a list of sources", &mut self.problems);
+        let mut table = field.table(&keys::SLICE, &mut self.problems)?;
+        let sources = table.required("sources", &mut self.problems);
         let base_model = table.optional("base_model").and_then(|field| self.model(&field));
         let parameters = table.optional("parameters");
         // mergekit accepts the key and reads it nowhere.
         if let Some(dead) = table.optional("residual_weight") {
-            dead.problem("`residual_weight` has no effect: no merge method reads it", None, &mut self.warnings);
+            let message = "`residual_weight` has no effect: no merge method reads it";
+            dead.warning(Code::NoEffect, message, None, &mut self.problems);
         }
         self.finish(table);
         let parameters = parameters.map(|field| self.parameters(field, Some(method))).unwrap_or_default();
@@ -320,7 +353,7 @@ impl Parser<'_> {
                 layers(&sources[odd]),
                 sources[odd].model
             );
-            entries[odd].problem(message, None, &mut self.problems);
+            entries[odd].problem(Code::Layers, message, None, &mut self.problems);
         }
         Some(Slice { sources, base_model, parameters })
     }
@@ -334,7 +367,12 @@ impl Parser<'_> {
             };
             if sources.iter().any(|earlier| earlier.model == source.model) {
                 let message = format!("model `{}` is listed twice", source.model);
-                entry.problem(message, Some("each model may stand once in a slice".to_owned()), &mut self.problems);
+                entry.problem(
+                    Code::ListedTwice,
+                    message,
+                    Some("each model may stand once in a slice".to_owned()),
+                    &mut self.problems,
+                );
             }
             sources.push(source);
         }
@@ -342,26 +380,25 @@ impl Parser<'_> {
     }
 
     fn source(&mut self, field: &Field<'_>, method: Method, ranges: bool) -> Option<SourceModel> {
-        let mut table = field.table("a source (a mapping with `model`)", &mut self.problems)?;
-        let model = table.required("model", "a model reference", &mut self.problems);
+        let mut table = field.table(&keys::SOURCE, &mut self.problems)?;
+        let model = table.required("model", &mut self.problems);
         let model = model.and_then(|field| self.model(&field));
         let layer_range = if ranges {
-            let range = table.required("layer_range", "a list of two layer numbers", &mut self.problems);
+            let range = table.required("layer_range", &mut self.problems);
             Some(range.and_then(|field| self.layer_range(&field)))
         } else {
             None
         };
         let parameters = table.optional("parameters");
-        if !ranges && let Some(entry) = table.entry("layer_range") {
+        if !ranges
+            && table.optional("layer_range").is_some()
+            && let Some(entry) = table.entry("layer_range")
+        {
             // In `models` form mergekit takes every layer, whatever stands here.
             let hint = Some("layer ranges belong into the `slices` form".to_owned());
-            let path = crate::document::read::below(table.path(), "layer_range");
-            let known = table.optional("layer_range").is_some();
-            self.stray(&entry.key_span, |sink| {
-                if known {
-                    sink.push(entry.key_span.clone(), path, "`layer_range` has no effect under `models`", hint);
-                }
-            });
+            let (span, path) = (entry.key_span.clone(), below(&field.path, "layer_range"));
+            let message = "`layer_range` has no effect under `models`";
+            self.stray(Problem::error(Code::NoEffect, span, path, message, hint));
         }
         self.finish(table);
         let parameters = parameters.map(|field| self.parameters(field, Some(method))).unwrap_or_default();
@@ -376,13 +413,18 @@ impl Parser<'_> {
         let items = field.list("a list of two layer numbers", &mut self.problems)?;
         let [start, end] = items.as_slice() else {
             let message = format!("expected two layer numbers (first, one after the last), found {}", items.len());
-            field.problem(message, None, &mut self.problems);
+            field.problem(Code::Layers, message, None, &mut self.problems);
             return None;
         };
         let (start, end) = (start.whole(0, &mut self.problems)?, end.whole(0, &mut self.problems)?);
         if start > end {
             let message = format!("layer range ends before it starts: [{start}, {end}]");
-            field.problem(message, Some("the end is one after the last layer".to_owned()), &mut self.problems);
+            field.problem(
+                Code::Layers,
+                message,
+                Some("the end is one after the last layer".to_owned()),
+                &mut self.problems,
+            );
             return None;
         }
         Some((start as usize, end as usize))
@@ -394,11 +436,16 @@ impl Parser<'_> {
             let text = field.text(&mut self.problems)?;
             return self.named(text, field);
         }
-        let mut table = field.table("a model reference", &mut self.problems)?;
-        let model = table.required("model", "a path or hub id", &mut self.problems);
+        let mut table = field.table(&keys::MODEL_IN_PARTS, &mut self.problems)?;
+        let model = table.required("model", &mut self.problems);
         let lora = table.optional("lora");
         if let Some(architecture) = table.optional("override_architecture") {
-            architecture.problem("`override_architecture` is not supported", None, &mut self.problems);
+            architecture.problem(
+                Code::Unsupported,
+                "`override_architecture` is not supported",
+                None,
+                &mut self.problems,
+            );
         }
         self.finish(table);
         let base = self.location(&model?)?;
@@ -413,7 +460,7 @@ impl Parser<'_> {
         match self.reading.model(text, &field.node.span) {
             Ok(model) => Some(model),
             Err(error) => {
-                field.problem(error.to_string(), error.hint(), &mut self.problems);
+                field.problem(error.code(), error.to_string(), error.hint(), &mut self.problems);
                 self.inputs_unclear = true;
                 None
             }
@@ -425,8 +472,8 @@ impl Parser<'_> {
         if !matches!(field.node.value, Value::Map(_)) {
             return field.text(&mut self.problems).map(str::to_owned);
         }
-        let mut table = field.table("a path", &mut self.problems)?;
-        let path = table.required("path", "a path or hub id", &mut self.problems);
+        let mut table = field.table(&keys::PATH, &mut self.problems)?;
+        let path = table.required("path", &mut self.problems);
         let revision = table.optional("revision");
         self.finish(table);
         let path = path?.text(&mut self.problems)?;
@@ -440,17 +487,16 @@ impl Parser<'_> {
         let text = field.text(&mut self.problems)?;
         let dtype = text.parse().ok();
         if dtype.is_none() {
-            const NAMES: [&str; 4] = ["bfloat16", "float16", "float32", "float64"];
             let meant = match text {
                 "bf16" => Some("bfloat16"),
                 "fp16" | "f16" | "half" => Some("float16"),
                 "fp32" | "f32" | "float" => Some("float32"),
                 "fp64" | "f64" | "double" => Some("float64"),
-                _ => nearest(text, NAMES),
+                _ => nearest(text, Dtype::NAMES),
             };
             let hint = meant.map(|meant| format!("did you mean `{meant}`?"));
-            let message = format!("unknown dtype `{text}`, expected one of {}", listed(NAMES));
-            field.problem(message, hint, &mut self.problems);
+            let message = format!("unknown dtype `{text}`, expected one of {}", listed(Dtype::NAMES));
+            field.problem(Code::WrongValue, message, hint, &mut self.problems);
         }
         dtype
     }
@@ -459,7 +505,7 @@ impl Parser<'_> {
         match (top.optional("tokenizer_source"), top.optional("tokenizer")) {
             (Some(_), Some(detailed)) => {
                 let message = "expected one of `tokenizer_source`, `tokenizer`, found both";
-                detailed.problem(message, Some("keep one of them".to_owned()), &mut self.problems);
+                detailed.problem(Code::Conflict, message, Some("keep one of them".to_owned()), &mut self.problems);
                 None
             }
             (Some(source), None) => tokenizer::source(self, &source).map(Tokenizer::Source),
@@ -473,22 +519,38 @@ impl Parser<'_> {
     }
 }
 
-/// Warns of plain scalars that PyYAML, and so mergekit, reads as something else.
-fn other_readings(node: &Node, in_list: bool, warnings: &mut Problems) {
+/// Reports plain scalars that PyYAML, and so mergekit, reads as something else: an oddity in a file written for mergekit. In
+/// a spec mergekit reads nothing, and only what one of the two readers takes for another number or a switch is a mistake.
+pub(crate) fn other_readings(node: &Node, in_list: bool, reading: &dyn Reading, problems: &mut Problems) {
     match &node.value {
-        Value::Map(entries) => entries.iter().for_each(|entry| other_readings(&entry.value, false, warnings)),
-        Value::List(items) => items.iter().for_each(|item| other_readings(item, true, warnings)),
-        Value::Scalar(_) if node.span.source.format == Format::Yaml => {
+        Value::Map(entries) => {
+            entries.iter().for_each(|entry| other_readings(&entry.value, false, reading, problems));
+        }
+        Value::List(items) => items.iter().for_each(|item| other_readings(item, true, reading, problems)),
+        Value::Scalar(scalar) if node.span.source.format == Format::Yaml => {
             let text = node.span.text().trim_end();
-            let Some(reading) = pyyaml::other_reading(text) else { return };
+            let Some(other) = pyyaml::other_reading(text) else { return };
+            if reading.refuses_unknown(&node.span) {
+                let is_text = matches!(scalar, Scalar::Text(_));
+                if matches!(other.as_str(), "true" | "false") {
+                    let message = format!("`{text}` is a text in YAML 1.2 and {other} in YAML 1.1");
+                    let hint = Some(format!("write `{other}`, or put the text in quotes"));
+                    problems.push(Code::OtherReading, node.span.clone(), "", message, hint);
+                } else if !is_text && other != "a text" {
+                    let message = format!("`{text}` is {scalar} in YAML 1.2 and {other} in YAML 1.1");
+                    let hint = Some(format!("write `{scalar}`, if that is meant"));
+                    problems.push(Code::OtherReading, node.span.clone(), "", message, hint);
+                }
+                return;
+            }
             // mergekit takes a text that spells a number for that number, except inside a gradient, where one text
             // turns interpolation off.
-            if reading == "a text" && !in_list {
+            if other == "a text" && !in_list {
                 return;
             }
             let hint = Some("write it in a form that both read alike, for example with a point: `1.0e-3`".to_owned());
-            let message = format!("mergekit reads `{text}` as {reading}");
-            warnings.push(node.span.clone(), "", message, hint);
+            let message = format!("mergekit reads `{text}` as {other}");
+            problems.warn(Code::OtherReading, node.span.clone(), "", message, hint);
         }
         _ => {}
     }

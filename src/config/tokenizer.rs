@@ -6,9 +6,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use super::parse::Parser;
-use super::{Scalar, Tokenizer};
-use crate::document::Value;
+use super::{Scalar, Tokenizer, keys};
 use crate::document::read::Field;
+use crate::document::{Code, Problem, Value};
 use crate::model::{ModelRef, ModelRefError};
 
 /// A [`Tokenizer`] taken apart.
@@ -130,7 +130,7 @@ pub(super) fn source(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Strin
 
 /// The `tokenizer` mapping.
 pub(super) fn detailed(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Tokenizer> {
-    let mut table = field.table("tokenizer settings (a mapping)", &mut parser.problems)?;
+    let mut table = field.table(&keys::TOKENIZER, &mut parser.problems)?;
     let word = match table.optional("source") {
         Some(field) => source(parser, &field)?,
         None => "union".to_owned(),
@@ -162,9 +162,9 @@ pub(super) fn detailed(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Tok
 }
 
 fn token(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
-    let mut table = field.table("token settings (a mapping)", &mut parser.problems)?;
+    let mut table = field.table(&keys::TOKEN, &mut parser.problems)?;
     // mergekit accepts settings without a source, and fails once it gets to the token.
-    let origin = table.required("source", "a model or a mapping with `kind`", &mut parser.problems);
+    let origin = table.required("source", &mut parser.problems);
     let force = table.optional("force");
     parser.finish(table);
     let mut settings = Map::new();
@@ -179,15 +179,20 @@ fn token_source(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
     if !matches!(field.node.value, Value::Map(_)) || field.node.get("kind").is_none() {
         return parser.model(field).map(|model| Json::String(model.to_string()));
     }
-    let mut table = field.table("a model or a mapping with `kind`", &mut parser.problems)?;
-    let kind = table.required("kind", "`zero` or `model_token`", &mut parser.problems)?;
+    let mut table = field.table(&keys::TOKEN_ROW, &mut parser.problems)?;
+    let kind = table.required("kind", &mut parser.problems)?;
     let model_token = kind.one_of(&[("zero", false), ("model_token", true)], &mut parser.problems)?;
     let mut settings = Map::new();
     settings.insert("kind".to_owned(), Json::from(if model_token { "model_token" } else { "zero" }));
+    let (model, token, token_id) = (table.optional("model"), table.optional("token"), table.optional("token_id"));
     if model_token {
-        let model = table.required("model", "a model reference", &mut parser.problems)?;
+        let Some(model) = model else {
+            let message = "missing key `model`, expected a model reference";
+            table.problem(Code::MissingKey, message, None, &mut parser.problems);
+            return None;
+        };
         settings.insert("model".to_owned(), Json::String(parser.model(&model)?.to_string()));
-        match (table.optional("token"), table.optional("token_id")) {
+        match (token, token_id) {
             (Some(token), None) => {
                 settings.insert("token".to_owned(), Json::from(token.text(&mut parser.problems)?));
             }
@@ -195,10 +200,13 @@ fn token_source(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
                 settings.insert("token_id".to_owned(), Json::from(id.whole(0, &mut parser.problems)?));
             }
             _ => {
-                table.problem("expected one of `token`, `token_id`", None, &mut parser.problems);
+                table.problem(Code::Conflict, "expected one of `token`, `token_id`", None, &mut parser.problems);
                 return None;
             }
         }
+    } else if let Some(stray) = model.or(token).or(token_id) {
+        let message = "a row of zeros comes from no model";
+        parser.stray(Problem::error(Code::NoEffect, stray.span(), stray.path, message, None));
     }
     parser.finish(table);
     Some(Json::Object(settings))

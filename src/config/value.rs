@@ -2,9 +2,9 @@
 
 use super::method::{Kind, METHODS, Method, ParameterSpec};
 use super::parse::Parser;
-use super::{Parameters, Scalar, Setting, parameter::Case};
-use crate::document::Value;
+use super::{Parameters, Scalar, Setting, keys, parameter::Case};
 use crate::document::read::{Field, listed, nearest};
+use crate::document::{Code, Problem, Value};
 
 const SETTING: &str = "a value, a gradient (list of values) or `{filter, value}` entries";
 
@@ -17,9 +17,8 @@ pub(super) fn parameters(parser: &mut Parser<'_>, field: &Field<'_>, method: Opt
         if let Some(method) = method.filter(|_| row.is_none()) {
             let (message, hint) = unread(&entry.key, method);
             parser.parameters_unclear |= parser.reading.refuses_unknown(&entry.key_span);
-            parser.stray(&entry.key_span, |sink| {
-                sink.push(entry.key_span.clone(), field.path.clone(), message, Some(hint))
-            });
+            let (span, path) = (entry.key_span.clone(), field.path.clone());
+            parser.stray(Problem::error(Code::UnreadParameter, span, path, message, Some(hint)));
         }
         // A value that cannot be read still stands there: calling it missing as well would help nobody.
         let setting = setting(parser, &field, row).unwrap_or(Setting::Gradient(Vec::new()));
@@ -70,9 +69,9 @@ fn plain(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>
 }
 
 fn case(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>) -> Option<Case> {
-    let mut table = field.table("`{filter, value}`", &mut parser.problems)?;
+    let mut table = field.table(&keys::CASE, &mut parser.problems)?;
     let filter = table.optional("filter");
-    let value = table.required("value", "a value or a gradient", &mut parser.problems);
+    let value = table.required("value", &mut parser.problems);
     parser.finish(table);
     let filter = match filter {
         Some(filter) => Some(filter.text(&mut parser.problems)?.to_owned()),
@@ -101,5 +100,20 @@ fn scalar(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec
         field.expected(finite, &mut parser.problems);
         return None;
     }
+    if let Some(row) = row.filter(|row| row.kind == Kind::Float) {
+        range(parser, field, row, scalar.as_float()?);
+    }
     Some(scalar.clone())
+}
+
+/// Reports a number outside the range of its parameter.
+fn range(parser: &mut Parser<'_>, field: &Field<'_>, row: &ParameterSpec, value: f64) {
+    let Some(limit) = row.range.broken_by(value) else { return };
+    let message = format!("`{}` is {value}, expected {}: {}", row.name, row.range, limit.beyond);
+    let hint = Some(format!("`{}` is the {}", row.name, row.about));
+    if limit.refused {
+        field.problem(Code::OutOfRange, message, hint, &mut parser.problems);
+    } else {
+        field.warning(Code::OutOfRange, message, hint, &mut parser.problems);
+    }
 }

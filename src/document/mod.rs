@@ -4,16 +4,20 @@
 //! ([`parse`]), then walked by a validator that collects every mistake as a [`Problem`] ([`read`]), and only then made
 //! into types. Specs and mergekit configs come through here alike.
 
+pub mod code;
+pub mod draw;
 pub mod parse;
 pub mod path;
 pub mod problem;
 pub mod pyyaml;
 pub mod read;
+pub mod shape;
 mod toml;
 mod yaml;
 
+pub use code::Code;
 pub use path::{DocumentPath, Step};
-pub use problem::{Problem, Problems};
+pub use problem::{Problem, Problems, Severity};
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -146,6 +150,15 @@ impl Node {
             Value::Map(entries) => entries.iter().map(|entry| entry.value.size()).sum(),
             Value::Scalar(Scalar::Text(text)) => text.len() / TEXT_OF_A_VALUE,
             Value::Null | Value::Scalar(_) => 0,
+        }
+    }
+
+    /// The first value in it that is exactly this text.
+    pub fn find_text(&self, text: &str) -> Option<&Self> {
+        match &self.value {
+            Value::List(items) => items.iter().find_map(|item| item.find_text(text)),
+            Value::Map(entries) => entries.iter().find_map(|entry| entry.value.find_text(text)),
+            _ => (self.as_text() == Some(text)).then_some(self),
         }
     }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Format, Node, Problem, Problems, Source, Span, toml, yaml};
+use super::{Code, Format, Node, Problem, Problems, Source, Span, toml, yaml};
 
 /// Deepest nesting of a document: far beyond any spec, far below what recursion over it can take.
 pub(super) const MAX_DEPTH: usize = 60;
@@ -18,7 +18,13 @@ const MAX_KEY: usize = 1_000;
 /// Notes a key that is too long.
 pub(super) fn check_key(key: &str, span: &Span, problems: &mut Problems) {
     if key.len() > MAX_KEY {
-        problems.push(span.clone(), "", format!("a key of {} bytes, expected at most {MAX_KEY}", key.len()), None);
+        problems.push(
+            Code::TooLarge,
+            span.clone(),
+            "",
+            format!("a key of {} bytes, expected at most {MAX_KEY}", key.len()),
+            None,
+        );
     }
 }
 
@@ -30,7 +36,7 @@ pub fn file(path: &Path) -> Result<Node, Problems> {
     let unreadable = |message: String, hint: Option<&str>| {
         let source = Arc::new(Source { path: path.to_owned(), text: String::new(), format: Format::of(path) });
         let span = Span { source, start: 0, end: 0 };
-        Problems(vec![Problem { span, key_path: String::new(), message, hint: hint.map(str::to_owned) }])
+        Problems(vec![Problem::error(Code::Unreadable, span, "", message, hint.map(str::to_owned))])
     };
     let bytes = std::fs::read(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => unreadable("no such file".to_owned(), None),

@@ -1,9 +1,10 @@
 //! Walking a document: typed readers that note every mistake and go on.
 //!
-//! A [`Field`] is a value with its key path; a [`Table`] is a mapping that remembers which of its keys were asked for,
-//! so that what is left over is reported with the nearest key that would have been read.
+//! A [`Field`] is a value with its key path; a [`Table`] is a mapping that is read by its [`TableShape`], so that what is no
+//! key of it is reported with the nearest one that is.
 
-use super::{Entry, Node, Problems, Span, Value};
+use super::shape::TableShape;
+use super::{Code, Entry, Node, Problem, Problems, Span, Value};
 use crate::config::Scalar;
 
 /// A value and where it stands.
@@ -20,7 +21,8 @@ pub struct Field<'a> {
 pub struct Table<'a> {
     node: &'a Node,
     path: String,
-    known: Vec<&'static str>,
+    shape: &'static TableShape,
+    asked: Vec<&'static str>,
 }
 
 /// The key path of a key below another.
@@ -51,15 +53,16 @@ pub fn listed<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words.into_iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
 }
 
-/// Reports a key that nobody reads, with the nearest one that somebody would.
-pub fn unknown_key(entry: &Entry, path: &str, known: &[&str], problems: &mut Problems) {
+/// A key that nobody reads, with the nearest one that somebody would.
+fn unknown_key(entry: &Entry, path: &str, shape: &TableShape) -> Problem {
     let message = format!("unknown key `{}`", entry.key);
-    let hint = match nearest(&entry.key, known.iter().copied()) {
-        Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "no keys are read here".to_owned(),
-        None => format!("known keys here: {}", listed(known.iter().copied())),
+    let elsewhere = shape.elsewhere.iter().find(|(key, _)| *key == entry.key).map(|(_, hint)| *hint);
+    let hint = match (elsewhere, nearest(&entry.key, shape.names())) {
+        (Some(hint), _) => hint.to_owned(),
+        (None, Some(near)) => format!("did you mean `{near}`?"),
+        (None, None) => format!("known keys here: {}", listed(shape.names())),
     };
-    problems.push(entry.key_span.clone(), below(path, &entry.key), message, Some(hint));
+    Problem::error(Code::UnknownKey, entry.key_span.clone(), below(path, &entry.key), message, Some(hint))
 }
 
 impl<'a> Field<'a> {
@@ -80,19 +83,26 @@ impl<'a> Field<'a> {
             Value::Scalar(scalar @ (Scalar::Int(_) | Scalar::Float(_) | Scalar::Bool(_))) => format!("`{scalar}`"),
             other => other.kind().to_owned(),
         };
-        self.problem(format!("expected {expected}, found {found}"), None, problems);
+        self.problem(Code::WrongValue, format!("expected {expected}, found {found}"), None, problems);
     }
 
     /// Notes a mistake at this place.
-    pub fn problem(&self, message: impl Into<String>, hint: Option<String>, problems: &mut Problems) {
-        problems.push(self.span(), self.path.clone(), message, hint);
+    pub fn problem(&self, code: Code, message: impl Into<String>, hint: Option<String>, problems: &mut Problems) {
+        problems.push(code, self.span(), self.path.clone(), message, hint);
+    }
+
+    /// Notes something odd at this place.
+    pub fn warning(&self, code: Code, message: impl Into<String>, hint: Option<String>, problems: &mut Problems) {
+        problems.warn(code, self.span(), self.path.clone(), message, hint);
     }
 
     /// A text that is not empty.
     pub fn text(&self, problems: &mut Problems) -> Option<&'a str> {
         match &self.node.value {
             Value::Scalar(Scalar::Text(text)) if !text.trim().is_empty() => return Some(text),
-            Value::Scalar(Scalar::Text(_)) => self.problem("expected a text, found an empty one", None, problems),
+            Value::Scalar(Scalar::Text(_)) => {
+                self.problem(Code::Empty, "expected a text, found an empty one", None, problems)
+            }
             _ => self.expected("a text", problems),
         }
         None
@@ -106,7 +116,12 @@ impl<'a> Field<'a> {
             let near = nearest(text, words.iter().map(|(word, _)| *word));
             let hint = near.map(|near| format!("did you mean `{near}`?"));
             let words = listed(words.iter().map(|(word, _)| *word));
-            self.problem(format!("expected one of {words}, found `{}`", shortened(text)), hint, problems);
+            self.problem(
+                Code::WrongValue,
+                format!("expected one of {words}, found `{}`", shortened(text)),
+                hint,
+                problems,
+            );
         }
         found
     }
@@ -166,11 +181,11 @@ impl<'a> Field<'a> {
     }
 
     /// A mapping, to be read key by key.
-    pub fn table(&self, expected: &str, problems: &mut Problems) -> Option<Table<'a>> {
+    pub fn table(&self, shape: &'static TableShape, problems: &mut Problems) -> Option<Table<'a>> {
         match &self.node.value {
-            Value::Map(_) => Some(Table { node: self.node, path: self.path.clone(), known: Vec::new() }),
+            Value::Map(_) => Some(Table { node: self.node, path: self.path.clone(), shape, asked: Vec::new() }),
             _ => {
-                self.expected(expected, problems);
+                self.expected(shape.expected, problems);
                 None
             }
         }
@@ -193,16 +208,18 @@ impl<'a> Field<'a> {
 impl<'a> Table<'a> {
     /// The value of a key, if it is there and not null.
     pub fn optional(&mut self, key: &'static str) -> Option<Field<'a>> {
-        self.known.push(key);
+        debug_assert!(self.shape.key(key).is_some(), "`{key}` is not in the shape of `{}`", self.shape.name);
+        self.asked.push(key);
         let node = self.node.get(key).filter(|node| !matches!(node.value, Value::Null))?;
         Some(Field::new(node, below(&self.path, key)))
     }
 
     /// The value of a key that must be there.
-    pub fn required(&mut self, key: &'static str, expected: &str, problems: &mut Problems) -> Option<Field<'a>> {
+    pub fn required(&mut self, key: &'static str, problems: &mut Problems) -> Option<Field<'a>> {
         let field = self.optional(key);
         if field.is_none() {
-            self.problem(format!("missing key `{key}`, expected {expected}"), None, problems);
+            let what = self.shape.key(key).map(|key| key.about).unwrap_or_default();
+            self.problem(Code::MissingKey, format!("missing key `{key}`, expected {what}"), None, problems);
         }
         field
     }
@@ -213,13 +230,8 @@ impl<'a> Table<'a> {
     }
 
     /// Notes a mistake that concerns the whole mapping.
-    pub fn problem(&self, message: impl Into<String>, hint: Option<String>, problems: &mut Problems) {
-        problems.push(self.node.span.clone(), self.path.clone(), message, hint);
-    }
-
-    /// Its key path.
-    pub fn path(&self) -> &str {
-        &self.path
+    pub fn problem(&self, code: Code, message: impl Into<String>, hint: Option<String>, problems: &mut Problems) {
+        problems.push(code, self.node.span.clone(), self.path.clone(), message, hint);
     }
 
     /// Where it stands.
@@ -227,21 +239,25 @@ impl<'a> Table<'a> {
         self.node.span.clone()
     }
 
-    /// Keys that were never asked for.
-    pub fn left_over(&self) -> impl Iterator<Item = &'a Entry> + use<'a, '_> {
-        self.node.entries().iter().filter(|entry| !self.known.contains(&entry.key.as_str()))
+    /// Keys that are no part of the shape, as mistakes.
+    pub fn unknown(&self) -> Vec<Problem> {
+        // What the shape promises must be read: a schema would offer it.
+        debug_assert!(
+            self.shape.names().all(|name| self.asked.contains(&name)),
+            "not all keys of `{}` are read: {:?}",
+            self.shape.name,
+            self.asked
+        );
+        let known = |entry: &&Entry| {
+            self.shape.key(&entry.key).is_some() || (self.shape.private_keys && is_private(&entry.key))
+        };
+        let entries = self.node.entries().iter().filter(|entry| !known(entry));
+        entries.map(|entry| unknown_key(entry, &self.path, self.shape)).collect()
     }
 
-    /// Reports every key that was never asked for.
+    /// Reports every key that is no part of the shape.
     pub fn finish(self, problems: &mut Problems) {
-        for entry in self.left_over() {
-            unknown_key(entry, &self.path, &self.known, problems);
-        }
-    }
-
-    /// The keys that were asked for.
-    pub fn known(&self) -> &[&'static str] {
-        &self.known
+        problems.0.extend(self.unknown());
     }
 }
 
@@ -256,6 +272,6 @@ pub fn shortened(text: &str) -> String {
 }
 
 /// Whether a top-level key is the author's own: a place for anchors, never read.
-pub fn is_private(key: &str) -> bool {
+fn is_private(key: &str) -> bool {
     key.starts_with("x-") || key.starts_with("x_")
 }

@@ -8,7 +8,7 @@ use ::toml::Spanned;
 use ::toml::de::{DeString, DeTable, DeValue};
 
 use super::parse::{MAX_DEPTH, check_key};
-use super::{Entry, Node, Problems, Source, Span, Value};
+use super::{Code, Entry, Node, Problems, Source, Span, Value};
 use crate::config::Scalar;
 
 /// Reads a TOML document. Syntax errors are recovered from, so that all of them are reported.
@@ -20,7 +20,12 @@ pub(super) fn parse(source: &Arc<Source>) -> Result<Node, Problems> {
         let span = reader.span(error.span().unwrap_or_default());
         // One slip often trips the parser again on the same line; the first message is the telling one.
         if lines.insert(span.line_column().0) {
-            reader.problems.push(span, "", error.message(), None);
+            // The crate has no other mark of it than its words.
+            let (code, hint) = match error.message() {
+                "duplicate key" => (Code::DuplicateKey, Some("keep one of the two".to_owned())),
+                _ => (Code::Syntax, None),
+            };
+            reader.problems.push(code, span, "", error.message(), hint);
         }
     }
     if !reader.problems.is_empty() {
@@ -59,7 +64,13 @@ impl Reader<'_> {
         let scalar = match value.into_inner() {
             // The parser limits brackets and dotted keys each by itself, not what both make of each other.
             deep @ (DeValue::Table(_) | DeValue::Array(_)) if depth >= MAX_DEPTH => {
-                self.problems.push(span.clone(), "", format!("nested deeper than {MAX_DEPTH} levels"), None);
+                self.problems.push(
+                    Code::TooLarge,
+                    span.clone(),
+                    "",
+                    format!("nested deeper than {MAX_DEPTH} levels"),
+                    None,
+                );
                 dismantle(deep);
                 return Node { value: Value::Null, span };
             }
@@ -75,14 +86,14 @@ impl Reader<'_> {
             DeValue::Integer(integer) => match i64::from_str_radix(integer.as_str(), integer.radix()) {
                 Ok(value) => Scalar::Int(value),
                 Err(_) => {
-                    self.problems.push(span.clone(), "", "whole number does not fit in 64 bits", None);
+                    self.problems.push(Code::Syntax, span.clone(), "", "whole number does not fit in 64 bits", None);
                     Scalar::Int(0)
                 }
             },
             DeValue::Float(float) => match float.as_str().parse() {
                 Ok(value) => Scalar::Float(value),
                 Err(_) => {
-                    self.problems.push(span.clone(), "", "number cannot be read", None);
+                    self.problems.push(Code::Syntax, span.clone(), "", "number cannot be read", None);
                     Scalar::Float(0.0)
                 }
             },

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Tag};
 
 use super::parse::{MAX_DEPTH, MAX_NODES, check_key};
-use super::{Entry, Node, Problems, Source, Span, Value};
+use super::{Code, Entry, Node, Problems, Source, Span, Value};
 use crate::config::Scalar;
 
 /// Reads a YAML file of one document. An empty file is `Null`.
@@ -30,7 +30,7 @@ pub(super) fn parse(source: &Arc<Source>) -> Result<Node, Problems> {
         if matches!(event, Event::DocumentStart(_)) {
             documents += 1;
             if documents > 1 {
-                reader.problems.push(span, "", "a second document starts here, expected one", None);
+                reader.problems.push(Code::Syntax, span, "", "a second document starts here, expected one", None);
                 break;
             }
         } else if !reader.event(event, span) {
@@ -102,13 +102,23 @@ impl<'a> Reader<'a> {
 
     fn syntax_error(&mut self, error: &ScanError) {
         let start = self.offset(error.marker().index());
+        if let Some((at, colon, end)) = unspaced_colon(&self.source.text[..start]) {
+            let span = Span { source: self.source.clone(), start: at, end };
+            let (key, value) = (&self.source.text[at..colon], &self.source.text[colon + 1..end]);
+            let hint = Some(format!("write `{key}: {value}`"));
+            self.problems.push(Code::Syntax, span, "", "no space behind the colon of a key", hint);
+            return;
+        }
         let span = Span { source: self.source.clone(), start, end: start };
         let hint = self.source.text[..start]
             .rsplit('\n')
             .next()
             .is_some_and(|line| line.trim_start_matches(' ').starts_with('\t'));
         let hint = hint.then(|| "indent with spaces: YAML allows no tabs there".to_owned());
-        self.problems.push(span, "", error.info(), hint);
+        let anchor =
+            || "`*name` repeats what stands behind `&name` further up; a text that starts with `*` needs quotes";
+        let hint = hint.or_else(|| error.info().contains("anchor").then(|| anchor().to_owned()));
+        self.problems.push(Code::Syntax, span, "", error.info(), hint);
     }
 
     /// Takes one event; `false` where reading on makes no sense.
@@ -144,11 +154,11 @@ impl<'a> Reader<'a> {
 
     fn start(&mut self, anchor: usize, span: Span, content: Content) -> bool {
         if self.expects_key() {
-            self.problems.push(span, "", "a list or mapping as a key, expected a text", None);
+            self.problems.push(Code::Syntax, span, "", "a list or mapping as a key, expected a text", None);
             return false;
         }
         if self.open.len() >= MAX_DEPTH {
-            self.problems.push(span, "", format!("nested deeper than {MAX_DEPTH} levels"), None);
+            self.problems.push(Code::TooLarge, span, "", format!("nested deeper than {MAX_DEPTH} levels"), None);
             return false;
         }
         let has_room = self.grow(1, &span);
@@ -161,7 +171,7 @@ impl<'a> Reader<'a> {
         self.n_nodes += n_nodes;
         if self.n_nodes > MAX_NODES {
             let message = format!("more than {MAX_NODES} values once aliases are written out");
-            self.problems.push(span.clone(), "", message, None);
+            self.problems.push(Code::TooLarge, span.clone(), "", message, None);
         }
         self.n_nodes <= MAX_NODES
     }
@@ -186,7 +196,7 @@ impl<'a> Reader<'a> {
     fn alias(&mut self, anchor: usize, span: Span) -> bool {
         let Some(n_nodes) = self.anchors.get(&anchor).map(Node::size) else {
             // The parser refuses names it does not know: this one is still open.
-            self.problems.push(span, "", "an alias inside the very value it names", None);
+            self.problems.push(Code::Syntax, span, "", "an alias inside the very value it names", None);
             return false;
         };
         if !self.grow(n_nodes, &span) {
@@ -202,7 +212,7 @@ impl<'a> Reader<'a> {
                 self.key(&text, &node.value, span, false)
             }
             _ => {
-                self.problems.push(span, "", "a list or mapping as a key, expected a text", None);
+                self.problems.push(Code::Syntax, span, "", "a list or mapping as a key, expected a text", None);
                 false
             }
         }
@@ -210,12 +220,14 @@ impl<'a> Reader<'a> {
 
     fn key(&mut self, text: &str, value: &Value, span: Span, merge: bool) -> bool {
         if matches!(value, Value::Null) {
-            self.problems.push(span.clone(), "", "an empty key, expected a text", None);
+            self.problems.push(Code::Syntax, span.clone(), "", "an empty key, expected a text", None);
         }
         let Some(Open { content: Content::Map { entries, key, .. }, .. }) = self.open.last_mut() else { return false };
         if let Some(first) = entries.iter().find(|entry| entry.key == text) {
             let (line, _) = first.key_span.line_column();
-            self.problems.push(span.clone(), "", format!("key `{text}` stands twice, first on line {line}"), None);
+            let message = format!("key `{text}` stands twice, first on line {line}");
+            let hint = Some("keep one of the two".to_owned());
+            self.problems.push(Code::DuplicateKey, span.clone(), "", message, hint);
         }
         check_key(text, &span, &mut self.problems);
         *key = Some(Key { text: text.to_owned(), span, merge });
@@ -258,7 +270,7 @@ impl<'a> Reader<'a> {
         for table in tables {
             let Value::Map(entries) = table.value else {
                 let message = format!("`<<` merges a mapping or a list of mappings, found {}", table.value.kind());
-                self.problems.push(table.span, "", message, None);
+                self.problems.push(Code::Syntax, table.span, "", message, None);
                 continue;
             };
             for entry in entries {
@@ -279,7 +291,7 @@ impl<'a> Reader<'a> {
 
     fn unknown_tag(&mut self, tag: &Tag, span: &Span) {
         let hint = Some("leave the tag out".to_owned());
-        self.problems.push(span.clone(), "", format!("tag `{tag}` means nothing here"), hint);
+        self.problems.push(Code::Syntax, span.clone(), "", format!("tag `{tag}` means nothing here"), hint);
     }
 
     fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, span: &Span) -> Value {
@@ -311,6 +323,20 @@ impl<'a> Reader<'a> {
             Value::Null
         })
     }
+}
+
+/// Start, colon and end of the last line before a syntax error, where it is a key whose colon has no space behind it: the
+/// parser only stumbles over the line after.
+fn unspaced_colon(before: &str) -> Option<(usize, usize, usize)> {
+    let whole = before.trim_end();
+    let line_start = whole.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = &whole[line_start..];
+    let key_start = line_start + line.len() - line.trim_start_matches([' ', '-']).len();
+    let line = &whole[key_start..];
+    let colon = line.find(':')?;
+    let is_key = line[..colon].chars().all(|letter| letter.is_alphanumeric() || letter == '_') && colon > 0;
+    let is_unspaced = line[colon + 1..].starts_with(|letter: char| !letter.is_whitespace() && letter != '/');
+    (is_key && is_unspaced && !line.contains(": ")).then_some((key_start, key_start + colon, whole.len()))
 }
 
 /// The value of a plain scalar in the core schema of YAML 1.2.

@@ -85,15 +85,10 @@ pub fn check_alone(score: &Score) -> Result<(), Contradiction> {
             return Err(Contradiction::NotWhole { task, metric, value, n });
         }
     }
-    if score.stderr == Some(0.0) && value > 0.0 && value < 1.0 && is_share(&score.metric) {
+    if score.stderr == Some(0.0) && value > 0.0 && value < 1.0 && task::is_share(&score.metric) {
         return Err(Contradiction::NoSpread { task, metric, value });
     }
     Ok(())
-}
-
-/// Metrics that are shares of right answers whatever the task.
-fn is_share(metric: &str) -> bool {
-    metric.starts_with("acc") || metric.starts_with("exact_match") || metric.starts_with("pass@")
 }
 
 /// Checks a score against the samples of its task. `document` is the whole results file.

@@ -183,6 +183,19 @@ fn for_what(needed_by: Option<&str>) -> String {
 }
 
 impl Problem {
+    /// The task it is about, if it is about one.
+    pub fn task(&self) -> Option<&str> {
+        match self {
+            Self::UnknownTask { task, .. }
+            | Self::NoTaskName { task }
+            | Self::Task { task, .. }
+            | Self::CodeNotAllowed { task }
+            | Self::NoSandbox { task, .. }
+            | Self::TinyLimited { task, .. } => Some(task),
+            _ => None,
+        }
+    }
+
     /// What to do, where something can be done.
     pub fn hint(&self) -> Option<String> {
         Some(match self {
@@ -203,6 +216,7 @@ impl Problem {
             Self::CodeNotAllowed { .. } => CODE_HINT.to_owned(),
             Self::TinyLimited { .. } => "leave the limit out for tiny tasks, or take another task".to_owned(),
             Self::TinyParameters { .. } => TINY_PARAMETERS_HINT.to_owned(),
+            Self::IncludePath { .. } => "a relative path starts at the spec's folder".to_owned(),
             Self::NoGpu { .. } => {
                 "set `device = \"cpu\"`, or correct the driver: the harness would run on the CPU without a word"
                     .to_owned()
@@ -245,8 +259,15 @@ pub fn harness_version(python: &Path) -> Result<Option<String>, Problem> {
 /// # Errors
 /// [`Problems`], all of them.
 pub fn preflight(settings: &Settings, folders: Folders<'_>, cancel: &Cancel) -> Result<Preflight, Problems> {
+    let (preflight, problems) = look(settings, folders, cancel);
+    if problems.is_empty() { Ok(preflight) } else { Err(Problems(problems)) }
+}
+
+/// Like [`preflight`], with what was learned beside the problems.
+pub fn look(settings: &Settings, folders: Folders<'_>, cancel: &Cancel) -> (Preflight, Vec<Problem>) {
     let own = settings.include_path.as_deref().map(task_files::read).unwrap_or_default();
     let mut problems = told_by_settings(settings, &own);
+    problems.extend(without_sandbox(settings, &own));
     for folder in [folders.home, folders.cache] {
         if let Err(source) = std::fs::create_dir_all(folder) {
             problems.push(Problem::Folder { path: folder.to_owned(), source });
@@ -260,7 +281,7 @@ pub fn preflight(settings: &Settings, folders: Folders<'_>, cancel: &Cancel) -> 
             Preflight::default()
         }
     };
-    if problems.is_empty() { Ok(preflight) } else { Err(Problems(problems)) }
+    (preflight, problems)
 }
 
 /// Whether a requested task runs code that the model wrote, without asking Python. Own tasks override stock ones.
@@ -268,8 +289,8 @@ pub fn runs_code(own: &BTreeMap<String, TaskFile>, task: &str) -> bool {
     own.get(task).map_or_else(|| is_stock_code_task(task), |file| file.runs_code)
 }
 
-/// Problems that need no Python to see.
-fn told_by_settings(settings: &Settings, own: &BTreeMap<String, TaskFile>) -> Vec<Problem> {
+/// Problems that need no process to see. `own` are the definitions of the include path.
+pub fn told_by_settings(settings: &Settings, own: &BTreeMap<String, TaskFile>) -> Vec<Problem> {
     let mut problems = Vec::new();
     if let Some(path) = settings.include_path.as_ref().filter(|path| !path.is_dir()) {
         problems.push(Problem::IncludePath { path: path.clone() });
@@ -284,12 +305,6 @@ fn told_by_settings(settings: &Settings, own: &BTreeMap<String, TaskFile>) -> Ve
         if runs_code(own, &task.name) && settings.allow_code_eval == CodeEval::Off {
             problems.push(Problem::CodeNotAllowed { task: task.name.clone() });
         }
-        if runs_code(own, &task.name)
-            && settings.allow_code_eval == CodeEval::Sandboxed
-            && let Err(why) = try_sandbox()
-        {
-            problems.push(Problem::NoSandbox { task: task.name.clone(), why });
-        }
         if let Some(limit) = limit_of(settings, task).filter(|limit| is_tiny(&task.name) && *limit < 100) {
             problems.push(Problem::TinyLimited { task: task.name.clone(), limit });
         }
@@ -297,8 +312,25 @@ fn told_by_settings(settings: &Settings, own: &BTreeMap<String, TaskFile>) -> Ve
     problems
 }
 
+/// Code tasks that are to be shut in where that cannot be done.
+fn without_sandbox(settings: &Settings, own: &BTreeMap<String, TaskFile>) -> Vec<Problem> {
+    let shut_in: Vec<&TaskRequest> = settings
+        .tasks
+        .iter()
+        .filter(|task| settings.allow_code_eval == CodeEval::Sandboxed && runs_code(own, &task.name))
+        .collect();
+    if shut_in.is_empty() {
+        return Vec::new();
+    }
+    let Err(why) = try_sandbox() else { return Vec::new() };
+    shut_in.into_iter().map(|task| Problem::NoSandbox { task: task.name.clone(), why: why.clone() }).collect()
+}
+
 /// Whether programs can be shut in on this machine, or why not.
-fn try_sandbox() -> Result<(), String> {
+///
+/// # Errors
+/// What the sandbox says.
+pub fn try_sandbox() -> Result<(), String> {
     const PATIENCE: Duration = Duration::from_secs(10);
     let tried = process::capture(&sandbox::trial(), Some(PATIENCE), &Cancel::never(), &mut |_| {});
     match tried {

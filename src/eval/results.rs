@@ -129,7 +129,7 @@ pub enum ResultsError {
         /// The results file.
         path: PathBuf,
         /// How.
-        source: Contradiction,
+        source: Box<Contradiction>,
     },
     /// Samples that cannot be read.
     #[error(transparent)]
@@ -187,7 +187,7 @@ pub fn parse((path, samples): &(PathBuf, Vec<PathBuf>)) -> Result<Results, Resul
     };
     let scores: Vec<Score> =
         by_task.iter().flat_map(|(task, entry)| scores_of(&document, task, entry.as_object())).collect();
-    let contradiction = |source| ResultsError::Contradiction { path: path.clone(), source };
+    let contradiction = |source| ResultsError::Contradiction { path: path.clone(), source: Box::new(source) };
     scores.iter().try_for_each(consistency::check_alone).map_err(contradiction)?;
     for file in samples {
         let task = samples::task_of(file);

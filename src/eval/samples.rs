@@ -40,7 +40,8 @@ pub struct Sample {
 pub struct Texts {
     /// The prompt, without the answer.
     pub prompt: String,
-    /// The model's answer: what it wrote, or which choice it rated best.
+    /// The model's answer: what it wrote, or which choice it held for the likeliest (which `acc_norm` may not: it counts
+    /// per byte).
     pub answer: String,
     /// What would have been right.
     pub target: String,
@@ -230,7 +231,7 @@ fn choices(arguments: &Value, answers: &Value) -> Option<String> {
     // Contexts may differ instead of continuations (WinoGrande).
     let text = |arg: &str| arguments.get(format!("gen_args_{best}"))?.get(arg).map(shown);
     let continuation = text("arg_1").unwrap_or_default();
-    Some(format!("choice {best}: {}", continuation.trim()))
+    Some(format!("likeliest: choice {best}, {}", continuation.trim()))
 }
 
 fn first_text(answer: &Value) -> String {

@@ -11,23 +11,22 @@ use std::path::{Path, PathBuf};
 
 use super::Settings;
 use super::command::Paths;
+use super::secrets::{Secrets, is_secret};
 use crate::process::Invocation;
 
 /// The program.
 pub const PROGRAM: &str = "bwrap";
 
-/// What a call may see of the user's files.
+/// What a call may see of the user's, and what not.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visible {
     /// The user's home folder, which is empty inside.
     pub home: Option<PathBuf>,
     /// Folders to read besides the model, such as the cache of the hub.
     pub caches: Vec<PathBuf>,
+    /// Tokens and keys, which it does not see, and which no log of any call keeps.
+    pub secrets: Secrets,
 }
-
-/// Variables that hold secrets: no program that a model wrote sees them.
-const SECRETS: [&str; 6] =
-    ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY", "WANDB_API_KEY"];
 
 /// Caches that are written to while they are read, by variable.
 const CACHES: [(&str, &str); 3] =
@@ -80,8 +79,8 @@ pub fn shut_in(call: Invocation, settings: &Settings, paths: &Paths<'_>, visible
     args.push(call.program.to_string_lossy().into_owned());
     args.extend(call.args);
     let mut shut_in = Invocation { program: PathBuf::from(PROGRAM), args, ..call };
-    shut_in.without.extend(SECRETS.map(str::to_owned));
-    shut_in.environment.retain(|(name, _)| !SECRETS.contains(&name.as_str()));
+    shut_in.without.extend(visible.secrets.names().map(str::to_owned));
+    shut_in.environment.retain(|(name, _)| !is_secret(name));
     shut_in
 }
 

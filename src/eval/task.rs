@@ -124,6 +124,20 @@ impl Column {
         self.task == score.task && self.metric == score.metric && self.filter == score.filter
     }
 
+    /// Right answers and documents of a score that is a share of right answers: of a metric that is one, where their
+    /// number is whole.
+    pub fn right_answers(&self, score: &Score) -> Option<(u64, u64)> {
+        let may_be = match self.estimator {
+            Estimator::Accuracy | Estimator::PassAt1 => true,
+            Estimator::Reported => is_share(&self.metric) && !is_tiny(&self.task),
+            Estimator::GpIrt | Estimator::ProbabilityMass | Estimator::BitsPerByte => false,
+        };
+        let (value, n) = (score.value?, score.n.filter(|n| may_be && *n > 0)?);
+        let right = value * n as f64;
+        let is_whole = (right - right.round()).abs() < 1e-6 && (0.0..=1.0).contains(&value);
+        is_whole.then_some((right.round() as u64, n))
+    }
+
     /// The row of the mapping table that shows the same documents by another task or estimator, so that a comparison
     /// can say why there is none.
     pub fn counterpart(&self) -> Option<&'static Preset> {
@@ -167,6 +181,35 @@ pub fn is_tiny(task: &str) -> bool {
             | "tinyWinogrande"
             | "tinyBenchmarks"
     )
+}
+
+/// Documents of a column of the mapping table that is a share of right answers.
+pub fn documents(column: &Column) -> Option<u64> {
+    let preset = preset_of(&column.task, &column.metric, &column.filter)?;
+    match preset.estimator {
+        Estimator::PassAt1 => Some(164),
+        Estimator::Accuracy => Some(100),
+        _ => None,
+    }
+}
+
+/// How far a gp-IRT estimate is typically from the full benchmark: root of mean² + SD² of the absolute error over the
+/// leaderboard models of 2024 (tinyBenchmarks, arXiv 2402.14992). A property of the method, no standard error of a model.
+pub fn typical_deviation(task: &str) -> Option<f64> {
+    match task {
+        "tinyTruthfulQA" => Some(0.014),
+        "tinyGSM8k" => Some(0.026),
+        "tinyWinogrande" => Some(0.020),
+        "tinyArc" => Some(0.021),
+        "tinyHellaswag" => Some(0.019),
+        "tinyMMLU" => Some(0.022),
+        _ => None,
+    }
+}
+
+/// Whether a metric is a share of right answers whatever the task, as far as its name tells.
+pub fn is_share(metric: &str) -> bool {
+    ["acc", "exact_match", "pass@"].iter().any(|family| metric.starts_with(family))
 }
 
 /// Whether a stock task runs code that the model wrote (harness: `unsafe_code: true`), told by its name.

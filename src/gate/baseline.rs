@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::eval::Score;
 use crate::eval::task::{self, Column, Estimator};
+use crate::files::write_atomically;
 use crate::paired::outcomes::{is_estimate, is_higher_better};
 use crate::paired::{Doc, Entrant, Outcomes};
 use crate::stats::Items;
@@ -136,7 +137,6 @@ impl Baseline {
             let path = path.to_owned();
             move |source| BaselineError::Io { path, source }
         };
-        fs::create_dir_all(folder).map_err(at(folder))?;
         let items = folder.join("items.parquet");
         let mut bytes = Vec::new();
         let mut frame = self.frame().map_err(|source| BaselineError::Items { path: items.clone(), source })?;
@@ -147,8 +147,7 @@ impl Baseline {
         let text = serde_json::to_vec_pretty(&self.record())
             .map_err(|source| BaselineError::Record { path: path.clone(), source })?;
         for (path, bytes) in [(items, bytes), (path, text)] {
-            let partial = path.with_extension("partial");
-            fs::write(&partial, bytes).and_then(|()| fs::rename(&partial, &path)).map_err(at(&path))?;
+            write_atomically(&path, &bytes).map_err(at(&path))?;
         }
         Ok(())
     }

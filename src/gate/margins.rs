@@ -1,6 +1,6 @@
 //! Margins that no run could ever pass: identical answers on n documents leave the difference uncertain by `z·√2/(n+2)`.
 
-use crate::eval::task::{Column, Estimator, preset_of};
+use crate::eval::task::{Column, Estimator, documents, is_share};
 use crate::spec::Gate;
 use crate::stats::gate::{items_for_margin, smallest_margin};
 
@@ -51,14 +51,12 @@ pub fn too_small(columns: &[Column], gate: &Gate, n_of: &dyn Fn(&Column) -> Opti
 /// Documents of a column before anything has run, where they are known: those of a task of the mapping table, cut by a
 /// limit. None of scores that are no shares of right answers.
 pub fn planned_documents(column: &Column, limit: Option<u64>) -> Option<u64> {
-    let share = column.metric.starts_with("acc")
-        || column.metric.starts_with("exact_match")
-        || column.metric.starts_with("pass@");
-    match preset_of(&column.task, &column.metric, &column.filter).map(|preset| preset.estimator) {
-        Some(Estimator::PassAt1) => Some(limit.unwrap_or(164).min(164)),
-        Some(Estimator::Accuracy) => Some(limit.unwrap_or(100).min(100)),
-        Some(Estimator::GpIrt) => (column.task != "tinyTruthfulQA").then_some(100),
-        Some(_) => None,
-        None => limit.filter(|_| share),
+    if let Some(n) = documents(column) {
+        return Some(limit.unwrap_or(n).min(n));
+    }
+    match column.estimator {
+        Estimator::GpIrt => (column.task != "tinyTruthfulQA").then_some(100),
+        Estimator::Reported => limit.filter(|_| is_share(&column.metric)),
+        _ => None,
     }
 }

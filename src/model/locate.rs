@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::hub::{self, Hub, HubError};
 use super::{Location, ModelRef};
 
+/// Owner of hub ids that stand for models which are still to be named: never looked for.
+const PLACEHOLDER: &str = "PLACEHOLDER/";
+
 /// The folders of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Located {
@@ -82,6 +85,14 @@ pub enum LocateError {
         /// Where relative paths start.
         root: PathBuf,
     },
+    /// A reference that is still to be filled in.
+    #[error("{role} `{written}` is a placeholder")]
+    Placeholder {
+        /// Which half of the reference.
+        role: Role,
+        /// As written.
+        written: String,
+    },
     /// The hub cannot give it.
     #[error("{role} `{written}` is no folder (looked for `{}`), and the hub does not give it: {source}", .path.display())]
     Hub {
@@ -104,6 +115,9 @@ impl LocateError {
                 Some("relative paths start at the folder of the spec file, or where `merge` is run".to_owned())
             }
             Self::Hub { source, .. } => source.hint(),
+            Self::Placeholder { .. } => {
+                Some("write a folder or a hub id in its place, or delete the rows that use it".to_owned())
+            }
             _ => None,
         }
     }
@@ -164,6 +178,9 @@ impl Locator {
                 // Absolute and without links: the harness runs in a folder of its own.
                 Ok(_) => Ok(fs::canonicalize(&path).unwrap_or(path)),
             };
+        }
+        if location.path.starts_with(PLACEHOLDER) {
+            return Err(LocateError::Placeholder { role, written });
         }
         if !hub::is_id(&location.path) {
             return Err(LocateError::Neither { role, written, root: self.root.clone() });

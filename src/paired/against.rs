@@ -246,7 +246,8 @@ fn mark_best(standings: &mut [Standing], originals: &[usize], entrants: &[Entran
     };
     let distinct = || (0..entrants.len()).filter(|index| originals[*index] == *index);
     let best = distinct().filter_map(oriented).fold(f64::NEG_INFINITY, f64::max);
-    if distinct().count() < 2 || !best.is_finite() {
+    // Of several that are equally good none was picked.
+    if distinct().count() < 2 || distinct().filter(|index| oriented(*index) == Some(best)).count() != 1 {
         return;
     }
     for (index, standing) in standings.iter_mut().enumerate() {
@@ -272,4 +273,28 @@ fn selection_excess(entrants: &[Entrant], originals: &[usize], column: usize) ->
         }
     }
     (!variances.is_empty()).then(|| expected_best(distinct.len()) * (crate::stats::mean(&variances) / 2.0).sqrt())
+}
+
+/// Column by column, the trial that is significantly better (Holm, .05) than every other distinct one; most often there
+/// is none.
+pub fn winners(tasks: &[&str], entrants: &[Entrant], seed: u64) -> Vec<Option<String>> {
+    let originals = originals(entrants, 0);
+    let distinct: Vec<usize> = (0..entrants.len()).filter(|index| originals[*index] == *index).collect();
+    let winner = |column: usize| {
+        let of = |index: usize| entrants[index].outcomes.get(column)?.as_ref();
+        let score = |index: &usize| of(*index).and_then(|one| Some((one.reported?, one.higher_is_better)));
+        let oriented = |index: &usize| score(index).map(|(value, up)| if up { value } else { -value });
+        let scored: Vec<usize> = distinct.iter().copied().filter(|index| oriented(index).is_some()).collect();
+        let best = *scored.iter().max_by(|a, b| oriented(a).unwrap_or(0.0).total_cmp(&oriented(b).unwrap_or(0.0)))?;
+        let mut p = Vec::new();
+        for other in scored.iter().filter(|other| **other != best) {
+            match cell(of(best)?, of(*other)?, seed) {
+                Cell::Compared(compared) if compared.significance() == Some(true) => p.push(compared.comparison.p),
+                _ => return None,
+            }
+        }
+        let is_sure = !p.is_empty() && holm(&p).into_iter().all(|p| p < LEVEL);
+        is_sure.then(|| entrants[best].name.clone())
+    };
+    (0..tasks.len()).into_par_iter().map(winner).collect()
 }

@@ -9,6 +9,6 @@ pub mod align;
 pub mod outcomes;
 pub mod seeds;
 
-pub use against::{Against, Cell, Compared, Entrant, Standing, against};
+pub use against::{Against, Cell, Compared, Entrant, Standing, against, winners};
 pub use align::{Misaligned, Pair, align};
 pub use outcomes::{Doc, Outcomes};

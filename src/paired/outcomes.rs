@@ -63,6 +63,14 @@ impl Outcomes {
         })
     }
 
+    /// What the documents scored, in the order of the test split; none of losses.
+    pub fn in_file_order(&self) -> Option<Vec<f64>> {
+        let values = self.items.values()?;
+        let mut order: Vec<usize> = (0..values.len()).collect();
+        order.sort_by_key(|place| self.docs[*place].id);
+        Some(order.into_iter().map(|place| values[place]).collect())
+    }
+
     /// What a document scored, as text.
     pub fn shown(&self, place: usize) -> String {
         match &self.items {

@@ -9,7 +9,7 @@ use super::{Plan, Subject, Trial, TrialId, effective::effective};
 use crate::config::method::METHODS;
 use crate::config::{MergeConfig, Method, Scalar, parse, value};
 use crate::document::read::listed;
-use crate::document::{Node, Problem, Problems, Span, Value};
+use crate::document::{Code, Node, Problem, Problems, Span, Value};
 use crate::spec::{self, AxisHead, MergeEntry, ModelNames, Setting, Sweep, Target};
 
 /// Reads a spec and expands it, reporting the mistakes of both steps together.
@@ -19,14 +19,21 @@ use crate::spec::{self, AxisHead, MergeEntry, ModelNames, Setting, Sweep, Target
 pub fn open(path: &Path) -> Result<(Sweep, Plan), Problems> {
     let (sweep, mut problems) = spec::read(path);
     let Some(sweep) = sweep else { return Err(problems) };
-    match expand(&sweep) {
-        Ok(plan) if problems.is_empty() => Ok((sweep, plan)),
-        Ok(_) => Err(problems),
-        Err(others) => {
-            problems.extend(others);
-            problems.sort();
-            Err(problems)
+    let (plan, others) = match expand(&sweep) {
+        Ok(mut plan) => {
+            let warnings = std::mem::take(&mut plan.warnings);
+            (Some(plan), warnings)
         }
+        Err(others) => (None, others),
+    };
+    problems.extend(others);
+    problems.sort();
+    match plan {
+        Some(plan) => {
+            let (plan, warnings) = problems.unless_errors(plan)?;
+            Ok((sweep, Plan { warnings, ..plan }))
+        }
+        None => Err(problems),
     }
 }
 
@@ -36,13 +43,12 @@ pub fn open(path: &Path) -> Result<(Sweep, Plan), Problems> {
 /// Every mistake in the documents, names and axes of its merges.
 pub fn expand(sweep: &Sweep) -> Result<Plan, Problems> {
     let mut problems = Problems::default();
-    let mut warnings = sweep.warnings.clone();
     let n_trials = sweep.baselines.len() + sweep.merges.iter().map(|entry| entry.settings.len()).sum::<usize>();
     if n_trials > sweep.limits.trials {
         let place = sweep.document.get("limits").and_then(|limits| limits.get("trials")).unwrap_or(&sweep.document);
         let message = format!("the sweep has {n_trials} trials, expected at most {}", sweep.limits.trials);
         let hint = Some("thin out with `sample = { n = 100 }`, or raise `limits.trials`".to_owned());
-        problems.push(place.span.clone(), "limits.trials", message, hint);
+        problems.push(Code::TooMany, place.span.clone(), "limits.trials", message, hint);
         return Err(problems);
     }
     let mut rows: Vec<(Trial, &Span)> = Vec::new();
@@ -53,19 +59,15 @@ pub fn expand(sweep: &Sweep) -> Result<Plan, Problems> {
         rows.push((trial, &baseline.name_span));
     }
     for entry in &sweep.merges {
-        let trials = trials(sweep, entry, &mut problems, &mut warnings);
+        let trials = trials(sweep, entry, &mut problems);
         rows.extend(trials.into_iter().map(|trial| (trial, &entry.name_span)));
     }
     unique_names(&rows, sweep, &mut problems);
-    twins(&rows, &mut warnings);
-    for problem in problems.0.iter_mut().chain(&mut warnings.0) {
-        locate(problem, &sweep.document);
-    }
-    if !problems.is_empty() {
-        problems.sort();
-        return Err(problems);
-    }
+    twins(&rows, &mut problems);
+    problems.0.iter_mut().for_each(|problem| locate(problem, &sweep.document));
+    problems.sort();
     let trials = rows.into_iter().map(|(trial, _)| trial).collect();
+    let (trials, warnings) = problems.unless_errors(trials)?;
     Ok(Plan { sweep: sweep.name.clone(), trials, warnings })
 }
 
@@ -77,9 +79,9 @@ fn locate(problem: &mut Problem, document: &Node) {
 }
 
 /// Every trial of one merge.
-fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: &mut Problems) -> Vec<Trial> {
+fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems) -> Vec<Trial> {
     let mut names = ModelNames { models: &sweep.models, spec: &sweep.document.span.source, complete: true };
-    let n_mistakes = problems.0.len();
+    let n_mistakes = problems.n_errors();
     let template = template(entry, problems);
     if !entry.complete {
         names.complete = false;
@@ -100,7 +102,7 @@ fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: 
         }
         let config = match parse::parse(&document, &names) {
             Ok(parsed) => {
-                warnings.extend(parsed.warnings);
+                problems.extend(parsed.warnings);
                 parsed.config
             }
             Err(mistakes) => {
@@ -112,7 +114,7 @@ fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems, warnings: 
         trials.push(trial(entry, setting, template, config, seed));
     }
     unread.report(entry, problems);
-    if problems.0.len() == n_mistakes {
+    if problems.n_errors() == n_mistakes {
         identical(entry, &trials, problems);
     }
     trials
@@ -145,9 +147,10 @@ fn template(entry: &MergeEntry, problems: &mut Problems) -> Option<Template> {
             let hint = match &error {
                 TemplateError::Unknown { .. } if entry.axes.is_empty() => Some("this merge has no axes".to_owned()),
                 TemplateError::Unknown { hint, .. } => Some(hint.clone()),
-                TemplateError::Unpaired => None,
+                TemplateError::Unpaired => Some("an axis is written `{t}`; to show a brace, write it twice".to_owned()),
             };
-            problems.push(entry.name_span.clone(), format!("{}.name", entry.key_path), error.to_string(), hint);
+            let key_path = format!("{}.name", entry.key_path);
+            problems.push(Code::Template, entry.name_span.clone(), key_path, error.to_string(), hint);
             None
         }
     }
@@ -160,12 +163,8 @@ fn filled(entry: &MergeEntry, setting: &Setting, problems: &mut Problems) -> Opt
         let Target::Places(places) = &axis.target else { continue };
         for place in places {
             if let Err(error) = document.put(place, value.value.clone()) {
-                problems.extend(Problems(vec![Problem {
-                    span: axis.span.clone(),
-                    key_path: axis.key_path.clone(),
-                    message: error.to_string(),
-                    hint: None,
-                }]));
+                let (span, path) = (axis.span.clone(), axis.key_path.clone());
+                problems.extend(Problems(vec![Problem::error(Code::NoPlace, span, path, error.to_string(), None)]));
                 return None;
             }
         }
@@ -216,7 +215,7 @@ impl Unread {
         for (index, method) in self.0 {
             let axis = &entry.axes[index];
             let (message, hint) = unread_message(entry, axis, index, method);
-            problems.push(axis.span.clone(), axis.key_path.clone(), message, Some(hint));
+            problems.push(Code::AxisUnread, axis.span.clone(), axis.key_path.clone(), message, Some(hint));
         }
     }
 }
@@ -281,7 +280,7 @@ fn identical(entry: &MergeEntry, trials: &[Trial], problems: &mut Problems) {
              Name the place with `path`"
                 .to_owned()
         });
-        problems.push(span, key_path, message, hint);
+        problems.push(Code::SameMerge, span, key_path, message, hint);
         reported.push(differing);
     }
 }
@@ -290,7 +289,7 @@ fn unique_names(rows: &[(Trial, &Span)], sweep: &Sweep, problems: &mut Problems)
     let mut seen: HashMap<&str, &Span> = HashMap::new();
     for (trial, span) in rows {
         let Some(first) = seen.insert(&trial.name, span) else { continue };
-        if problems.0.iter().any(|problem| problem.span.same_as(span)) {
+        if problems.errors().any(|problem| problem.span.same_as(span)) {
             continue;
         }
         let entry = sweep.merges.iter().find(|entry| entry.name_span.same_as(span));
@@ -311,12 +310,12 @@ fn unique_names(rows: &[(Trial, &Span)], sweep: &Sweep, problems: &mut Problems)
         };
         let message = format!("two trials would be named `{}`", trial.name);
         let key_path = entry.map_or_else(|| "baseline".to_owned(), |entry| format!("{}.name", entry.key_path));
-        problems.push((*span).clone(), key_path, message, Some(hint));
+        problems.push(Code::SameName, (*span).clone(), key_path, message, Some(hint));
     }
 }
 
 /// Warns of rows that are the same subject under two names. They stay: a reader may want both.
-fn twins(rows: &[(Trial, &Span)], warnings: &mut Problems) {
+fn twins(rows: &[(Trial, &Span)], problems: &mut Problems) {
     let mut seen: HashMap<&TrialId, &Trial> = HashMap::new();
     for (trial, span) in rows {
         if let Some(first) = seen.get(&trial.id) {
@@ -329,7 +328,7 @@ fn twins(rows: &[(Trial, &Span)], warnings: &mut Problems) {
                     Subject::Merge { .. } => "the same merge",
                 }
             );
-            warnings.push((*span).clone(), "", message, None);
+            problems.warn(Code::SameTrial, (*span).clone(), "", message, None);
         } else {
             seen.insert(&trial.id, trial);
         }

@@ -17,7 +17,7 @@ enum Piece {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TemplateError {
     /// `{` without `}`, or the other way round.
-    #[error("a `{{` or `}}` stands alone; to show one, write it twice")]
+    #[error("a `{{` or `}}` stands alone")]
     Unpaired,
     /// A placeholder that is no axis.
     #[error("unknown placeholder `{{{name}}}`")]

@@ -3,13 +3,15 @@
 
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
 use super::decide::StaleTask;
 use super::event::RunEvent;
 use super::fingerprint::Key;
-use super::journal::{Journal, JournalError, TaskEvaluation, What};
+use super::journal::{Journal, JournalError, Stage, TaskEvaluation, What};
+use super::pace::Pace;
 use super::state::{SweepState, TrialState};
 use super::{Facts, Listener, Outcome, Request, RunError};
 use crate::eval::results::HarnessFacts;
@@ -47,6 +49,7 @@ struct Queue {
     is_halted: bool,
     outcomes: BTreeMap<usize, Outcome>,
     redone: HashSet<usize>,
+    pace: Pace,
     disk: Disk,
 }
 
@@ -106,9 +109,22 @@ impl<'a> Board<'a> {
     /// Appends a record to the journal and applies it.
     pub fn record(&self, trial: &TrialId, what: What) -> Result<(), JournalError> {
         let mut ledger = self.ledger();
-        let record = ledger.journal.append(trial, what)?;
+        let record = ledger.journal.append(Some(trial), what)?;
         ledger.state.apply(&record);
         Ok(())
+    }
+
+    /// Appends records of one moment to the journal and applies them.
+    pub fn record_all(&self, records: Vec<(TrialId, What)>) -> Result<(), JournalError> {
+        let mut ledger = self.ledger();
+        let records = ledger.journal.append_all(records)?;
+        records.iter().for_each(|record| ledger.state.apply(record));
+        Ok(())
+    }
+
+    /// Appends a record about the run.
+    pub fn record_run(&self, what: What) -> Result<(), JournalError> {
+        self.ledger().journal.append(None, what).map(|_| ())
     }
 
     pub fn state_of(&self, trial: &TrialId) -> TrialState {
@@ -195,8 +211,34 @@ impl<'a> Board<'a> {
             queue.is_halted = true;
         }
         queue.outcomes.insert(index, outcome);
+        let tally = self.tally(&queue);
         drop(queue);
+        self.say(tally);
         self.changed.notify_waiters();
+    }
+
+    /// Takes in how long a step took.
+    pub fn took(&self, stage: Stage, duration: Duration) {
+        self.queue().pace.took(stage, duration);
+    }
+
+    fn tally(&self, queue: &Queue) -> RunEvent {
+        let (mut n_done, mut n_reused, mut n_failed, mut n_left, mut n_merges) = (0, 0, 0, 0, 0);
+        let there: HashSet<usize> = queue.ready.iter().chain(&queue.busy).map(|(index, _)| *index).collect();
+        for index in &self.request.selected {
+            match queue.outcomes.get(index) {
+                Some(Outcome::Done) => n_done += 1,
+                Some(Outcome::Reused) => n_reused += 1,
+                Some(Outcome::Failed(..)) => n_failed += 1,
+                Some(Outcome::Interrupted) | None => {
+                    n_left += 1;
+                    let is_merge = matches!(self.trial(*index).subject, Subject::Merge { .. });
+                    n_merges += usize::from(is_merge && !there.contains(index));
+                }
+            }
+        }
+        let left = queue.pace.left(n_merges, n_left, self.request.slots.len());
+        RunEvent::Tally { n_done: n_done + n_reused, n_reused, n_failed, n_left, left }
     }
 
     /// A trial that was to be done again has been.
@@ -268,10 +310,18 @@ impl<'a> Board<'a> {
     pub fn fail(&self, index: usize, failure: Failure) -> Result<(), RunError> {
         let Failure { stage, reason, log } = failure;
         let trial = self.trial(index);
-        self.record(&trial.id, What::Failed { stage, reason: reason.clone() })?;
+        self.record(&trial.id, What::Failed { stage, reason: self.without_home(&reason) })?;
         self.say(RunEvent::Failed { trial: trial.name.clone(), stage, reason: reason.clone(), log });
         self.settle(index, Outcome::Failed(stage, reason));
         Ok(())
+    }
+
+    /// A text for the journal, which may be published: whose home folder it was is nobody's business.
+    pub fn without_home(&self, text: &str) -> String {
+        match &self.request.locator.home {
+            Some(home) if home.components().count() > 1 => text.replace(&*home.to_string_lossy(), "~"),
+            _ => text.to_owned(),
+        }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
@@ -288,7 +338,7 @@ impl<'a> Board<'a> {
 /// Why a stage of a trial failed.
 #[derive(Debug)]
 pub(super) struct Failure {
-    pub stage: super::journal::Stage,
+    pub stage: Stage,
     pub reason: String,
     pub log: Option<std::path::PathBuf>,
 }

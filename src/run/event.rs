@@ -32,6 +32,8 @@ pub enum RunEvent {
         trial: String,
         /// The stage.
         stage: Stage,
+        /// Where an evaluation runs, from 0.
+        slot: Option<usize>,
         /// Why it is done, and on what: `3 tasks; not done yet`.
         why: String,
     },
@@ -39,7 +41,7 @@ pub enum RunEvent {
     StageProgress {
         /// Name of the trial.
         trial: String,
-        /// Units done.
+        /// Units done: bytes of a merge, requests of an evaluation.
         done: u64,
         /// Units in all, 0 while unknown.
         total: u64,
@@ -68,7 +70,6 @@ pub enum RunEvent {
         /// Where to read more.
         log: Option<PathBuf>,
     },
-    /// The trial has all its scores.
     /// The scores of a task were taken over from a trial with the same weights.
     Shared {
         /// The trial.
@@ -77,6 +78,19 @@ pub enum RunEvent {
         task: String,
         /// Whose scores they are.
         from: String,
+    },
+    /// Where the whole run stands, whenever a trial is through.
+    Tally {
+        /// Trials with all their scores.
+        n_done: usize,
+        /// Of these, trials for which nothing had to be done.
+        n_reused: usize,
+        /// Trials that failed.
+        n_failed: usize,
+        /// Trials that are not through.
+        n_left: usize,
+        /// Time left, from how long steps took so far.
+        left: Option<Duration>,
     },
     /// Merged models on disk.
     Disk {
@@ -100,8 +114,8 @@ impl RunEvent {
             Self::Started { n_trials } => json!({ "event": "started", "trials": n_trials }),
             Self::Note(text) => json!({ "event": "note", "text": text }),
             Self::Reused { trial, what } => json!({ "event": "reused", "trial": trial, "what": what }),
-            Self::StageStarted { trial, stage, why } => {
-                json!({ "event": "stage-started", "trial": trial, "stage": stage, "why": why })
+            Self::StageStarted { trial, stage, slot, why } => {
+                json!({ "event": "stage-started", "trial": trial, "stage": stage, "slot": slot, "why": why })
             }
             Self::StageProgress { trial, done, total, doing } => {
                 json!({ "event": "stage-progress", "trial": trial, "done": done, "total": total, "doing": doing })
@@ -115,6 +129,10 @@ impl RunEvent {
             Self::Shared { trial, task, from } => {
                 json!({ "event": "shared", "trial": trial, "task": task, "from": from })
             }
+            Self::Tally { n_done, n_reused, n_failed, n_left, left } => json!({
+                "event": "tally", "done": n_done, "reused": n_reused, "failed": n_failed, "left": n_left,
+                "seconds_left": left.map(|left| left.as_secs_f64().round()),
+            }),
             Self::Disk { used, budget } => json!({ "event": "disk", "used": used, "budget": budget }),
             Self::TrialDone { trial } => json!({ "event": "trial-done", "trial": trial }),
         }

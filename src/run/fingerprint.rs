@@ -65,6 +65,11 @@ impl Key {
         })
     }
 
+    /// What names the weights that an evaluation rests on.
+    pub fn weights(&self) -> Option<&str> {
+        self.0.get("weights").map(String::as_str)
+    }
+
     /// Whether two evaluations were asked alike, whatever model, harness and task files they rest on.
     pub fn asks_as(&self, other: &Self) -> bool {
         let asked = |key: &Self| {

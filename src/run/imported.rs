@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::digest;
-use super::store::{Store, StoreError, at, folders, write_atomically};
+use super::store::{Store, StoreError, at, folders};
 use crate::eval::results::{self, Results, ResultsError};
+use crate::files::write_atomically;
 use crate::plan::trial::slug;
 
 /// What `import.json` says.
@@ -84,13 +85,15 @@ pub fn add(store: &Store, name: &str, results: &Results) -> Result<PathBuf, Impo
     files.extend(results.samples.iter().map(PathBuf::as_path));
     for file in files {
         let bytes = fs::read(file).map_err(at(file))?;
-        write_atomically(&folder.join("output").join(file.file_name().unwrap_or_default()), &bytes)?;
+        let copy = folder.join("output").join(file.file_name().unwrap_or_default());
+        write_atomically(&copy, &bytes).map_err(at(&copy))?;
     }
     let from = std::path::absolute(&results.path).map_err(at(&results.path))?;
     let import = Import { name: name.to_owned(), from, digest };
     // Last: a folder without it was not finished. Texts and paths are always JSON.
     let record = serde_json::to_vec_pretty(&import).unwrap_or_default();
-    write_atomically(&folder.join("import.json"), &record)?;
+    let path = folder.join("import.json");
+    write_atomically(&path, &record).map_err(at(&path))?;
     Ok(folder)
 }
 

@@ -18,6 +18,7 @@ use super::pass::{self, Job, PassError};
 use super::trial::{Work, settle_if_done};
 use super::{Outcome, RunError, decide, merge_options, models_of, store};
 use crate::config::write;
+use crate::files::write_atomically;
 use crate::merge::{self, Merge};
 use crate::model::ModelRef;
 use crate::plan::{Subject, configs};
@@ -167,16 +168,22 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
     let Some(first) = pass.first() else { return Ok(()) };
     let begun = Instant::now();
     let store = &board.request.store;
+    let id_of = |wanted: &Wanted| board.trial(wanted.index).id.clone();
     for Wanted { index, text, .. } in pass {
         let trial = board.trial(*index);
-        store::write_atomically(&store.trial(trial).join("config.yml"), text.as_bytes())?;
+        let config = store.trial(trial).join("config.yml");
+        write_atomically(&config, text.as_bytes()).map_err(store::at(&config))?;
         store.clear_partial_models(trial)?;
-        board.record(&trial.id, What::MergeStarted)?;
+    }
+    board.record_all(pass.iter().map(|wanted| (id_of(wanted), What::MergeStarted)).collect())?;
+    for Wanted { index, .. } in pass {
+        let trial = board.trial(*index);
         board.hold(&trial.id, sizes.get(index).copied().unwrap_or_default());
     }
     // The progress of the whole pass is shown under the first of its trials.
     let name = board.trial(first.index).name.clone();
-    board.say(RunEvent::StageStarted { trial: name, stage: Stage::Merge, why: first.reason.to_string() });
+    let why = first.reason.to_string();
+    board.say(RunEvent::StageStarted { trial: name, stage: Stage::Merge, slot: None, why });
     let merged = run(board, pass).await;
     if merged.is_err() {
         for Wanted { index, .. } in pass {
@@ -184,20 +191,28 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
             board.release(&board.trial(*index).id);
         }
     }
-    for (wanted, merge) in pass.iter().zip(merged?) {
-        let work = Work::new(board, wanted.index);
-        let (trial, out) = (work.trial, store.model(work.trial));
-        let identity = identity_of(&merge, &out);
-        for note in &merge.notes {
-            board.say(RunEvent::Note(format!("{}: {note}", trial.name)));
-        }
+    let merged = merged?;
+    let elapsed = begun.elapsed();
+    let n_merges = u32::try_from(merged.len()).unwrap_or(u32::MAX);
+    merged.iter().for_each(|_| board.took(Stage::Merge, elapsed / n_merges));
+    let n_bytes: u64 = merged.iter().map(|merge| merge.n_bytes).sum();
+    let speed = n_bytes as f64 / 1e9 / elapsed.as_secs_f64();
+    let (mut records, mut told) = (Vec::new(), Vec::new());
+    for (wanted, mut merge) in pass.iter().zip(merged) {
+        let trial = board.trial(wanted.index);
+        let notes = merge.notes.iter().map(|note| RunEvent::Note(format!("{}: {note}", trial.name)));
+        told.extend(notes);
+        merge.notes.iter_mut().for_each(|note| *note = board.without_home(note));
         let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
-        let what = format!("{} tensors, {:.0} MB{together}", merge.n_tensors, merge.n_bytes as f64 / 1e6);
-        board.record(&trial.id, What::Merged { key: wanted.key.clone(), merge, identity })?;
-        let (trial, stage, elapsed) = (trial.name.clone(), Stage::Merge, begun.elapsed());
-        board.say(RunEvent::StageFinished { trial, stage, elapsed, what });
-        settle_if_done(&work, Outcome::Done)?;
+        let what =
+            format!("{} tensors, {:.0} MB{together}, {speed:.2} GB/s", merge.n_tensors, merge.n_bytes as f64 / 1e6);
+        told.push(RunEvent::StageFinished { trial: trial.name.clone(), stage: Stage::Merge, elapsed, what });
+        let identity = identity_of(&merge, &store.model(trial));
+        records.push((id_of(wanted), What::Merged { key: wanted.key.clone(), merge, identity }));
     }
+    board.record_all(records)?;
+    told.into_iter().for_each(|event| board.say(event));
+    pass.iter().try_for_each(|wanted| settle_if_done(&Work::new(board, wanted.index), Outcome::Done))?;
     Ok(())
 }
 

@@ -12,23 +12,26 @@ pub mod imported;
 pub mod journal;
 mod merging;
 pub mod outputs;
+mod pace;
 pub mod pass;
 mod resume;
 pub mod retention;
 pub mod select;
 pub mod state;
 pub mod store;
+pub mod timeline;
 mod trial;
 
-use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::eval::preflight::{self, Folders};
-use crate::eval::{Settings, command};
+use crate::eval::secrets::Secrets;
+use crate::eval::{Settings, command, task_files};
+use crate::files::write_atomically;
 use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
@@ -39,7 +42,7 @@ use crate::spec::Keep;
 use board::Board;
 use decide::HarnessIdentity;
 use event::RunEvent;
-use journal::{Journal, JournalError, Stage};
+use journal::{Journal, JournalError, Stage, What};
 use resume::Elsewhere;
 use state::SweepState;
 use store::{Store, StoreError};
@@ -81,6 +84,8 @@ pub struct Request {
     pub store: Store,
     /// Where models are.
     pub locator: Locator,
+    /// The user's tokens and keys, which go to the harness and nowhere else.
+    pub secrets: Secrets,
 }
 
 /// A place for one evaluation at a time.
@@ -162,21 +167,46 @@ pub enum RunError {
     /// Task definitions cannot be read.
     #[error(transparent)]
     Folder(#[from] fingerprint::FolderError),
-    /// The interpreter cannot be asked for the harness.
-    #[error(transparent)]
-    Interpreter(#[from] preflight::Problem),
-    /// The interpreter has no harness.
-    #[error("`{}` has no lm_eval (install it there with `pip install 'lm_eval[hf]'`, or name another interpreter)", .python.display())]
-    NoHarness {
-        /// The interpreter.
-        python: PathBuf,
-    },
-    /// Something the evaluations need is not there.
-    #[error(transparent)]
-    Preflight(#[from] preflight::Problems),
+    /// Something that a run needs is not there.
+    #[error("{}", listed(.0))]
+    Lacks(Vec<Lack>),
     /// The plan cannot be written down.
     #[error("writing the plan: {0}")]
     Plan(#[from] serde_json::Error),
+}
+
+/// Something that a run needs and does not find.
+#[derive(Debug, thiserror::Error)]
+pub enum Lack {
+    /// A model.
+    #[error("{source}")]
+    Model {
+        /// Its reference.
+        model: ModelRef,
+        /// Why it is not there.
+        source: LocateError,
+    },
+    /// Part of the evaluation.
+    #[error(transparent)]
+    Evaluation(#[from] preflight::Problem),
+}
+
+impl Lack {
+    /// What to do, where something can be done.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Model { source, .. } => source.hint(),
+            Self::Evaluation(problem) => problem.hint(),
+        }
+    }
+}
+
+fn listed(lacks: &[Lack]) -> String {
+    let line = |lack: &Lack| {
+        let hint = lack.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
+        format!("error: {lack}{hint}")
+    };
+    lacks.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// What is known of the models and the harness before the first trial.
@@ -195,24 +225,31 @@ struct Facts {
 /// [`RunError`] before anything is merged, or when the journal cannot be written. Failures of single trials are part of
 /// the [`Summary`].
 pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
+    let since = journal::now();
     let _lock = request.store.lock()?;
-    let (journal, records) = Journal::open(&request.store.journal())?;
+    let (mut journal, records) = Journal::open(&request.store.journal())?;
     let state = SweepState::replay(&records);
     let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
-    store::write_atomically(&request.store.root().join("plan.json"), &plan)?;
+    let file = request.store.root().join("plan.json");
+    write_atomically(&file, &plan).map_err(store::at(&file))?;
 
     let n_orphans = tokio::task::block_in_place(|| resume::end_orphans(request, &state));
     if n_orphans > 0 {
         listener(RunEvent::Note(format!("ended {n_orphans} processes that outlived an earlier run")));
     }
     resume::remove_stray_models(request, &state)?;
-    let mut facts = look_around(request)?;
+    let mut facts = match look_around(request, true)? {
+        (facts, lacks) if lacks.is_empty() => facts,
+        (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks))),
+    };
     let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, *index));
     if !idle {
+        journal.append(None, What::RunStarted { since, n_slots: request.slots.len() })?;
         listener(RunEvent::Preflight);
         let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
         let folders = Folders { home: &home, cache: &cache };
-        let preflight = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel))?;
+        let found = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel));
+        let preflight = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
         preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
         facts.known_tasks = preflight.known;
         facts.elsewhere = Elsewhere::read(&request.store);
@@ -227,7 +264,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
         board.complete();
         done
     };
-    let slots = request.slots.iter().map(|slot| trial::lane(&board, slot));
+    let slots = request.slots.iter().enumerate().map(|(number, slot)| trial::lane(&board, number, slot));
     let (merged, evaluated) = tokio::join!(stopping(&board, merging), async {
         let lanes = slots.map(|lane| stopping(&board, lane));
         futures_util::future::join_all(lanes).await
@@ -235,6 +272,9 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     merged?;
     evaluated.into_iter().collect::<Result<(), RunError>>()?;
     trial::release_models(&board, None)?;
+    if !idle {
+        board.record_run(What::RunEnded)?;
+    }
     Ok(summary(&board))
 }
 
@@ -282,22 +322,54 @@ fn summary(board: &Board<'_>) -> Summary {
     summary
 }
 
-/// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read.
-fn look_around(request: &Request) -> Result<Facts, RunError> {
+/// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read. Everything that
+/// is lacking is told together. Models of the hub that are not on disk are downloaded, or left out of the facts.
+fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), RunError> {
     let mut models = BTreeMap::new();
-    for index in &request.selected {
-        for model in models_of(&request.plan.trials[*index]) {
-            if let Entry::Vacant(entry) = models.entry(model) {
-                let located = request.locator.locate(entry.key())?;
-                entry.insert(identity(&located)?);
+    let mut lacks = Vec::new();
+    let mut seen = BTreeSet::new();
+    for model in request.selected.iter().flat_map(|index| models_of(&request.plan.trials[*index])) {
+        if !seen.insert(model.clone()) {
+            continue;
+        }
+        let locator = &request.locator;
+        let located = if download { locator.locate(&model).map(Some) } else { locator.locate_on_disk(&model) };
+        match located {
+            Ok(Some(located)) => {
+                models.insert(model, identity(&located)?);
             }
+            Ok(None) => {}
+            Err(source) => lacks.push(Lack::Model { model, source }),
         }
     }
     let python = &request.settings.python;
-    let version = preflight::harness_version(python)?.ok_or_else(|| RunError::NoHarness { python: python.clone() })?;
-    let task_files = request.settings.include_path.as_deref().map(fingerprint::folder_digest).transpose()?;
+    let version = match preflight::harness_version(python) {
+        Ok(Some(version)) => version,
+        Ok(None) => {
+            let (python, package) = (python.clone(), "lm_eval".to_owned());
+            lacks.push(preflight::Problem::MissingPackage { python, package, needed_by: None }.into());
+            String::new()
+        }
+        Err(problem) => {
+            lacks.push(problem.into());
+            String::new()
+        }
+    };
+    let task_files = match request.settings.include_path.as_deref() {
+        // What is no folder is told by the settings.
+        Some(path) if path.is_dir() => Some(fingerprint::folder_digest(path)?),
+        _ => None,
+    };
     let harness = HarnessIdentity { version, task_files };
-    Ok(Facts { harness, models, known_tasks: command::KnownTasks::new(), elsewhere: Elsewhere::default() })
+    Ok((Facts { harness, models, known_tasks: command::KnownTasks::new(), elsewhere: Elsewhere::default() }, lacks))
+}
+
+/// What is lacking, with what the settings alone tell.
+fn with_settings(request: &Request, mut lacks: Vec<Lack>) -> Vec<Lack> {
+    let settings = &request.settings;
+    let own = settings.include_path.as_deref().map(task_files::read).unwrap_or_default();
+    lacks.extend(preflight::told_by_settings(settings, &own).into_iter().map(Lack::from));
+    lacks
 }
 
 /// The models a trial reads.
@@ -326,6 +398,15 @@ pub struct Explanation {
     pub merge: Option<String>,
     /// Why tasks must be evaluated, by task.
     pub tasks: Vec<(String, String)>,
+}
+
+impl Explanation {
+    /// Of a trial that reads a model which is not on disk.
+    fn once_there(request: &Request, model: &ModelRef) -> Self {
+        let tasks = request.settings.tasks.iter();
+        let reason = format!("decided once `{model}` is downloaded");
+        Self { merge: None, tasks: tasks.map(|task| (task.name.clone(), reason.clone())).collect() }
+    }
 }
 
 fn explain(request: &Request, facts: &Facts, state: &SweepState, index: usize) -> Explanation {
@@ -357,14 +438,30 @@ fn explain(request: &Request, facts: &Facts, state: &SweepState, index: usize) -
     }
 }
 
-/// Why each selected trial would be worked on now. Runs nothing and writes nothing.
+/// Why each selected trial would be worked on now, and which models a run would download first. Runs nothing, downloads
+/// nothing and writes nothing.
 ///
 /// # Errors
-/// [`RunError`] when the journal, a model or the harness cannot be read.
-pub fn why(request: &Request) -> Result<Vec<Explanation>, RunError> {
+/// [`RunError`] when the journal, a model or the harness cannot be read, or when a run could not begin.
+pub fn why(request: &Request) -> Result<(Vec<Explanation>, Vec<ModelRef>), RunError> {
     let state = SweepState::replay(&journal::read(&request.store.journal())?);
-    let facts = look_around(request)?;
-    Ok(request.selected.iter().map(|index| explain(request, &facts, &state, *index)).collect())
+    let (facts, lacks) = look_around(request, false)?;
+    let mut absent: Vec<ModelRef> = Vec::new();
+    let mut explanations = Vec::new();
+    for index in &request.selected {
+        let missing: Vec<ModelRef> = models_of(&request.plan.trials[*index])
+            .into_iter()
+            .filter(|model| !facts.models.contains_key(model))
+            .collect();
+        explanations.push(match missing.first() {
+            Some(model) => Explanation::once_there(request, model),
+            None => explain(request, &facts, &state, *index),
+        });
+        absent.extend(missing.into_iter().filter(|model| !absent.contains(model)).collect::<Vec<_>>());
+    }
+    let idle = explanations.iter().all(|explanation| explanation.merge.is_none() && explanation.tasks.is_empty());
+    let lacks = if idle && lacks.is_empty() { lacks } else { with_settings(request, lacks) };
+    if lacks.is_empty() { Ok((explanations, absent)) } else { Err(RunError::Lacks(lacks)) }
 }
 
 impl Facts {

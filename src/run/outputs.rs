@@ -36,13 +36,15 @@ impl Outputs {
     fn add(&mut self, root: &Path, records: &[Record]) {
         let trials = folders(&root.join("trials"));
         for record in records {
-            let What::Evaluated(Evaluation { tasks, folder, .. }) = &record.what else { continue };
-            let ending = format!("-{}", record.trial.short());
+            let (What::Evaluated(Evaluation { tasks, folder, .. }), Some(id)) = (&record.what, &record.trial) else {
+                continue;
+            };
+            let ending = format!("-{}", id.short());
             let is_of_trial = |path: &&PathBuf| path.to_string_lossy().ends_with(&ending);
             let Some(trial) = trials.iter().find(is_of_trial) else { continue };
             let output = trial.join(folder).join("output");
             for task in tasks {
-                let own = (record.trial.clone(), task.task.clone(), task.key.clone());
+                let own = (id.clone(), task.task.clone(), task.key.clone());
                 self.own.insert(own, output.clone());
                 self.any.insert((task.task.clone(), task.key.clone()), output.clone());
             }

@@ -1,6 +1,6 @@
 //! Where every trial stands: a fold over the journal's records, by one transition function.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::{Key, evaluation_key};
 use super::journal::{Evaluation, Record, Stage, TaskEvaluation, What};
@@ -45,7 +45,11 @@ pub struct Merged {
 
 /// What is known of every trial that the journal speaks of.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct SweepState(BTreeMap<TrialId, TrialState>);
+pub struct SweepState {
+    trials: BTreeMap<TrialId, TrialState>,
+    /// Trials with an evaluation of some weights, by what names these: a twin is looked for at every step of every trial.
+    by_weights: BTreeMap<String, BTreeSet<TrialId>>,
+}
 
 impl SweepState {
     /// The state after all of `records`.
@@ -57,18 +61,28 @@ impl SweepState {
 
     /// Takes one more record in.
     pub fn apply(&mut self, record: &Record) {
-        self.0.entry(record.trial.clone()).or_default().apply(&record.what);
+        if let Some(trial) = &record.trial {
+            self.trials.entry(trial.clone()).or_default().apply(&record.what);
+            let answered: &[TaskEvaluation] = match &record.what {
+                What::Evaluated(evaluation) => &evaluation.tasks,
+                What::Shared { task, .. } => std::slice::from_ref(task),
+                _ => &[],
+            };
+            for weights in answered.iter().filter_map(|task| task.key.weights()) {
+                self.by_weights.entry(weights.to_owned()).or_default().insert(trial.clone());
+            }
+        }
     }
 
     /// The state of one trial.
     pub fn of(&self, trial: &TrialId) -> TrialState {
-        self.0.get(trial).cloned().unwrap_or_default()
+        self.trials.get(trial).cloned().unwrap_or_default()
     }
 
     /// An evaluation of a task with that key, of any trial.
     pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(TrialId, TaskEvaluation, HarnessFacts)> {
-        self.0.iter().find_map(|(id, state)| {
-            let (done, harness) = state.of_task(task).find(|(done, _)| done.key == *key)?;
+        self.by_weights.get(key.weights()?)?.iter().find_map(|id| {
+            let (done, harness) = self.trials.get(id)?.of_task(task).find(|(done, _)| done.key == *key)?;
             Some((id.clone(), done.clone(), harness.clone()))
         })
     }
@@ -93,8 +107,8 @@ impl TrialState {
         }
         let key = evaluation_key("", settings, request, "", None);
         self.of_task(&request.name).find(|(done, _)| {
-            let weights = done.key.0.get("weights");
-            let is_of_merge = self.merged.as_ref().is_none_or(|merged| weights == Some(&merged.identity));
+            let weights = done.key.weights();
+            let is_of_merge = self.merged.as_ref().is_none_or(|merged| weights == Some(merged.identity.as_str()));
             is_of_merge && done.key.asks_as(&key)
         })
     }
@@ -129,6 +143,7 @@ impl TrialState {
                 self.in_flight = Some(Stage::Evaluate);
                 self.unfinished.insert(folder.clone(), keys.clone());
             }
+            What::EvaluationRetried { folder, .. } => _ = self.unfinished.remove(folder),
             What::Shared { task, harness, from } => {
                 self.shared.insert(task.task.clone(), from.clone());
                 self.evaluations.push((task.clone(), harness.clone()));
@@ -147,6 +162,7 @@ impl TrialState {
                 self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
+            What::RunStarted { .. } | What::RunEnded => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

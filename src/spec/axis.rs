@@ -2,10 +2,10 @@
 
 use super::decimal::range;
 use super::target::target;
-use super::{AxisHead, AxisValue, ModelNames, Target};
+use super::{AxisHead, AxisValue, ModelNames, Target, keys};
 use crate::config::Scalar;
 use crate::document::read::Field;
-use crate::document::{Entry, Node, Problems, Value};
+use crate::document::{Code, Entry, Node, Problems, Value};
 
 /// An axis with its values.
 #[derive(Debug, Clone)]
@@ -25,7 +25,6 @@ pub struct Context<'a> {
     pub names: ModelNames<'a>,
 }
 
-const DEFINITION: [&str; 5] = ["path", "values", "from", "to", "step"];
 const VALUES: &str = "a list of values or `{ from, to, step }`";
 
 /// Reads a table of axes (`grid`, `zip`). A table that defines no axis is a prefix of names: `grid.code.weight`.
@@ -38,11 +37,11 @@ pub fn axes(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) ->
 fn collect(field: &Field<'_>, prefix: &str, context: Context<'_>, found: &mut Vec<Axis>, problems: &mut Problems) {
     let entries = field.entries("a table of axes, such as `t = [0.3, 0.5]`", problems).unwrap_or_default();
     if entries.is_empty() && matches!(field.node.value, Value::Map(_)) {
-        field.problem("expected at least one axis, found none", None, problems);
+        field.problem(Code::Empty, "expected at least one axis, found none", None, problems);
     }
     for (entry, field) in entries {
         let name = if prefix.is_empty() { entry.key.clone() } else { format!("{prefix}.{}", entry.key) };
-        let defines = field.node.entries().iter().any(|entry| DEFINITION.contains(&entry.key.as_str()));
+        let defines = field.node.entries().iter().any(|entry| keys::AXIS.key(&entry.key).is_some());
         if matches!(field.node.value, Value::Map(_)) && !defines {
             collect(&field, &name, context, found, problems);
         } else if let Some(axis) = axis(entry, name, &field, context, problems) {
@@ -58,7 +57,7 @@ fn axis(entry: &Entry, name: String, field: &Field<'_>, context: Context<'_>, pr
         _ => {
             let hint = Some("a value that does not vary belongs into the merge itself".to_owned());
             let found = field.node.value.kind();
-            field.problem(format!("expected {VALUES}, found {found}"), hint, problems);
+            field.problem(Code::WrongValue, format!("expected {VALUES}, found {found}"), hint, problems);
             return None;
         }
     };
@@ -75,7 +74,8 @@ fn axis(entry: &Entry, name: String, field: &Field<'_>, context: Context<'_>, pr
         }
         if listed && kept.iter().any(|earlier| same(&earlier.value, &value.value)) {
             let message = format!("value `{}` stands twice in axis `{}`", value.shown, head.name);
-            problems.push(value.value.span.clone(), field.path.clone(), message, None);
+            let hint = Some("keep one: the same value gives the same merge".to_owned());
+            problems.push(Code::ListedTwice, value.value.span.clone(), field.path.clone(), message, hint);
         } else {
             kept.push(value);
         }
@@ -101,7 +101,7 @@ pub fn head(
             Ok(target) => targets.push(target),
             Err(error) => {
                 let span = if paths.is_empty() { entry.key_span.clone() } else { field.span() };
-                problems.push(span, field.path.clone(), error.message, Some(error.hint));
+                problems.push(Code::NoPlace, span, field.path.clone(), error.message, Some(error.hint));
                 return None;
             }
         }
@@ -134,7 +134,7 @@ fn texts<'a>(field: &Field<'a>, problems: &mut Problems) -> Vec<Field<'a>> {
 fn listed_values(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<AxisValue>> {
     let items = field.list(VALUES, problems)?;
     if items.is_empty() {
-        field.problem("expected at least one value, found an empty list", None, problems);
+        field.problem(Code::Empty, "expected at least one value, found an empty list", None, problems);
         return None;
     }
     Some(items.iter().map(|item| value(item.node)).collect())
@@ -142,7 +142,7 @@ fn listed_values(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<AxisV
 
 /// `{ path?, values }` or `{ path?, from, to, step }`.
 fn defined<'a>(field: &Field<'a>, problems: &mut Problems) -> Option<(Option<Vec<AxisValue>>, Option<Field<'a>>)> {
-    let mut table = field.table(VALUES, problems)?;
+    let mut table = field.table(&keys::AXIS, problems)?;
     let path = table.optional("path");
     let values = table.optional("values");
     let bounds = [table.optional("from"), table.optional("to"), table.optional("step")];
@@ -156,18 +156,20 @@ fn defined<'a>(field: &Field<'a>, problems: &mut Problems) -> Option<(Option<Vec
     table.finish(problems);
     let values = match (values, bounds) {
         (Some(values), _) if ranged => {
-            values.problem("expected `values` or `from`, `to`, `step`, found both", None, problems);
+            values.problem(Code::Conflict, "expected `values` or `from`, `to`, `step`, found both", None, problems);
             None
         }
         (Some(values), _) => listed_values(&values, problems),
         (None, [Some(from), Some(to), Some(step)]) => ranged_values(field, [&from, &to, &step], problems),
         (None, _) if ranged => {
             let missing = crate::document::read::listed(missing);
-            field.problem(format!("a range has `from`, `to` and `step`, missing {missing}"), None, problems);
+            let hint = Some("for example `{ from = 0.1, to = 0.9, step = 0.1 }`; both ends are included".to_owned());
+            let message = format!("a range has `from`, `to` and `step`, missing {missing}");
+            field.problem(Code::MissingKey, message, hint, problems);
             None
         }
         (None, _) => {
-            field.problem(format!("missing values, expected {VALUES}"), None, problems);
+            field.problem(Code::MissingKey, format!("missing values, expected {VALUES}"), None, problems);
             None
         }
     };
@@ -195,7 +197,7 @@ fn ranged_values(field: &Field<'_>, bounds: [&Field<'_>; 3], problems: &mut Prob
                 }
                 _ => None,
             };
-            field.problem(error.to_string(), hint, problems);
+            field.problem(Code::Range, error.to_string(), hint, problems);
             None
         }
     }

@@ -2,9 +2,9 @@
 //! product of these where several are given, without what `exclude` names, thinned out by `sample`.
 
 use super::axis::{self, Axis, Context, same};
-use super::{AxisHead, AxisValue, Setting};
+use super::{AxisHead, AxisValue, Setting, keys};
 use crate::document::read::{Field, Table, listed, nearest};
-use crate::document::{Entry, Node, Problems, Value};
+use crate::document::{Code, Entry, Node, Problems, Value};
 
 /// Most combinations that are laid out before exclusions and sampling.
 const MAX_COMBINATIONS: usize = 1_000_000;
@@ -36,13 +36,8 @@ pub struct Combinations {
 }
 
 /// Reads the combination keys of a merge.
-pub fn combinations(
-    table: &mut Table<'_>,
-    context: Context<'_>,
-    problems: &mut Problems,
-    warnings: &mut Problems,
-) -> Combinations {
-    let n_mistakes = problems.0.len();
+pub fn combinations(table: &mut Table<'_>, context: Context<'_>, problems: &mut Problems) -> Combinations {
+    let n_mistakes = problems.n_errors();
     let mut dimensions = Vec::new();
     // Groups vary in the order in which they are written.
     let mut groups =
@@ -69,12 +64,12 @@ pub fn combinations(
     let count = count.unwrap_or(usize::MAX);
     let n_values: usize = dimensions.iter().map(Dimension::largest).sum();
     if count > MAX_COMBINATIONS {
-        table.problem(format!("more than {MAX_COMBINATIONS} combinations"), None, problems);
+        table.problem(Code::TooMany, format!("more than {MAX_COMBINATIONS} combinations"), None, problems);
         return Combinations { axes, settings: Vec::new() };
     }
     if count.saturating_mul(n_values) > MAX_VALUES {
         let message = format!("{count} combinations of {n_values} values, expected at most {MAX_VALUES} values in all");
-        table.problem(message, None, problems);
+        table.problem(Code::TooMany, message, None, problems);
         return Combinations { axes, settings: Vec::new() };
     }
     let excluded = exclude.map_or_else(Vec::new, |field| exclusions(&field, &axes, problems));
@@ -88,13 +83,13 @@ pub fn combinations(
         .collect();
     for (exclusion, _) in excluded.iter().zip(hits).filter(|(_, hits)| *hits == 0) {
         let hint = Some("all its values have to occur together in a combination that is not excluded yet".to_owned());
-        exclusion.field().problem("excludes nothing", hint, warnings);
+        exclusion.field().warning(Code::Exclusion, "excludes nothing", hint, problems);
     }
     if let Some(field) = sample {
         settings = sampled(&field, settings, problems);
     }
-    if settings.is_empty() && problems.0.len() == n_mistakes {
-        table.problem("every combination is excluded, expected at least one trial", None, problems);
+    if settings.is_empty() && problems.n_errors() == n_mistakes {
+        table.problem(Code::Exclusion, "every combination is excluded, expected at least one trial", None, problems);
     }
     Combinations { axes, settings }
 }
@@ -116,7 +111,7 @@ fn zip(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Opti
         let lengths: Vec<_> =
             axes.iter().map(|axis| format!("`{}` has {}", axis.head.name, axis.values.len())).collect();
         let message = format!("axes of a `zip` must have the same number of values: {}", lengths.join(", "));
-        field.problem(message, Some("use `grid` for every combination".to_owned()), problems);
+        field.problem(Code::Uneven, message, Some("use `grid` for every combination".to_owned()), problems);
         return None;
     }
     let settings = (0..length).map(|index| axes.iter().map(|axis| axis.values[index].clone()).collect()).collect();
@@ -126,7 +121,7 @@ fn zip(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Opti
 fn settings(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) -> Option<Dimension> {
     let items = field.list("a list of settings, such as `[{ t = 0.3 }, { t = 0.5 }]`", problems)?;
     if items.is_empty() {
-        field.problem("expected at least one setting, found an empty list", None, problems);
+        field.problem(Code::Empty, "expected at least one setting, found an empty list", None, problems);
     }
     let mut heads: Vec<AxisHead> = Vec::new();
     let mut settings = Vec::new();
@@ -151,7 +146,7 @@ fn settings(field: &Field<'_>, context: Context<'_>, problems: &mut Problems) ->
                 let found = names(values.iter().map(|(_, name, _)| name.as_str()).collect());
                 let message =
                     format!("every setting sets the same axes: expected {expected} as in the first, found {found}");
-                item.problem(message, None, problems);
+                item.problem(Code::Uneven, message, None, problems);
             }
         }
     }
@@ -179,7 +174,7 @@ fn assignments<'a>(field: &Field<'a>, problems: &mut Problems) -> Option<Vec<(&'
     }
     let entries = field.entries("a setting, such as `{ t = 0.3 }`", problems)?;
     if entries.is_empty() {
-        field.problem("expected at least one axis, found none", None, problems);
+        field.problem(Code::Empty, "expected at least one axis, found none", None, problems);
     }
     let mut found = Vec::new();
     collect("", entries, &mut found);
@@ -201,7 +196,7 @@ fn collisions(axes: &[AxisHead], problems: &mut Problems) {
                 Some(place) => format!("axes `{}` and `{}` both set `{place}`", earlier.name, axis.name),
                 None => continue,
             };
-            problems.push(axis.span.clone(), axis.key_path.clone(), message, None);
+            problems.push(Code::AxesCollide, axis.span.clone(), axis.key_path.clone(), message, None);
         }
     }
 }
@@ -240,7 +235,8 @@ fn exclusions<'a>(field: &Field<'a>, axes: &[AxisHead], problems: &mut Problems)
                         None if axes.is_empty() => "this merge has no axes".to_owned(),
                         None => format!("axes: {}", listed(known)),
                     };
-                    problems.push(entry.key_span.clone(), field.path, format!("unknown axis `{name}`"), Some(hint));
+                    let message = format!("unknown axis `{name}`");
+                    problems.push(Code::UnknownAxis, entry.key_span.clone(), field.path, message, Some(hint));
                 }
             }
         }
@@ -252,8 +248,8 @@ fn exclusions<'a>(field: &Field<'a>, axes: &[AxisHead], problems: &mut Problems)
 /// `n` of the combinations in their order. Which ones depends on `seed` and their number alone, and a larger `n` keeps
 /// those of a smaller one.
 fn sampled(field: &Field<'_>, settings: Vec<Setting>, problems: &mut Problems) -> Vec<Setting> {
-    let Some(mut table) = field.table("`{ n, seed }`", problems) else { return settings };
-    let n = table.required("n", "how many combinations to keep", problems).and_then(|field| field.whole(1, problems));
+    let Some(mut table) = field.table(&keys::SAMPLE, problems) else { return settings };
+    let n = table.required("n", problems).and_then(|field| field.whole(1, problems));
     let seed = table.optional("seed").map(|field| field.whole(0, problems));
     table.finish(problems);
     let (Some(n), Some(seed)) = (n, seed.unwrap_or(Some(0))) else { return settings };

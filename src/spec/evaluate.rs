@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::Limits;
 use super::resources::{Keep, keep};
+use super::{Limits, keys};
 use crate::config::Scalar;
 use crate::document::read::Field;
-use crate::document::{Problems, Value};
-use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, Settings, TaskRequest};
+use crate::document::{Code, Problems, Value};
+use crate::eval::secrets::is_secret;
+use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, HarnessMode, Settings, TaskRequest};
 
 /// The harness's own default seeds: random, numpy, torch, few-shot.
 const SEEDS: [u64; 4] = [0, 1234, 1234, 1234];
@@ -31,6 +32,7 @@ pub fn defaults() -> Settings {
         system_instruction: None,
         python: PathBuf::from("python3"),
         environment: BTreeMap::new(),
+        mode: HarnessMode::default(),
         allow_code_eval: CodeEval::Off,
         timeout: None,
     }
@@ -39,8 +41,8 @@ pub fn defaults() -> Settings {
 /// Reads `evaluate`. `root` is the folder relative paths start at.
 pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Settings {
     let mut settings = defaults();
-    let Some(mut table) = field.table("evaluation settings (a table)", problems) else { return settings };
-    if let Some(field) = table.required("tasks", "a list of harness tasks", problems) {
+    let Some(mut table) = field.table(&keys::EVALUATE, problems) else { return settings };
+    if let Some(field) = table.required("tasks", problems) {
         settings.tasks = tasks(&field, problems);
     }
     if let Some(field) = table.optional("model") {
@@ -48,9 +50,15 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     if let Some(field) = table.optional("model_args") {
         settings.model_args = scalars(&field, problems);
+        refuse_secrets(&field, &settings.model_args, problems);
         for owned in ["pretrained", "path"] {
             if settings.model_args.contains_key(owned) {
-                field.problem(format!("`{owned}` is set for each trial"), Some("leave it out".to_owned()), problems);
+                field.problem(
+                    Code::OwnSetting,
+                    format!("`{owned}` is set for each trial"),
+                    Some("leave it out".to_owned()),
+                    problems,
+                );
             }
         }
     }
@@ -79,7 +87,7 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     if let Some(field) = table.optional("system_instruction") {
         if settings.chat_template == ChatTemplate::Off {
             let hint = Some("add `apply_chat_template = true`".to_owned());
-            field.problem("a system instruction needs the chat template", hint, problems);
+            field.problem(Code::Needs, "a system instruction needs the chat template", hint, problems);
         }
         settings.system_instruction = field.text(problems).map(str::to_owned);
     }
@@ -89,17 +97,40 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     if let Some(field) = table.optional("environment") {
         let pairs = scalars(&field, problems);
+        refuse_secrets(&field, &pairs, problems);
         settings.environment = pairs.into_iter().map(|(name, value)| (name, value.to_string())).collect();
+    }
+    if let Some(field) = table.optional("harness") {
+        settings.mode = harness_mode(&field, problems);
     }
     if let Some(field) = table.optional("allow_code_eval") {
         settings.allow_code_eval = code_eval(&field, problems);
     }
-    if let Some(field) = table.optional("timeout") {
-        let hint = Some("write it as `evaluation_timeout` under `limits`".to_owned());
-        field.problem("unknown key `timeout`", hint, problems);
-    }
     table.finish(problems);
     settings
+}
+
+/// A spec is copied, committed and published. A switch (`token = true`) is no secret.
+fn refuse_secrets(field: &Field<'_>, pairs: &BTreeMap<String, Scalar>, problems: &mut Problems) {
+    let held = |value: &Scalar| matches!(value, Scalar::Text(text) if !text.is_empty());
+    if let Some((name, _)) = pairs.iter().find(|(name, value)| is_secret(name) && held(value)) {
+        let hint = "set it in the environment of mergesweep, which hands it on".to_owned();
+        field.problem(
+            Code::Secret,
+            format!("`{name}` looks like a secret, which does not belong into a spec"),
+            Some(hint),
+            problems,
+        );
+    }
+}
+
+/// `harness = { mode = "warm" }`.
+fn harness_mode(field: &Field<'_>, problems: &mut Problems) -> HarnessMode {
+    let Some(mut table) = field.table(&keys::HARNESS, problems) else { return HarnessMode::default() };
+    let mode = table.optional("mode");
+    table.finish(problems);
+    let mode = mode.and_then(|field| field.one_of(HarnessMode::NAMES, problems));
+    mode.unwrap_or_default()
 }
 
 fn code_eval(field: &Field<'_>, problems: &mut Problems) -> CodeEval {
@@ -124,7 +155,7 @@ pub fn limits(field: Option<&Field<'_>>, problems: &mut Problems) -> Limits {
         merges_per_pass: 4,
         keep: Keep::Nothing,
     };
-    let Some(mut table) = field.and_then(|field| field.table("limits (a table)", problems)) else { return limits };
+    let Some(mut table) = field.and_then(|field| field.table(&keys::LIMITS, problems)) else { return limits };
     if let Some(trials) = table.optional("trials").and_then(|field| field.whole(1, problems)) {
         limits.trials = usize::try_from(trials).unwrap_or(usize::MAX);
     }
@@ -150,18 +181,20 @@ pub fn limits(field: Option<&Field<'_>>, problems: &mut Problems) -> Limits {
 fn tasks(field: &Field<'_>, problems: &mut Problems) -> Vec<TaskRequest> {
     let items = field.list("a list of harness tasks", problems).unwrap_or_default();
     if items.is_empty() && matches!(field.node.value, Value::List(_)) {
-        field.problem("expected at least one task, found an empty list", None, problems);
+        field.problem(Code::Empty, "expected at least one task, found an empty list", None, problems);
     }
     let mut tasks: Vec<TaskRequest> = Vec::new();
     let mut columns = HashSet::new();
     for item in &items {
         let Some(task) = task(item, problems) else { continue };
         if tasks.iter().any(|earlier| earlier.name == task.name) {
-            item.problem(format!("task `{}` is listed twice", task.name), None, problems);
+            let hint = Some("its columns would be the same: keep one".to_owned());
+            item.problem(Code::ListedTwice, format!("task `{}` is listed twice", task.name), hint, problems);
         }
         for column in &task.columns {
             if !columns.insert(column.name.clone()) {
-                item.problem(format!("column `{}` is named twice", column.name), None, problems);
+                let hint = Some("give it another name under `columns`".to_owned());
+                item.problem(Code::ListedTwice, format!("column `{}` is named twice", column.name), hint, problems);
             }
         }
         tasks.push(task);
@@ -174,8 +207,8 @@ fn task(field: &Field<'_>, problems: &mut Problems) -> Option<TaskRequest> {
         let name = field.text(problems)?.to_owned();
         return Some(TaskRequest { name, limit: None, num_fewshot: None, columns: Vec::new() });
     }
-    let mut table = field.table("a task: its name, or `{ task, limit, num_fewshot, columns }`", problems)?;
-    let name = table.required("task", "the name of a harness task", problems).and_then(|field| field.text(problems));
+    let mut table = field.table(&keys::TASK, problems)?;
+    let name = table.required("task", problems).and_then(|field| field.text(problems));
     let limit = table.optional("limit").and_then(|field| field.whole(1, problems));
     let num_fewshot = table.optional("num_fewshot").and_then(|field| field.whole(0, problems));
     let columns = table.optional("columns");
@@ -248,7 +281,7 @@ fn seeds(field: &Field<'_>, problems: &mut Problems) -> [u64; 4] {
         return seeds;
     }
     if !items.is_empty() && items.len() != 4 {
-        field.problem(format!("expected {EXPECTED}, found {}", items.len()), None, problems);
+        field.problem(Code::WrongValue, format!("expected {EXPECTED}, found {}", items.len()), None, problems);
     }
     SEEDS
 }

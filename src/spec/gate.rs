@@ -1,5 +1,6 @@
 //! `report` and `gate`: which trial the others are compared with, and how much worse a nightly run may be.
 
+use super::keys;
 use crate::config::Scalar;
 use crate::document::read::Field;
 use crate::document::{Problems, Value};
@@ -29,6 +30,13 @@ impl Gate {
         named(column).or_else(|| named(task)).or(self.margin)
     }
 
+    /// A margin that nothing could pass whatever its column: one that is not above 0.
+    pub fn without_room(&self) -> Option<(&str, f64)> {
+        let all = self.margins.iter().map(|(name, margin)| (name.as_str(), *margin));
+        let mut all = all.chain(self.margin.map(|margin| ("margin", margin)));
+        all.find(|(_, margin)| !(*margin > 0.0 && margin.is_finite()))
+    }
+
     /// Whether a column decides: it has a margin and is not advisory.
     pub fn is_critical(&self, column: &str, task: &str) -> bool {
         self.margin_of(column, task).is_some() && !self.advisory.iter().any(|name| name == column || name == task)
@@ -38,7 +46,7 @@ impl Gate {
 /// Reads `report`.
 pub fn report(field: Option<&Field<'_>>, problems: &mut Problems) -> Report {
     let mut report = Report::default();
-    let Some(mut table) = field.and_then(|field| field.table("report settings (a table)", problems)) else {
+    let Some(mut table) = field.and_then(|field| field.table(&keys::REPORT, problems)) else {
         return report;
     };
     if let Some(field) = table.optional("reference") {
@@ -51,7 +59,7 @@ pub fn report(field: Option<&Field<'_>>, problems: &mut Problems) -> Report {
 /// Reads `gate`.
 pub fn gate(field: Option<&Field<'_>>, problems: &mut Problems) -> Gate {
     let mut gate = Gate::default();
-    let Some(mut table) = field.and_then(|field| field.table("gate settings (a table)", problems)) else {
+    let Some(mut table) = field.and_then(|field| field.table(&keys::GATE, problems)) else {
         return gate;
     };
     if let Some(field) = table.optional("margin") {
@@ -78,9 +86,8 @@ fn margin(field: &Field<'_>, problems: &mut Problems) -> Option<f64> {
         Value::Scalar(number @ (Scalar::Int(_) | Scalar::Float(_))) => number.as_float(),
         _ => None,
     };
-    let value = value.filter(|margin| *margin > 0.0 && margin.is_finite());
     if value.is_none() {
-        field.expected("a number above 0, in the unit of the score (0.05 of an accuracy is 5 points)", problems);
+        field.expected("a number, in the unit of the score (0.05 of an accuracy is 5 points)", problems);
     }
     value
 }

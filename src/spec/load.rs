@@ -6,9 +6,10 @@ use super::evaluate::{self, limits};
 use super::gate;
 use super::merge::merge_entry;
 use super::resources::resources;
-use super::{Baseline, ModelNames, Sweep};
-use crate::document::read::{Field, Table, is_private, unknown_key};
-use crate::document::{Node, Problem, Problems, Value, parse};
+use super::{Baseline, ModelNames, Sweep, keys, tasks};
+use crate::config::parse::other_readings;
+use crate::document::read::{Field, Table};
+use crate::document::{Code, Node, Problem, Problems, Value, parse};
 use crate::model::{Location, ModelRef};
 
 /// Longest name of a sweep: it becomes the name of a folder.
@@ -21,12 +22,12 @@ const MAX_NAME: usize = 100;
 /// both kinds together.)
 pub fn load(path: &Path) -> Result<Sweep, Problems> {
     match read(path) {
-        (Some(sweep), problems) if problems.is_empty() => Ok(sweep),
+        (Some(sweep), problems) if !problems.has_errors() => Ok(sweep),
         (_, problems) => Err(problems),
     }
 }
 
-/// Reads as much of a spec as can be made sense of, and every mistake in it.
+/// Reads as much of a spec as can be made sense of, and everything that is wrong or odd in it.
 pub fn read(path: &Path) -> (Option<Sweep>, Problems) {
     let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
     let document = match parse::file(path) {
@@ -36,7 +37,7 @@ pub fn read(path: &Path) -> (Option<Sweep>, Problems) {
     let mut problems = Problems::default();
     if !matches!(ending.as_deref(), Some("toml" | "yml" | "yaml" | "json")) {
         let hint = Some("name the file `.toml`, `.yml` or `.yaml`".to_owned());
-        problems.push(document.span.clone(), "", "cannot tell whether this is TOML or YAML", hint);
+        problems.push(Code::WrongFile, document.span.clone(), "", "cannot tell whether this is TOML or YAML", hint);
         return (None, problems);
     }
     let sweep = sweep(&document, path, &mut problems);
@@ -45,22 +46,27 @@ pub fn read(path: &Path) -> (Option<Sweep>, Problems) {
 }
 
 fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep> {
-    let mut top =
-        Field::new(document, "").table("a sweep (a table with `name`, `models`, `merge`, `evaluate`)", problems)?;
+    if let Some(problem) = mergekit_config(document, path) {
+        problems.0.push(problem);
+        return None;
+    }
+    let mut top = Field::new(document, "").table(&keys::SWEEP, problems)?;
     let root = path.parent().filter(|root| !root.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
-    let name = top.required("name", "the name of the sweep", problems).and_then(|field| name(&field, problems));
+    let name = top.required("name", problems).and_then(|field| name(&field, problems));
     let models = top.optional("models").map(|field| models(&field, problems)).unwrap_or_default();
     let names = ModelNames { models: &models, spec: &document.span.source, complete: true };
-    let mut warnings = Problems::default();
     let baselines = items(&mut top, "baseline", "a list of baselines", problems)
         .iter()
         .filter_map(|field| baseline(field, &names, problems))
         .collect::<Vec<_>>();
     let entries = items(&mut top, "merge", "a list of merges", problems);
-    let merges: Vec<_> =
-        entries.iter().filter_map(|field| merge_entry(field, names, &root, problems, &mut warnings)).collect();
-    let mut settings = match top.required("evaluate", "what to evaluate (a table with `tasks`)", problems) {
-        Some(field) => evaluate::settings(&field, &root, problems),
+    let merges: Vec<_> = entries.iter().filter_map(|field| merge_entry(field, names, &root, problems)).collect();
+    let mut settings = match top.required("evaluate", problems) {
+        Some(field) => {
+            let settings = evaluate::settings(&field, &root, problems);
+            tasks::check(document, &settings, problems);
+            settings
+        }
         None => evaluate::defaults(),
     };
     let limits = limits(top.optional("limits").as_ref(), problems);
@@ -72,12 +78,10 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         top.entry(key).is_none_or(|entry| matches!(&entry.value.value, Value::List(items) if items.is_empty()))
     };
     if is_empty("baseline") && is_empty("merge") {
-        top.problem("nothing to evaluate, expected at least one `baseline` or `merge`", None, problems);
+        top.problem(Code::Empty, "nothing to evaluate, expected at least one `baseline` or `merge`", None, problems);
     }
-    let known = top.known().to_vec();
-    for entry in top.left_over().filter(|entry| !is_private(&entry.key)) {
-        unknown_key(entry, "", &known, problems);
-    }
+    top.finish(problems);
+    other_readings(document, false, &names, problems);
     for Problem { span, key_path, .. } in &mut problems.0 {
         // The rewritten documents have places of their own: speak of those in the file.
         if names.in_spec(span)
@@ -98,9 +102,20 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         report,
         gate,
         document: document.clone(),
-        warnings,
         models,
     })
+}
+
+/// A mergekit config where a spec is expected: one sentence instead of a mistake for each key.
+fn mergekit_config(document: &Node, path: &Path) -> Option<Problem> {
+    let entry = document.entries().iter().find(|entry| entry.key == "merge_method")?;
+    let is_sweep = ["evaluate", "merge", "baseline"].iter().any(|key| document.get(key).is_some());
+    let path = path.display();
+    let message = "this is a mergekit config (it has `merge_method`), expected a sweep spec";
+    let hint = format!(
+        "`mergesweep merge {path} OUT` merges it; `mergesweep init --from {path}` writes a spec that merges and evaluates it"
+    );
+    (!is_sweep).then(|| Problem::error(Code::WrongFile, entry.key_span.clone(), "", message, Some(hint)))
 }
 
 /// The entries of a list under a key. A single table is a list of one.
@@ -123,7 +138,9 @@ fn name(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
     } else {
         return Some(name.to_owned());
     };
-    field.problem(format!("the name `{}` {mistake}", crate::document::read::shortened(name)), None, problems);
+    let message = format!("the name `{}` {mistake}", crate::document::read::shortened(name));
+    let hint = Some("it names the folder of the results: letters, digits and hyphens are safe".to_owned());
+    field.problem(Code::BadName, message, hint, problems);
     None
 }
 
@@ -140,7 +157,8 @@ fn models(field: &Field<'_>, problems: &mut Problems) -> Vec<(String, ModelRef)>
         };
         if let Some(mistake) = mistake {
             let message = format!("the short name `{short}` {mistake}");
-            problems.push(entry.key_span.clone(), field.path.clone(), message, None);
+            let hint = Some("choose a word without `/`, `+` and `@`, with which references are written".to_owned());
+            problems.push(Code::BadName, entry.key_span.clone(), field.path.clone(), message, hint);
         }
         // A name whose reference is broken is known all the same: it is not to be called unknown where it is used.
         let broken = || ModelRef { base: Location { path: short.to_owned(), revision: None }, adapter: None };
@@ -152,8 +170,8 @@ fn models(field: &Field<'_>, problems: &mut Problems) -> Vec<(String, ModelRef)>
 /// A reference as text, or `{ path, revision?, adapter? }`.
 fn reference(field: &Field<'_>, problems: &mut Problems) -> Option<ModelRef> {
     let text = if matches!(field.node.value, Value::Map(_)) {
-        let mut table = field.table("a model", problems)?;
-        let path = table.required("path", "a folder or hub id", problems).and_then(|field| field.text(problems));
+        let mut table = field.table(&keys::MODEL, problems)?;
+        let path = table.required("path", problems).and_then(|field| field.text(problems));
         let revision = table.optional("revision").map(|field| field.text(problems));
         let adapter = table.optional("adapter").map(|field| field.text(problems));
         table.finish(problems);
@@ -170,7 +188,7 @@ fn reference(field: &Field<'_>, problems: &mut Problems) -> Option<ModelRef> {
     match text.parse::<ModelRef>() {
         Ok(model) => Some(model),
         Err(error) => {
-            field.problem(error.to_string(), None, problems);
+            field.problem(Code::BadReference, error.to_string(), None, problems);
             None
         }
     }
@@ -181,9 +199,9 @@ fn baseline(field: &Field<'_>, names: &ModelNames<'_>, problems: &mut Problems) 
         // A model alone says it all: its row bears its name.
         (None, field.clone())
     } else {
-        let mut table = field.table("a model, or `{ name, model }`", problems)?;
+        let mut table = field.table(&keys::BASELINE, problems)?;
         let name = table.optional("name");
-        let model = table.required("model", "a model", problems);
+        let model = table.required("model", problems);
         table.finish(problems);
         (name, model?)
     };
@@ -194,7 +212,7 @@ fn baseline(field: &Field<'_>, names: &ModelNames<'_>, problems: &mut Problems) 
     match names.named(text) {
         Ok(model) => Some(Baseline { name: name.to_owned(), name_span: name_field.span(), model }),
         Err(error) => {
-            model_field.problem(error.to_string(), error.hint(), problems);
+            model_field.problem(error.code(), error.to_string(), error.hint(), problems);
             None
         }
     }

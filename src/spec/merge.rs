@@ -5,10 +5,10 @@ use std::path::Path;
 
 use super::axis::Context;
 use super::combine::combinations;
-use super::{MergeEntry, ModelNames};
+use super::{MergeEntry, ModelNames, keys};
 use crate::config::{Numerics, Scalar};
 use crate::document::read::{Field, Table, listed};
-use crate::document::{Entry, Node, Problems, Span, Value, parse};
+use crate::document::{Code, Entry, Node, Problems, Span, Value, parse};
 
 /// Keys of an entry that go into the mergekit document as they are.
 const PASSED_ON: [&str; 9] = [
@@ -29,20 +29,19 @@ pub fn merge_entry(
     names: ModelNames<'_>,
     root: &Path,
     problems: &mut Problems,
-    warnings: &mut Problems,
 ) -> Option<MergeEntry> {
-    let mut table = field.table("a merge (a table)", problems)?;
-    let name = table.required("name", "a template such as `SLERP (t={t})`", problems);
+    let mut table = field.table(&keys::MERGE, problems)?;
+    let name = table.required("name", problems);
     let seed = table.optional("seed").map_or(Some(0), |field| field.whole(0, problems));
     let numerics = match table.optional("numerics") {
         Some(field) => field.one_of(Numerics::NAMES, problems),
         None => Some(Numerics::default()),
     };
     let document = document(&mut table, names, root, problems);
-    let n_mistakes = problems.0.len();
+    let n_mistakes = problems.n_errors();
     // Without a document axes have nothing to be put into; the keys still count as known.
     let axes = match &document {
-        Some(document) => combinations(&mut table, Context { document, names }, problems, warnings),
+        Some(document) => combinations(&mut table, Context { document, names }, problems),
         None => {
             for key in ["grid", "zip", "settings", "exclude", "sample"] {
                 table.optional(key);
@@ -50,12 +49,7 @@ pub fn merge_entry(
             Default::default()
         }
     };
-    let complete = problems.0.len() == n_mistakes;
-    if let Some(entry) = table.entry("merge_method") {
-        let hint = Some("here the key is called `method`".to_owned());
-        problems.push(entry.key_span.clone(), field.path.clone(), "unknown key `merge_method`", hint);
-        table.optional("merge_method");
-    }
+    let complete = problems.n_errors() == n_mistakes;
     table.finish(problems);
     let name_field = name?;
     let name = name_field.text(problems)?;
@@ -84,7 +78,7 @@ fn document(table: &mut Table<'_>, names: ModelNames<'_>, root: &Path, problems:
             let mut fits = true;
             for field in own.chain(&models).chain(&method) {
                 let hint = Some("an axis can set single values of the file".to_owned());
-                field.problem("cannot stand beside `config`, which brings its own", hint, problems);
+                field.problem(Code::Conflict, "cannot stand beside `config`, which brings its own", hint, problems);
                 fits = false;
             }
             let document = from_file(&config, root, problems)?;
@@ -98,7 +92,7 @@ fn from_file(config: &Field<'_>, root: &Path, problems: &mut Problems) -> Option
     let path = root.join(config.text(problems)?);
     if !path.is_file() {
         let hint = Some("the path starts at the folder of the spec".to_owned());
-        config.problem(format!("no such file: `{}`", path.display()), hint, problems);
+        config.problem(Code::Unreadable, format!("no such file: `{}`", path.display()), hint, problems);
         return None;
     }
     match parse::file(&path) {
@@ -151,11 +145,11 @@ fn inline(
         set(&mut document, "merge_method", method.node.clone());
     } else if !varies(table, "method") {
         let hint = Some("or start from a mergekit file with `config`".to_owned());
-        table.problem("missing key `method`, expected the name of a merge method", hint, problems);
+        table.problem(Code::MissingKey, "missing key `method`, expected the name of a merge method", hint, problems);
     }
     let listed_in = ["slices", "modules"].iter().filter(|key| passed.iter().any(|(passed, _)| passed == *key)).count();
     if models.is_none() && listed_in == 0 {
-        table.problem("missing key `models`, expected the models to merge", None, problems);
+        table.problem(Code::MissingKey, "missing key `models`, expected the models to merge", None, problems);
         return None;
     }
     if let Some(models) = &models {
@@ -189,7 +183,7 @@ fn varies(table: &Table<'_>, name: &str) -> bool {
 /// parameters.
 fn sources(field: &Field<'_>, names: ModelNames<'_>, problems: &mut Problems) -> Option<Node> {
     const EXPECTED: &str = "a list of models, or a table such as `{ math = { weight = 0.7 } }`";
-    let n_mistakes = problems.0.len();
+    let n_mistakes = problems.n_errors();
     let items = match &field.node.value {
         Value::List(_) => field
             .list(EXPECTED, problems)?
@@ -232,10 +226,10 @@ fn sources(field: &Field<'_>, names: ModelNames<'_>, problems: &mut Problems) ->
     let node = Node { value: Value::List(items), span: field.span() };
     // Names are looked at here already, so that one unknown model is told once and not for each trial.
     let Value::List(items) = &node.value else { return None };
-    let is_sound = problems.0.len() == n_mistakes;
+    let is_sound = problems.n_errors() == n_mistakes;
     for model in items.iter().filter_map(|item| item.get("model")) {
         let Some(Err(error)) = model.as_text().map(|text| names.named(text)) else { continue };
-        Field::new(model, field.path.clone()).problem(error.to_string(), error.hint(), problems);
+        Field::new(model, field.path.clone()).problem(error.code(), error.to_string(), error.hint(), problems);
     }
     // An unknown model hides no other mistake: the rest of the document is looked at all the same.
     is_sound.then_some(node)
@@ -244,6 +238,7 @@ fn sources(field: &Field<'_>, names: ModelNames<'_>, problems: &mut Problems) ->
 fn nested_parameters(span: &Span, field: &Field<'_>, problems: &mut Problems) {
     let hint = "parameters stand directly under the name: `math = { weight = 0.7 }`".to_owned();
     problems.push(
+        Code::UnreadParameter,
         span.clone(),
         field.path.clone(),
         format!("unknown parameter {}", listed(["parameters"])),

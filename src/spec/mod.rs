@@ -8,17 +8,20 @@ pub mod combine;
 pub mod decimal;
 pub mod evaluate;
 pub mod gate;
+pub mod keys;
 pub mod load;
 pub mod merge;
 pub mod names;
+pub mod placed;
 pub mod resources;
 pub mod target;
+mod tasks;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::config::{Numerics, Scalar};
-use crate::document::{DocumentPath, Node, Problems, Span};
+use crate::document::{DocumentPath, Node, Span};
 use crate::eval;
 use crate::model::ModelRef;
 
@@ -55,8 +58,6 @@ pub struct Sweep {
     pub gate: Gate,
     /// The file, for key paths in messages.
     pub document: Node,
-    /// What is odd but no mistake.
-    pub warnings: Problems,
 }
 
 /// A model evaluated as it is.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::keys;
 use crate::config::Scalar;
 use crate::document::Problems;
 use crate::document::Value;
@@ -65,7 +66,7 @@ pub enum Keep {
 /// Reads `resources`. Paths start at `root`.
 pub fn resources(field: Option<&Field<'_>>, root: &Path, problems: &mut Problems) -> Resources {
     let mut resources = Resources::default();
-    let Some(mut table) = field.and_then(|field| field.table("resources (a table)", problems)) else {
+    let Some(mut table) = field.and_then(|field| field.table(&keys::RESOURCES, problems)) else {
         return resources;
     };
     if let Some(field) = table.optional("gpus") {

@@ -3,7 +3,7 @@
 use super::ResultsTable;
 use super::render::{Cells, value};
 use crate::paired::{Against, Cell, Compared};
-use crate::stats::{Comparison, Test};
+use crate::stats::{Comparison, Test, power};
 
 /// Better than the reference after correction.
 pub const BETTER: &str = "▲";
@@ -137,6 +137,7 @@ pub fn footnotes(table: &ResultsTable, against: &Against) -> Vec<String> {
             excess.join(", ")
         ));
     }
+    lines.extend(detectable(table, against));
     let mut reasons: Vec<String> = Vec::new();
     for standing in &against.standings {
         for (column, cell) in table.columns.iter().zip(&standing.cells) {
@@ -150,6 +151,30 @@ pub fn footnotes(table: &ResultsTable, against: &Against) -> Vec<String> {
     }
     lines.extend(reasons);
     lines
+}
+
+/// What the documents of right-or-wrong columns could show at all, given how many of them differ between these trials.
+fn detectable(table: &ResultsTable, against: &Against) -> Option<String> {
+    let mut columns = Vec::new();
+    for (place, column) in table.columns.iter().enumerate() {
+        let compared = against.standings.iter().filter_map(|standing| match standing.cells.get(place) {
+            Some(Cell::Compared(compared)) => Some((compared.comparison.discordant?.total(), compared.comparison.n)),
+            _ => None,
+        });
+        let compared: Vec<(u64, usize)> = compared.collect();
+        let (differ, all) = compared.iter().fold((0, 0), |(differ, all), (m, n)| (differ + m, all + n));
+        if let Some(n) = compared.first().map(|(_, n)| *n as u64).filter(|_| all > 0) {
+            let found = power::detectable(n, differ as f64 / all as f64);
+            let found = found.map_or_else(|| "none".to_owned(), |delta| format!("{:.1} points", 100.0 * delta));
+            columns.push(format!("{} {found}", column.name));
+        }
+    }
+    (!columns.is_empty()).then(|| {
+        format!(
+            "smallest true difference that these documents show four times of five, before correction, with as many of them              changing as here: {}",
+            columns.join(", ")
+        )
+    })
 }
 
 /// The comparison of two rows, a line per column.

@@ -12,6 +12,10 @@ use super::{ResultsTable, Row};
 use crate::config::Scalar;
 use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
+use crate::eval::task::{self, Estimator};
+use crate::files::write_atomically;
+use crate::paired::{Against, Cell, Compared};
+use crate::stats::interval::wilson;
 
 /// A table that cannot be laid out or written.
 #[derive(Debug, thiserror::Error)]
@@ -43,11 +47,12 @@ type Line<'a> = (&'a Row, &'a Score, &'a HarnessFacts);
 /// A cell of such a row.
 type Of<'a, T> = &'a dyn Fn(&Line<'_>) -> Option<T>;
 
-/// One row per score: trial, kind, method, seed, axis values, task, metric, filter, n, value, stderr, versions.
+/// One row per score: trial, kind, method, seed, axis values, task, metric, filter, n, value, stderr, interval, versions;
+/// with a reference also the paired comparison with it.
 ///
 /// # Errors
 /// [`FrameError::Polars`] when polars refuses the columns (two axes of one name cannot happen: the spec is checked).
-pub fn long(table: &ResultsTable) -> Result<DataFrame, FrameError> {
+pub fn long(table: &ResultsTable, against: Option<&Against>) -> Result<DataFrame, FrameError> {
     let lines: Vec<Line<'_>> =
         table.rows.iter().flat_map(|row| row.scores.iter().map(move |(score, facts)| (row, score, facts))).collect();
     let text = |name: &str, of: Of<'_, String>| {
@@ -87,7 +92,48 @@ pub fn long(table: &ResultsTable) -> Result<DataFrame, FrameError> {
         text("transformers_version", &|(.., facts)| facts.transformers_version.clone()),
         text("torch_version", &|(.., facts)| facts.torch_version.clone()),
     ]);
+    let column_of = |score: &Score| table.columns.iter().find(|column| column.shows(score));
+    let interval = |score: &Score| {
+        let (right, n) = column_of(score)?.right_answers(score)?;
+        wilson(right, n, 0.95)
+    };
+    columns.extend([
+        number("wilson_low", &|(_, score, _)| interval(score).map(|interval| interval.low)),
+        number("wilson_high", &|(_, score, _)| interval(score).map(|interval| interval.high)),
+        text("estimator", &|(_, score, _)| column_of(score).map(|column| column.estimator.to_string())),
+        number("typical_deviation", &|(_, score, _)| {
+            let column = column_of(score)?;
+            task::typical_deviation(&column.task).filter(|_| column.estimator == Estimator::GpIrt)
+        }),
+    ]);
+    if let Some(against) = against {
+        let compared = |line: &Line<'_>| compared(table, against, line);
+        columns.extend([
+            text("reference", &|_| Some(against.reference.clone())),
+            text("twin_of", &|(row, ..)| {
+                against.standings.iter().find(|standing| standing.trial == row.trial)?.twin_of.clone()
+            }),
+            number("difference", &|line| compared(line).map(|found| found.comparison.difference)),
+            number("difference_low", &|line| Some(compared(line)?.comparison.interval?.low)),
+            number("difference_high", &|line| Some(compared(line)?.comparison.interval?.high)),
+            count("only_trial_right", &|line| Some(compared(line)?.comparison.discordant?.b)),
+            count("only_reference_right", &|line| Some(compared(line)?.comparison.discordant?.c)),
+            count("n_changed", &|line| compared(line).map(|found| found.comparison.n_changed)),
+            number("p", &|line| compared(line).map(|found| found.comparison.p)),
+            number("p_holm", &|line| compared(line).map(|found| found.p_adjusted)),
+        ]);
+    }
     Ok(DataFrame::new(lines.len(), columns)?)
+}
+
+/// The comparison of a row's score with the reference.
+fn compared<'a>(table: &ResultsTable, against: &'a Against, (row, score, _): &Line<'_>) -> Option<&'a Compared> {
+    let column = table.columns.iter().position(|column| column.shows(score))?;
+    let standing = against.standings.iter().find(|standing| standing.trial == row.trial)?;
+    match standing.cells.get(column)? {
+        Cell::Compared(compared) => Some(compared),
+        _ => None,
+    }
 }
 
 /// One row per trial, one column per task metric in the order of the spec.
@@ -157,18 +203,21 @@ pub fn to_csv(frame: &DataFrame) -> Result<Vec<u8>, csv::Error> {
 /// # Errors
 /// [`FrameError`].
 pub fn write_parquet(frame: &mut DataFrame, path: &Path) -> Result<(), FrameError> {
+    write_whole(path, &to_parquet(frame)?)
+}
+
+/// The frame as the bytes of a Parquet file.
+///
+/// # Errors
+/// [`FrameError::Polars`].
+pub fn to_parquet(frame: &mut DataFrame) -> Result<Vec<u8>, FrameError> {
     let mut bytes = Vec::new();
     ParquetWriter::new(&mut bytes).finish(frame)?;
-    write_whole(path, &bytes)
+    Ok(bytes)
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FrameError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|source| FrameError::Io { path: path.to_owned(), source })
+    write_atomically(path, bytes).map_err(|source| FrameError::Io { path: path.to_owned(), source })
 }
 
 fn cell(value: &AnyValue<'_>) -> String {

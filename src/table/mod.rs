@@ -3,10 +3,16 @@
 //! [`ResultsTable`] holds the values at full precision. [`frame`] lays them out as polars frames (long and wide) and
 //! writes them; [`render`] rounds them for people; [`reference`] sets a stored table beside them.
 
+pub mod beside;
 pub mod differences;
 pub mod frame;
+pub mod latex;
 pub mod reference;
 pub mod render;
+pub mod seeds;
+pub mod spark;
+pub mod totals;
+pub mod view;
 
 use crate::config::Scalar;
 use crate::eval::results::HarnessFacts;

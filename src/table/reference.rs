@@ -1,13 +1,8 @@
-//! A stored table beside a run: difference by difference, where the numbers mean the same thing.
-//!
-//! A column is compared only if task, metric and estimator agree and the run used every document. Otherwise both numbers
-//! are shown without a difference and the reason is said: a gp-IRT estimate and a plain accuracy over the same items are
-//! not the same quantity.
+//! Stored tables: a CSV with one row per trial and a column per score (`table.csv`, a study's table), or with one row per
+//! score (`scores.csv`), read into one form.
 
 use std::path::{Path, PathBuf};
 
-use super::render::{Cells, value};
-use super::{ResultsTable, Row};
 use crate::eval::task::{self, Column};
 
 /// A table of expected results.
@@ -15,10 +10,30 @@ use crate::eval::task::{self, Column};
 pub struct Reference {
     /// The file.
     pub path: PathBuf,
-    /// Columns of scores, by the names of the mapping table.
-    pub columns: Vec<String>,
-    /// Row name and its values, in the order of `columns`.
-    pub rows: Vec<(String, Vec<Option<f64>>)>,
+    /// Columns of scores.
+    pub columns: Vec<ReferenceColumn>,
+    /// Row name and its cells, in the order of `columns`.
+    pub rows: Vec<(String, Vec<Option<ReferenceCell>>)>,
+}
+
+/// A column of a stored table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceColumn {
+    /// Its head; `task metric filter` of a file with one row per score.
+    pub name: String,
+    /// Task, metric and filter, where the file or the mapping table tells.
+    pub number: Option<(String, String, String)>,
+}
+
+/// A stored score.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct ReferenceCell {
+    /// The value.
+    pub value: f64,
+    /// Documents, where the file says.
+    pub n: Option<u64>,
+    /// Standard error, where the file says.
+    pub stderr: Option<f64>,
 }
 
 /// A reference that cannot be used.
@@ -57,138 +72,126 @@ pub enum ReferenceError {
 /// Heads that say something of a row and are no scores.
 const DESCRIPTIONS: &[&str] = &["kind", "method", "seed"];
 
-/// Reads a reference: a CSV with row names in its first column.
+/// The heads of a file with one row per score.
+const LONG: [&str; 4] = ["task", "metric", "filter", "value"];
+
+/// A CSV file in memory, whose cells know their place.
+struct Sheet {
+    path: PathBuf,
+    head: Vec<String>,
+    lines: Vec<(u64, Vec<String>)>,
+}
+
+impl Sheet {
+    fn read(path: &Path) -> Result<Self, ReferenceError> {
+        let csv_error = |source| ReferenceError::Csv { path: path.to_owned(), source };
+        let mut reader = csv::Reader::from_path(path).map_err(csv_error)?;
+        let head = reader.headers().map_err(csv_error)?.iter().map(|head| head.trim().to_owned()).collect();
+        let lines = reader
+            .records()
+            .map(|record| {
+                let record = record.map_err(csv_error)?;
+                let line = record.position().map_or(0, csv::Position::line);
+                Ok((line, record.iter().map(|cell| cell.trim().to_owned()).collect()))
+            })
+            .collect::<Result<_, _>>()?;
+        Ok(Self { path: path.to_owned(), head, lines })
+    }
+
+    fn place(&self, head: &str) -> Option<usize> {
+        self.head.iter().position(|found| found == head)
+    }
+
+    /// The number in a cell; none where it is empty or the column is not there.
+    fn number<T: std::str::FromStr>(
+        &self,
+        line: &(u64, Vec<String>),
+        place: Option<usize>,
+    ) -> Result<Option<T>, ReferenceError> {
+        let Some(place) = place else { return Ok(None) };
+        match line.1.get(place).map(String::as_str).unwrap_or_default() {
+            "" => Ok(None),
+            cell => cell.parse().map(Some).map_err(|_| ReferenceError::Cell {
+                path: self.path.clone(),
+                line: line.0,
+                column: self.head[place].clone(),
+                found: cell.to_owned(),
+            }),
+        }
+    }
+}
+
+/// Reads a reference.
 ///
 /// # Errors
 /// [`ReferenceError`], naming file, line and column.
 pub fn read(path: &Path) -> Result<Reference, ReferenceError> {
-    let csv_error = |source| ReferenceError::Csv { path: path.to_owned(), source };
-    let mut reader = csv::Reader::from_path(path).map_err(csv_error)?;
-    let head: Vec<String> = reader.headers().map_err(csv_error)?.iter().map(|head| head.trim().to_owned()).collect();
-    let wanted: Vec<usize> = (1..head.len()).filter(|index| !DESCRIPTIONS.contains(&head[*index].as_str())).collect();
-    if wanted.is_empty() {
-        return Err(ReferenceError::NoColumns { path: path.to_owned(), example: "humaneval" });
-    }
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(csv_error)?;
-        let line = record.position().map_or(0, csv::Position::line);
-        let values = wanted
-            .iter()
-            .map(|index| match record.get(*index).unwrap_or_default().trim() {
-                "" => Ok(None),
-                cell => cell.parse().map(Some).map_err(|_| ReferenceError::Cell {
-                    path: path.to_owned(),
-                    line,
-                    column: head[*index].clone(),
-                    found: cell.to_owned(),
-                }),
-            })
-            .collect::<Result<_, _>>()?;
-        rows.push((record.get(0).unwrap_or_default().to_owned(), values));
-    }
-    let columns = wanted.iter().map(|index| head[*index].clone()).collect();
-    Ok(Reference { path: path.to_owned(), columns, rows })
+    let sheet = Sheet::read(path)?;
+    if LONG.iter().all(|head| sheet.place(head).is_some()) { long(&sheet) } else { wide(&sheet) }
 }
 
-/// How a column of the reference stands to the run.
-#[derive(Debug, Clone, PartialEq)]
-enum Pairing<'a> {
-    /// The same quantity: differences are shown.
-    Same(&'a Column),
-    /// Shown side by side, without a difference, for this reason.
-    Apart(&'a Column, String),
-    /// The run has nothing to set beside it.
-    Alone(String),
-}
-
-/// The comparison: cells for the table, and the reasons why columns are not compared.
-pub fn compare(table: &ResultsTable, reference: &Reference) -> (Cells, Vec<String>) {
-    // A table that this program wrote has columns of axis values too.
-    let axes = table.axes();
+fn wide(sheet: &Sheet) -> Result<Reference, ReferenceError> {
     let wanted: Vec<usize> =
-        (0..reference.columns.len()).filter(|index| !axes.contains(&reference.columns[*index].as_str())).collect();
-    let pairings: Vec<Pairing<'_>> = wanted.iter().map(|index| pair(table, &reference.columns[*index])).collect();
-    let mut cells = Cells { head: vec!["trial".to_owned()], rows: Vec::new() };
-    let mut reasons = Vec::new();
-    for (name, pairing) in wanted.iter().map(|index| &reference.columns[*index]).zip(&pairings) {
-        match pairing {
-            Pairing::Same(_) => {
-                cells.head.extend([name.clone(), format!("{name} (reference)"), "difference".to_owned()]);
-            }
-            Pairing::Apart(column, reason) => {
-                cells.head.extend([column.name.clone(), format!("{name} (reference)")]);
-                reasons.push(format!("`{name}` is not compared: {reason}"));
-            }
-            Pairing::Alone(reason) => {
-                cells.head.push(format!("{name} (reference)"));
-                reasons.push(format!("`{name}` is not compared: {reason}"));
-            }
-        }
+        (1..sheet.head.len()).filter(|place| !DESCRIPTIONS.contains(&sheet.head[*place].as_str())).collect();
+    if wanted.is_empty() {
+        return Err(ReferenceError::NoColumns { path: sheet.path.clone(), example: "humaneval" });
     }
-    let names: Vec<&str> = table
-        .rows
+    let columns = wanted
         .iter()
-        .map(|row| row.trial.as_str())
-        .chain(reference.rows.iter().map(|(name, _)| name.as_str()).filter(|name| row_of(table, name).is_none()))
+        .map(|place| {
+            let name = sheet.head[*place].clone();
+            let number = task::preset_named(&name).map(Column::from);
+            ReferenceColumn { number: number.map(|column| (column.task, column.metric, column.filter)), name }
+        })
         .collect();
-    for name in names {
-        let row = row_of(table, name);
-        let expected = reference.rows.iter().find(|(expected, _)| expected == name).map(|(_, values)| values);
-        let mut line = vec![name.to_owned()];
-        for (index, pairing) in wanted.iter().zip(&pairings) {
-            let expected = expected.and_then(|values| values[*index]);
-            let got = |column: &Column| row.and_then(|row| row.score(column)).and_then(|score| score.value);
-            match pairing {
-                Pairing::Same(column) => {
-                    let got = got(column);
-                    let difference = got.zip(expected).map(|(got, expected)| got - expected);
-                    let shown = difference.map_or_else(|| value(None), |difference| format!("{difference:+.4}"));
-                    line.extend([value(got), value(expected), shown]);
-                }
-                Pairing::Apart(column, _) => line.extend([value(got(column)), value(expected)]),
-                Pairing::Alone(_) => line.push(value(expected)),
+    let mut rows = Vec::new();
+    for line in &sheet.lines {
+        let cells = wanted.iter().map(|place| {
+            let value = sheet.number(line, Some(*place))?;
+            Ok(value.map(|value| ReferenceCell { value, ..ReferenceCell::default() }))
+        });
+        let name = line.1.first().cloned().unwrap_or_default();
+        rows.push((name, cells.collect::<Result<_, ReferenceError>>()?));
+    }
+    Ok(Reference { path: sheet.path.clone(), columns, rows })
+}
+
+fn long(sheet: &Sheet) -> Result<Reference, ReferenceError> {
+    let [task, metric, filter, value] = LONG.map(|head| sheet.place(head));
+    let mut reference = Reference { path: sheet.path.clone(), columns: Vec::new(), rows: Vec::new() };
+    let text = |line: &(u64, Vec<String>), place: Option<usize>| {
+        place.and_then(|place| line.1.get(place)).cloned().unwrap_or_default()
+    };
+    for line in &sheet.lines {
+        let number = (text(line, task), text(line, metric), text(line, filter));
+        let is_same = |column: &ReferenceColumn| column.number.as_ref() == Some(&number);
+        let column = match reference.columns.iter().position(is_same) {
+            Some(column) => column,
+            None => {
+                let name = format!("{} {} {}", number.0, number.1, number.2);
+                reference.columns.push(ReferenceColumn { name, number: Some(number) });
+                reference.columns.len() - 1
             }
+        };
+        let cell = sheet.number(line, value)?.map(|value| ReferenceCell { value, ..ReferenceCell::default() });
+        let cell = match cell {
+            Some(cell) => Some(ReferenceCell {
+                n: sheet.number(line, sheet.place("n"))?,
+                stderr: sheet.number(line, sheet.place("stderr"))?,
+                ..cell
+            }),
+            None => None,
+        };
+        let name = text(line, Some(0));
+        if reference.rows.last().is_none_or(|(last, _)| *last != name) {
+            reference.rows.push((name, Vec::new()));
         }
-        cells.rows.push(line);
+        if let Some((_, cells)) = reference.rows.last_mut() {
+            cells.resize(cells.len().max(column + 1), None);
+            cells[column] = cell;
+        }
     }
-    (cells, reasons)
-}
-
-fn row_of<'a>(table: &'a ResultsTable, name: &str) -> Option<&'a Row> {
-    table.rows.iter().find(|row| row.trial == name)
-}
-
-fn pair<'a>(table: &'a ResultsTable, name: &str) -> Pairing<'a> {
-    let Some(expected) = task::preset_named(name).map(Column::from) else {
-        let reason = "its name is not in the table of columns, so the file does not say which task and metric it holds";
-        return match table.columns.iter().find(|column| column.name == name) {
-            Some(column) => Pairing::Apart(column, reason.to_owned()),
-            None => Pairing::Alone(reason.to_owned()),
-        };
-    };
-    let same = |column: &&Column| {
-        column.task == expected.task && column.metric == expected.metric && column.filter == expected.filter
-    };
-    if let Some(column) = table.columns.iter().find(same) {
-        let mut scores = table.rows.iter().filter_map(|row| row.score(column));
-        return match scores.find(|score| score.is_limited()) {
-            Some(score) => {
-                let (n, of) = (score.n.unwrap_or_default(), score.n_total.unwrap_or_default());
-                Pairing::Apart(column, format!("the run answered {n} of its {of} documents"))
-            }
-            None => Pairing::Same(column),
-        };
-    }
-    let counterpart = |column: &&Column| column.counterpart().is_some_and(|stock| stock.column == name);
-    match table.columns.iter().find(counterpart) {
-        Some(column) => Pairing::Apart(
-            column,
-            format!(
-                "the run has `{}`, {} over the same items; the reference holds {}",
-                column.name, column.estimator, expected.estimator
-            ),
-        ),
-        None => Pairing::Alone(format!("the run has no column of task `{}`", expected.task)),
-    }
+    let n_columns = reference.columns.len();
+    reference.rows.iter_mut().for_each(|(_, cells)| cells.resize(n_columns, None));
+    Ok(reference)
 }

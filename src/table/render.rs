@@ -1,8 +1,12 @@
 //! The table for people: Markdown that fits a width, values rounded. The only place where numbers are rounded.
 
+use super::differences::{ODD, marks};
 use super::{ResultsTable, Row};
 use crate::eval::Score;
-use crate::eval::task::Column;
+use crate::eval::task::{self, Column, Estimator};
+use crate::paired::Against;
+use crate::stats::Interval;
+use crate::stats::interval::wilson;
 
 /// Cells of a Markdown table: a header line and rows of the same length. The first column names the row.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -18,19 +22,24 @@ pub fn value(value: Option<f64>) -> String {
     value.map_or_else(|| "–".to_owned(), |value| format!("{value:.4}"))
 }
 
-/// The table as cells: one row per trial, one column per task metric; `± standard error` where the harness gives one.
-pub fn wide(table: &ResultsTable) -> Cells {
+/// The table as cells: one row per trial, one column per task metric. Shares of right answers have their Wilson interval,
+/// other scores `± standard error` where the harness gives one, and gp-IRT estimates neither: their column says how far
+/// they typically are off. Marks follow: the significance against a reference, and [`ODD`] for a cell that rests on
+/// something else than the rest of its column.
+pub fn wide(table: &ResultsTable, against: Option<&Against>) -> Cells {
     let mut head = vec!["trial".to_owned()];
     head.extend(table.columns.iter().map(|column| heading(column, table)));
-    let rows = table
-        .rows
-        .iter()
-        .map(|row| {
-            let mut cells = vec![row.trial.clone()];
-            cells.extend(table.columns.iter().map(|column| cell(row, column)));
-            cells
-        })
-        .collect();
+    let mut rows = Vec::new();
+    for row in &table.rows {
+        let standing = against.and_then(|against| against.standings.iter().find(|found| found.trial == row.trial));
+        let mut cells = vec![row.trial.clone()];
+        for (place, column) in table.columns.iter().enumerate() {
+            let marks = standing.and_then(|standing| standing.cells.get(place)).map(marks).unwrap_or_default();
+            let odd = if table.is_odd(row, column) { format!(" {ODD}") } else { String::new() };
+            cells.push(format!("{}{marks}{odd}", cell(row, column)));
+        }
+        rows.push(cells);
+    }
     Cells { head, rows }
 }
 
@@ -47,15 +56,29 @@ fn heading(column: &Column, table: &ResultsTable) -> String {
     if scores.iter().any(|score| score.higher_is_better == Some(false)) {
         notes.push("↓".to_owned());
     }
+    if let Some(deviation) = task::typical_deviation(&column.task).filter(|_| column.estimator == Estimator::GpIrt) {
+        notes.push(format!("gp-IRT, typically off by {deviation:.3}"));
+    }
     if notes.is_empty() { column.name.clone() } else { format!("{} ({})", column.name, notes.join(", ")) }
 }
 
 fn cell(row: &Row, column: &Column) -> String {
     let Some(score) = row.score(column) else { return "–".to_owned() };
-    match score.stderr {
-        Some(stderr) => format!("{} ± {stderr:.4}", value(score.value)),
-        None => value(score.value),
+    if let Some((right, n)) = column.right_answers(score)
+        && let Some(Interval { low, high }) = wilson(right, n, 0.95)
+    {
+        return format!("{} [{}, {}]", value(score.value), short(low), short(high));
     }
+    match score.stderr {
+        // No spread in a handful of documents is no certainty.
+        Some(stderr) if stderr > 0.0 => format!("{} ± {stderr:.4}", value(score.value)),
+        _ => value(score.value),
+    }
+}
+
+/// A share in two digits: `.05`, `1.0`.
+fn short(share: f64) -> String {
+    if share >= 0.995 { "1.0".to_owned() } else { format!("{share:.2}").trim_start_matches('0').to_owned() }
 }
 
 /// Lays cells out as Markdown. Where the whole is wider than `width` characters, the columns are dealt out over several
@@ -91,7 +114,7 @@ pub fn markdown(cells: &Cells, width: Option<usize>) -> String {
 fn block_of(cells: &Cells, block: &[usize], widths: &[usize]) -> String {
     // Numbers stand to the right, so that their points stand one above the other.
     let is_number =
-        |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "+-–".contains(c));
+        |cell: &String| cell.is_empty() || cell.starts_with(|c: char| c.is_ascii_digit() || "+-–<.".contains(c));
     let cells_of = |column: usize| cells.rows.iter().filter_map(move |row| row.get(column));
     let is_text: Vec<bool> = (0..widths.len()).map(|column| column == 0 || !cells_of(column).all(is_number)).collect();
     let line = |texts: &dyn Fn(usize) -> String| {

@@ -32,7 +32,7 @@ fn the_base_joins_as_the_last_source_in_models_form_only() {
     let slices = "merge_method: ties\nbase_model: o/base\nslices:\n- sources: [{model: o/math, layer_range: [0, 2], parameters: {weight: 1}}]\n";
     assert_eq!(
         mistakes(slices),
-        "error: c.yml:4:3: `slices[0]`: base model `o/base` is not a source of this slice, `ties` needs it there\n\
+        "error[E0212]: c.yml:4:3: `slices[0]`: base model `o/base` is not a source of this slice, `ties` needs it there\n\
          hint: list the base model among the sources of every slice"
     );
 }
@@ -73,10 +73,9 @@ fn what_mergekit_ignores_is_warned_of() {
         warnings(
             "merge_method: linear\nnormalize: false\nmodels:\n- {model: a/b, parameters: {weight: 1, densty: 2}}\n"
         ),
-        "error: c.yml:2:1: `normalize`: unknown key `normalize`\n\
-         hint: known keys here: `merge_method`, `base_model`, `models`, `slices`, `modules`, `parameters`, `dtype`, \
-         `out_dtype`, `tokenizer_source`, `tokenizer`, `chat_template`\n\
-         error: c.yml:4:40: `models[0].parameters.densty`: unknown parameter `densty` for `linear`\n\
+        "warning[E0101]: c.yml:2:1: `normalize`: unknown key `normalize`\n\
+         hint: parameters stand under `parameters`\n\
+         warning[E0213]: c.yml:4:40: `models[0].parameters.densty`: unknown parameter `densty` for `linear`\n\
          hint: `linear` takes `weight`, `normalize`"
     );
     assert_eq!(warnings(&format!("{LINEAR}x-anchors: {{a: 1}}\n")), "");
@@ -184,9 +183,9 @@ fn what_mergekit_refuses_is_refused() {
 #[test]
 fn all_mistakes_come_in_one_pass() {
     let text = "merge_method: teis\nmodels:\n- {model: a/a, parameters: {weight: x}}\n- 7\ndtype: fp16\n";
-    assert_eq!(mistakes(text).matches("error: ").count(), 2, "{}", mistakes(text));
+    assert_eq!(mistakes(text).matches("error[").count(), 2, "{}", mistakes(text));
     let text = "merge_method: ties\nmodels:\n- {model: a/a, parameters: {weight: x}}\n- 7\ndtype: fp16\n";
-    assert_eq!(mistakes(text).matches("error: ").count(), 3, "{}", mistakes(text));
+    assert_eq!(mistakes(text).matches("error[").count(), 3, "{}", mistakes(text));
 }
 
 #[test]

@@ -338,6 +338,8 @@ fn damaged_specs(reader: &str, hundredths: u64, file: &str, seeds: &[&str], word
     for (from, to) in [("sweeps/examples/configs", "configs"), ("sweeps/study", "study")] {
         std::os::unix::fs::symlink(project(from), folder.path().join(to)).unwrap();
     }
+    // Definitions of tasks have a reader, and a test, of their own.
+    std::fs::create_dir(folder.path().join("tasks")).unwrap();
     let path = folder.path().join(file);
     let corpus = Corpus { seeds: files(seeds.iter().map(|seed| project(seed))), words };
     fuzz(reader, hundredths, &corpus, |bytes| {

@@ -3,88 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use crate::support::{fixture, plain_python};
-
-/// A folder with a spec over the parity fixtures' checkpoints.
-struct Sweep {
-    folder: tempfile::TempDir,
-    python: PathBuf,
-}
-
-const SPEC: &str = r#"
-name = "tiny"
-
-[models]
-base = "INPUTS/base"
-math = "INPUTS/math"
-code = "INPUTS/code"
-
-[evaluate]
-tasks = ["facts", "sums"]
-model = "dummy"
-batch_size = 4
-
-[[baseline]]
-name = "Base"
-model = "base"
-
-[[merge]]
-name = "SLERP (t={t})"
-method = "slerp"
-base_model = "math"
-models = ["math", "code"]
-grid.t = [0.25, 0.5]
-"#;
-
-impl Sweep {
-    fn new() -> Option<Self> {
-        let python = plain_python()?;
-        let sweep = Self { folder: tempfile::tempdir().unwrap(), python };
-        sweep.write(SPEC);
-        Some(sweep)
-    }
-
-    fn write(&self, spec: &str) {
-        let inputs = fixture("mergekit-parity/inputs");
-        fs::write(self.path("sweep.toml"), spec.replace("INPUTS", &inputs.to_string_lossy())).unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn command(&self, args: &[&str], outcome: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mergesweep"));
-        command
-            .args(args)
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .env("MERGESWEEP_PYTHON", &self.python)
-            .env("PYTHONPATH", fixture("fake_lm_eval"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("FAKE_LM_EVAL", outcome);
-        command
-    }
-
-    fn run(&self, args: &[&str], outcome: &str) -> Output {
-        self.command(args, outcome).output().unwrap()
-    }
-
-    fn journal(&self) -> String {
-        fs::read_to_string(self.path("results/tiny/journal.jsonl")).unwrap()
-    }
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-fn count(text: &str, part: &str) -> usize {
-    text.matches(part).count()
-}
+use crate::support::fixture;
+use crate::sweep_support::{Sweep, TINY as SPEC, count, text, wait_for, walk};
 
 #[test]
 fn a_run_merges_evaluates_and_prints_the_table_and_a_second_one_reuses_it_all() {
@@ -96,7 +19,7 @@ fn a_run_merges_evaluates_and_prints_the_table_and_a_second_one_reuses_it_all() 
     for row in ["| Base ", "| SLERP (t=0.25) ", "| SLERP (t=0.5) "] {
         assert!(table.contains(row), "{table}");
     }
-    assert!(table.contains("0.7500 ± 0.1250"), "{table}");
+    assert!(table.contains("0.7500 [.47, .91]"), "{table}");
     assert_eq!(count(&sweep.journal(), r#""event":"merged""#), 2);
     assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 3);
     // Not kept: a merged model goes once it is scored.
@@ -201,7 +124,7 @@ fn an_interrupted_run_says_so_leaves_no_process_and_goes_on_later() {
 
     // While a run holds the sweep, another is refused and `status` reads.
     let second = sweep.run(&["run", "sweep.toml"], "ok");
-    assert_eq!(second.status.code(), Some(1));
+    assert_eq!(second.status.code(), Some(75));
     assert!(text(&second.stderr).contains("holds this sweep"), "{}", text(&second.stderr));
     assert!(text(&sweep.run(&["status", "sweep.toml"], "ok").stdout).contains("| evaluating"));
 
@@ -227,7 +150,7 @@ fn a_missing_model_or_harness_is_told_before_anything_is_run() {
     sweep.write(SPEC);
     let run = sweep.command(&["run", "sweep.toml"], "ok").env_remove("PYTHONPATH").output().unwrap();
     assert_eq!(run.status.code(), Some(2), "{}", text(&run.stderr));
-    assert!(text(&run.stderr).contains("has no lm_eval"), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("has no package `lm_eval`"), "{}", text(&run.stderr));
     assert!(!sweep.path("results/tiny/trials").exists());
 }
 
@@ -247,36 +170,12 @@ fn a_reference_is_compared_only_where_the_numbers_mean_the_same() {
     assert!(text(&broken.stderr).contains("reference.csv:2: column `tinyArc`"), "{}", text(&broken.stderr));
 }
 
-/// Waits up to a minute, which is long enough on the busiest machine.
-fn wait_for(mut done: impl FnMut() -> bool) {
-    for _ in 0..1200 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("waited a minute in vain");
-}
-
 /// Reads the first file of that name below a folder that holds the text, once there is one: merges have logs too.
 fn find(folder: &Path, name: &str, text: &str) -> impl Fn() -> Option<String> + use<> {
     let (folder, name, text) = (folder.to_owned(), name.to_owned(), text.to_owned());
     move || {
-        let mut folders = vec![folder.clone()];
-        while let Some(next) = folders.pop() {
-            for entry in fs::read_dir(next).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.file_name().is_some_and(|file| file.to_string_lossy() == name)
-                    && let Ok(found) = fs::read_to_string(path)
-                    && found.contains(&text)
-                {
-                    return Some(found);
-                }
-            }
-        }
-        None
+        let files = walk(&folder).into_iter().filter(|path| path.ends_with(&name));
+        files.filter_map(|path| fs::read_to_string(path).ok()).find(|found| found.contains(&text))
     }
 }
 
@@ -363,9 +262,8 @@ fn the_best_models_are_kept_and_any_other_is_made_again_and_checked() {
     let spec = SPEC.replace("\"dummy\"", "\"hf\"").replace("[0.25, 0.5]", "[0.2, 0.4, 0.6, 0.8]");
     sweep.write(&format!("{spec}\n[limits]\nkeep = \"best:1:facts_acc\"\n"));
     let run = |args: &[&str]| {
-        let path = std::env::join_paths([fixture("fake_lm_eval"), fixture("fake_packages")]).unwrap();
         let log = sweep.path("evaluated.log");
-        sweep.command(args, "ok").env("PYTHONPATH", path).env("FAKE_LM_EVAL_LOG", log).output().unwrap()
+        sweep.command(args, "ok").env("FAKE_LM_EVAL_LOG", log).output().unwrap()
     };
     let table = run(&["run", "sweep.toml", "--quiet"]);
     assert_eq!(table.status.code(), Some(0), "{}", text(&table.stderr));
@@ -480,4 +378,53 @@ fn the_config_of_a_trial_says_which_seed_it_was_merged_with() {
     assert_eq!(by_hand.status.code(), Some(0), "{}", text(&by_hand.stderr));
     let same = sweep.run(&["diff", "by-hand", &trial.join("model").to_string_lossy()], "ok");
     assert_eq!(same.status.code(), Some(0), "{}", text(&same.stdout));
+}
+
+#[test]
+fn what_is_published_names_no_home_folder() {
+    let Some(sweep) = Sweep::new() else { return };
+    let inputs = sweep.path("inputs");
+    for file in walk(&fixture("mergekit-parity/inputs")) {
+        let copy = inputs.join(file.strip_prefix(fixture("mergekit-parity/inputs")).unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        if file.is_file() {
+            fs::copy(&file, &copy).unwrap();
+        }
+    }
+    // One that cannot be merged, for a reason that names a file.
+    fs::remove_file(inputs.join("chat/config.json")).unwrap();
+    let broken =
+        "\n[[merge]]\nname = \"Broken\"\nmethod = \"linear\"\nmodels = { \"./inputs/chat\" = { weight = 1.0 } }\n";
+    sweep.write(&format!("{}{broken}", SPEC.replace("INPUTS", "./inputs")));
+    let home = sweep.path("");
+    let home = home.to_str().unwrap().trim_end_matches('/');
+    let run = sweep.command(&["run", "sweep.toml"], "ok").env("HOME", home).output().unwrap();
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    let journal = sweep.journal();
+    assert!(journal.contains("~/inputs/chat"), "{journal}");
+    for file in fs::read_dir(sweep.results()).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_file())
+    {
+        let written = text(&fs::read(&file).unwrap());
+        assert!(!written.contains(home), "{}: {written}", file.display());
+    }
+}
+
+#[test]
+fn a_token_is_handed_on_and_written_nowhere() {
+    let Some(sweep) = Sweep::new() else { return };
+    let token = "hf_never_to_be_seen";
+    let run = sweep.command(&["run", "sweep.toml"], "leak").env("HF_TOKEN", token).output().unwrap();
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("the hub refused [hidden]"), "{}", text(&run.stderr));
+    assert!(sweep.journal().contains("the hub refused [hidden]"));
+    let files: Vec<PathBuf> = walk(&sweep.path("results")).into_iter().filter(|path| path.is_file()).collect();
+    assert!(files.iter().any(|path| text(&fs::read(path).unwrap()).contains("my token is [hidden]")));
+    for said in files.iter().map(|path| fs::read(path).unwrap()).chain([run.stdout, run.stderr]) {
+        assert!(!text(&said).contains(token), "{}", text(&said));
+    }
+
+    sweep.write(&SPEC.replace("batch_size = 4", "batch_size = 4\nmodel_args = { token = \"hf_never\" }"));
+    let refused = sweep.run(&["plan", "sweep.toml"], "ok");
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("`token` looks like a secret"), "{}", text(&refused.stderr));
 }

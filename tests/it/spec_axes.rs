@@ -23,6 +23,7 @@ const TIES: &str = "merge_method: ties\nbase_model: o/base\ndtype: float32\nslic
 fn try_open(text: &str) -> Result<(Sweep, Plan), Problems> {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("ties.yml"), TIES).unwrap();
+    std::fs::create_dir(folder.path().join("tasks")).unwrap();
     let path = folder.path().join("s.toml");
     std::fs::write(&path, text).unwrap();
     plan::open(&path)

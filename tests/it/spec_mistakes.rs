@@ -38,8 +38,8 @@ fn every_broken_spec_is_told_all_its_mistakes() {
 
 #[test]
 fn a_missing_spec_is_told_as_such() {
-    assert_eq!(said(&fixtures().join("none.toml")), "error: none.toml:1:1: no such file");
-    assert_eq!(said(&fixtures().join("configs")), "error: configs:1:1: is a folder, expected a file");
+    assert_eq!(said(&fixtures().join("none.toml")), "error[E0001]: none.toml:1:1: no such file");
+    assert_eq!(said(&fixtures().join("configs")), "error[E0001]: configs:1:1: is a folder, expected a file");
 }
 
 const WHOLE: &str = include_str!("../../sweeps/examples/slerp-and-dare.toml");

@@ -1,0 +1,570 @@
+//! The one table of diagnostics: every kind of mistake or oddity that a spec, a config or the machine can have, with a stable
+//! code that messages show, `mergesweep explain CODE` tells about and `DIAGNOSTICS.md` lists.
+//!
+//! A code says what is wrong, not how bad it is: the same finding can be an error in a spec and a warning in a file written
+//! for mergekit. Codes are never given to another kind once published.
+
+use std::fmt::{self, Write as _};
+
+/// A kind of finding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Code {
+    /// A file that cannot be read as text.
+    Unreadable,
+    /// Text that is no TOML or YAML.
+    Syntax,
+    /// A key that stands twice.
+    DuplicateKey,
+    /// Nesting, aliases or keys beyond what any document needs.
+    TooLarge,
+    /// A file for another command.
+    WrongFile,
+    /// A scalar that YAML 1.1 readers, such as mergekit's, read otherwise.
+    OtherReading,
+    /// A key that nobody reads.
+    UnknownKey,
+    /// A key that must be there.
+    MissingKey,
+    /// A value of another type, or none of the words that are known.
+    WrongValue,
+    /// A list, table or text without content.
+    Empty,
+    /// Keys that exclude each other.
+    Conflict,
+    /// The same thing listed twice.
+    ListedTwice,
+    /// A model that is not declared.
+    UnknownModel,
+    /// A text that is no model reference.
+    BadReference,
+    /// A name that a sweep or a model cannot have.
+    BadName,
+    /// A merge method that does not exist.
+    UnknownMethod,
+    /// Models that the method cannot take.
+    Inputs,
+    /// A parameter that the method does not read.
+    UnreadParameter,
+    /// A parameter that the method needs.
+    MissingParameter,
+    /// A parameter outside the values that make sense.
+    OutOfRange,
+    /// Layers that do not fit together.
+    Layers,
+    /// A part of mergekit's dialect that is not supported.
+    Unsupported,
+    /// A key that is accepted and changes nothing.
+    NoEffect,
+    /// An axis that sets nothing.
+    NoPlace,
+    /// A range that does not meet its end.
+    Range,
+    /// Axes or settings that must be of one length or set the same.
+    Uneven,
+    /// Axes that set the same.
+    AxesCollide,
+    /// An axis that does not exist.
+    UnknownAxis,
+    /// An exclusion that excludes nothing, or everything.
+    Exclusion,
+    /// More trials or combinations than are allowed.
+    TooMany,
+    /// An axis that the method does not read.
+    AxisUnread,
+    /// A name template that cannot be filled.
+    Template,
+    /// Two trials of one name.
+    SameName,
+    /// Settings that give the same merge.
+    SameMerge,
+    /// Two rows that are the same trial.
+    SameTrial,
+    /// A setting that the program makes itself.
+    OwnSetting,
+    /// A token or key in a spec.
+    Secret,
+    /// A setting that needs another one.
+    Needs,
+    /// A task that runs model-written code, without the opt-in.
+    CodeNotAllowed,
+    /// A pattern or file where a task is expected.
+    TaskPattern,
+    /// A task that does not exist.
+    UnknownTask,
+    /// A limit on a task that needs all its documents.
+    TinyLimited,
+    /// A back end that does not exist or cannot be used.
+    Backend,
+    /// A folder of task definitions that is none.
+    IncludePath,
+    /// A model that is neither on disk nor to be had.
+    ModelNotFound,
+    /// The interpreter, the harness or one of its packages.
+    Harness,
+    /// A task that the harness cannot load.
+    TaskNotLoaded,
+    /// No sandbox for model-written code.
+    NoSandbox,
+    /// A GPU that is asked for and not there.
+    NoGpu,
+    /// A folder that cannot be made.
+    Folder,
+}
+
+/// A row of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct CodeSpec {
+    /// The kind.
+    pub code: Code,
+    /// Its stable code.
+    pub id: &'static str,
+    /// What is wrong, in a few words.
+    pub title: &'static str,
+    /// Why it matters and what to do, in a few sentences.
+    pub text: &'static str,
+    /// Wrong and right, as it would stand in a file; may be empty.
+    pub example: &'static str,
+}
+
+const fn row(code: Code, id: &'static str, title: &'static str, text: &'static str, example: &'static str) -> CodeSpec {
+    CodeSpec { code, id, title, text, example }
+}
+
+/// Sections of the document, by the first digits of their codes.
+const SECTIONS: [(&str, &str); 7] = [
+    ("E00", "Files and syntax"),
+    ("E01", "Keys and values"),
+    ("E02", "Models, methods and parameters"),
+    ("E03", "Axes and grids"),
+    ("E04", "Trials"),
+    ("E05", "Evaluation"),
+    ("E06", "What a run needs"),
+];
+
+/// Every kind, in the order of the codes.
+pub const CODES: &[CodeSpec] = &[
+    row(
+        Code::Unreadable,
+        "E0001",
+        "a file cannot be read",
+        "The file does not exist, is a folder, cannot be opened, or is not UTF-8. Check the path: it starts at the folder \
+         you are in on the command line, and at the spec's folder inside a spec.",
+        "",
+    ),
+    row(
+        Code::Syntax,
+        "E0002",
+        "the text is no valid TOML or YAML",
+        "Reading stopped being possible here. TOML puts texts in quotes and repeats `[[merge]]` before every merge; YAML \
+         indents with spaces, never tabs, and wants a space behind `:`. Tags (`!name`) and several documents in one file \
+         are not taken.",
+        "name = slerp        # wrong: a text without quotes\nname = \"slerp\"      # right",
+    ),
+    row(
+        Code::DuplicateKey,
+        "E0003",
+        "a key stands twice",
+        "Many readers keep the last value without a word, so one of the two would be lost. Keep one.",
+        "",
+    ),
+    row(
+        Code::TooLarge,
+        "E0004",
+        "the document is larger than any spec",
+        "Nesting, keys and the values that YAML aliases expand to are limited, so that a few lines cannot fill the memory.",
+        "",
+    ),
+    row(
+        Code::WrongFile,
+        "E0005",
+        "the file is for another command",
+        "`plan`, `run` and the other commands that take SPEC read a sweep: `name`, `models`, `evaluate`, and `baseline` or \
+         `merge`, in a file that ends in .toml, .yml, .yaml or .json. `merge` reads a mergekit config: `merge_method` and \
+         `models` or `slices`. A spec takes mergekit files in with `config = \"file.yml\"`; `init --from` writes such a spec.",
+        "",
+    ),
+    row(
+        Code::OtherReading,
+        "E0006",
+        "YAML readers disagree on this value",
+        "YAML 1.2 and PyYAML, with which mergekit and the harness read, disagree on some plain values: `no` and `off` are \
+         false there, `010` is eight, `1e-3` is a text, `1:30` is ninety. Write the value so that both agree.",
+        "weight: 1e-3        # a text to PyYAML\nweight: 1.0e-3      # a number to both",
+    ),
+    row(
+        Code::UnknownKey,
+        "E0101",
+        "nobody reads this key",
+        "In a spec every key is read or refused, so that a slip of the hand does not run the wrong study. mergekit ignores \
+         unknown keys at every level; in a file written for it they are warned of. Top-level keys that start with `x-` are \
+         yours. `mergesweep schema --markdown` lists every key.",
+        "batchsize = 8       # wrong\nbatch_size = 8      # right",
+    ),
+    row(Code::MissingKey, "E0102", "a key is missing", "Without it there is nothing sensible to do.", ""),
+    row(
+        Code::WrongValue,
+        "E0103",
+        "the value is not of the kind that is expected",
+        "The message says what is expected and what stands there. Numbers are written without quotes, times and sizes with \
+         a unit and in quotes.",
+        "limit = \"32\"        # wrong\nlimit = 32\nmerge_timeout = 1h   # wrong\nmerge_timeout = \"1h\"",
+    ),
+    row(
+        Code::Empty,
+        "E0104",
+        "nothing stands here",
+        "A list, table or text is there and has no content. Fill it, or leave the key out.",
+        "",
+    ),
+    row(
+        Code::Conflict,
+        "E0105",
+        "two keys say the same in different ways",
+        "Only one of them can count. Keep one.",
+        "models = [\"math\", \"code\"]\nslices = [...]      # one of the two",
+    ),
+    row(
+        Code::ListedTwice,
+        "E0106",
+        "the same thing is listed twice",
+        "A model may stand once in a slice, a task once in `tasks`, a value once in an axis.",
+        "",
+    ),
+    row(
+        Code::UnknownModel,
+        "E0201",
+        "no model of this name is declared",
+        "Models are called by the short names under `models`, by a path (which starts with `./`, `../`, `/` or `~`) or by a \
+         hub id `owner/name`. A short name may be followed by `+ADAPTER`.",
+        "[models]\nmath = \"owner/name\"\n\n[[baseline]]\nmodel = \"maths\"       # wrong: declared is `math`",
+    ),
+    row(
+        Code::BadReference,
+        "E0202",
+        "the text is no model reference",
+        "A reference is `PATH[@REVISION][+ADAPTER[@REVISION]]`, where a path is a folder or a hub id.",
+        "",
+    ),
+    row(
+        Code::BadName,
+        "E0203",
+        "the name cannot be used",
+        "The name of a sweep becomes a folder: no slashes, no leading point or hyphen, at most 100 bytes. Short names of \
+         models hold no `/`, `+` or `@`, with which references are written.",
+        "",
+    ),
+    row(
+        Code::UnknownMethod,
+        "E0211",
+        "there is no such merge method",
+        "Methods have mergekit's names: linear, task_arithmetic, ties, dare_linear, dare_ties, breadcrumbs, \
+         breadcrumbs_ties, della, della_linear, slerp, nuslerp, multislerp, karcher, model_stock, nearswap, sce, ram, \
+         ramplus_tl, passthrough, arcee_fusion.",
+        "",
+    ),
+    row(
+        Code::Inputs,
+        "E0212",
+        "the method cannot take these models",
+        "slerp, nearswap and arcee_fusion take two models, one of them the base; nuslerp two besides an optional base; \
+         model_stock at least two besides the base; passthrough one; task-vector methods, sce and ram need a base. Under \
+         `models` a base that is not listed joins in as a further model; under `slices` it must be a source of every slice.",
+        "method = \"slerp\"\nbase_model = \"base\"           # a third model: wrong\nmodels = [\"math\", \"code\"]",
+    ),
+    row(
+        Code::UnreadParameter,
+        "E0213",
+        "the method does not read this parameter",
+        "mergekit ignores it in silence, and the study is not the one that was meant. `mergesweep schema --markdown` lists \
+         the parameters of every method.",
+        "method = \"slerp\"\nparameters = { t = 0.5, density = 0.5 }   # slerp takes t",
+    ),
+    row(
+        Code::MissingParameter,
+        "E0214",
+        "the method needs a parameter",
+        "It has no default. Parameters of single models (`weight`) stand on the model or further out; shared ones (`t`, \
+         `normalize`) are never read on a model: they stand under `parameters` of the merge or of the slice.",
+        "",
+    ),
+    row(
+        Code::OutOfRange,
+        "E0215",
+        "the parameter is outside the values that make sense",
+        "An error where mergekit fails on the value or where it has no meaning; a warning where it is computed but probably \
+         not meant: slerp at t = 1.5 extrapolates, a density above 1 counts as 1. The ranges are those of \
+         `mergesweep schema --markdown`.",
+        "density = -0.5      # wrong: a share of the changes to keep\ndensity = 0.5",
+    ),
+    row(
+        Code::Layers,
+        "E0216",
+        "layers do not fit together",
+        "`layer_range` is `[first, behind the last]`, and every source of a slice has the same number of layers.",
+        "layer_range: [0, 16]",
+    ),
+    row(
+        Code::Unsupported,
+        "E0217",
+        "this part of mergekit's dialect is not supported",
+        "Models of several modules and overridden architectures cannot be merged here.",
+        "",
+    ),
+    row(
+        Code::NoEffect,
+        "E0218",
+        "the key has no effect",
+        "It is part of the dialect, and nothing reads it in this place.",
+        "",
+    ),
+    row(
+        Code::NoPlace,
+        "E0301",
+        "the axis sets no place of the merge",
+        "An axis is named after what it sets: a parameter (`t`), a model's parameter (`code.weight`), `seed`, `method`, \
+         `dtype`, or it names a place with `path`.",
+        "grid.cdoe.weight = [0.5, 0.7]     # wrong: no such model\ngrid.w = { path = \"code.weight\", values = [0.5, 0.7] }",
+    ),
+    row(
+        Code::Range,
+        "E0302",
+        "the range cannot be laid out",
+        "Ranges include both ends and are exact decimals: `step` must lead from `from` to `to` without a rest.",
+        "grid.t = { from = 0, to = 1, step = 0.3 }    # wrong: 0.9, then 1.2\ngrid.t = { from = 0, to = 0.9, step = 0.3 }",
+    ),
+    row(
+        Code::Uneven,
+        "E0303",
+        "axes or settings do not match each other",
+        "Axes of a `zip` vary in lock-step and have the same number of values; every entry of `settings` sets the same axes.",
+        "",
+    ),
+    row(
+        Code::AxesCollide,
+        "E0304",
+        "two axes set the same",
+        "The later one would always win. Give one of them up, or name another place with `path`.",
+        "",
+    ),
+    row(Code::UnknownAxis, "E0305", "there is no such axis", "`exclude` speaks of the axes of its own merge.", ""),
+    row(
+        Code::Exclusion,
+        "E0306",
+        "an exclusion does not do what it seems to",
+        "It excludes nothing, because its values never occur together in a combination that is left (a warning), or it \
+         leaves no trial at all.",
+        "",
+    ),
+    row(
+        Code::TooMany,
+        "E0307",
+        "the sweep has more trials than allowed",
+        "A guard against slips: raise `limits.trials` if they are meant, or thin out with `sample = { n = 100 }`.",
+        "",
+    ),
+    row(
+        Code::AxisUnread,
+        "E0308",
+        "the axis has no effect on a method",
+        "All its trials would be the same model. Put the axis under the methods that read it, or exclude the pair.",
+        "",
+    ),
+    row(
+        Code::Template,
+        "E0309",
+        "the name cannot be filled in",
+        "`{axis}` stands for the value of an axis of the merge; a brace of its own is written twice.",
+        "name = \"SLERP ({tt})\"   # wrong: the axis is `t`\nname = \"SLERP ({t})\"",
+    ),
+    row(
+        Code::SameName,
+        "E0401",
+        "two trials have the same name",
+        "Names are the rows of the table. Put the axes into the name.",
+        "name = \"SLERP\"\nname = \"SLERP (t={t})\"",
+    ),
+    row(
+        Code::SameMerge,
+        "E0402",
+        "settings that differ give the same merge",
+        "An axis sets a place that is overridden or never read, so that it makes no difference. Name the place with `path`.",
+        "",
+    ),
+    row(
+        Code::SameTrial,
+        "E0403",
+        "two rows are the same trial",
+        "They are merged and evaluated once, and both are shown.",
+        "",
+    ),
+    row(Code::OwnSetting, "E0501", "the program sets this itself", "`pretrained` is the model of each trial.", ""),
+    row(Code::Needs, "E0502", "the setting needs another one", "The message says which.", ""),
+    row(
+        Code::CodeNotAllowed,
+        "E0503",
+        "a task runs programs that the model wrote",
+        "HumanEval, MBPP and their kin run what the model answers. Nothing is run until you say so: `allow_code_eval = \
+         \"sandboxed\"` runs it under bubblewrap without network or access to your files, `true` runs it with your rights. \
+         `plan` warns, `run` refuses.",
+        "[evaluate]\ntasks = [\"humaneval\"]\nallow_code_eval = \"sandboxed\"",
+    ),
+    row(
+        Code::TaskPattern,
+        "E0504",
+        "a task is called by its name",
+        "Patterns and files are not taken, since all rows must have the same columns. Name every task, or a group.",
+        "",
+    ),
+    row(
+        Code::UnknownTask,
+        "E0505",
+        "there is no such task",
+        "Neither the harness nor `include_path` has a task, group or tag of this name. `python -m lm_eval ls tasks` lists \
+         those of the harness. `plan` asks no harness: it warns where a name is nearly one it knows.",
+        "",
+    ),
+    row(
+        Code::TinyLimited,
+        "E0506",
+        "the task needs all of its documents",
+        "The estimate of a tinyBenchmarks task is made from exactly 100 documents.",
+        "tasks = [{ task = \"tinyArc\", limit = 10 }]   # wrong\ntasks = [\"tinyArc\"]",
+    ),
+    row(
+        Code::Backend,
+        "E0507",
+        "the back end cannot be used",
+        "`evaluate.model` is a back end of the harness that loads a model folder: hf, vllm, sglang, dummy.",
+        "",
+    ),
+    row(
+        Code::IncludePath,
+        "E0508",
+        "the folder of task definitions does not exist",
+        "`include_path` starts at the spec's folder.",
+        "",
+    ),
+    row(
+        Code::Secret,
+        "E0509",
+        "a token or key stands in a spec",
+        "A spec is copied, committed and published. Set the variable (a name that ends in TOKEN, KEY, SECRET or PASSWORD) in the \
+         environment of mergesweep, which hands it on to the harness and keeps it out of every log.",
+        "HF_TOKEN=... mergesweep run sweep.toml",
+    ),
+    row(
+        Code::ModelNotFound,
+        "E0601",
+        "a model is not there",
+        "A path must be an existing folder (relative ones start at the spec's folder); anything else is a hub id \
+         `owner/name`, looked up in the cache and then on the hub. Gated models need a token.",
+        "",
+    ),
+    row(
+        Code::Harness,
+        "E0602",
+        "the harness or a package is missing",
+        "The interpreter is the spec's `evaluate.python`, else MERGESWEEP_PYTHON, else the active virtual environment's. \
+         `mergesweep doctor` shows what it has.",
+        "",
+    ),
+    row(
+        Code::TaskNotLoaded,
+        "E0603",
+        "a task cannot be loaded",
+        "Its definition, data set or metric fails. Data sets are fetched before the first merge; `HF_DATASETS_OFFLINE=1` \
+         keeps to what is in the cache.",
+        "",
+    ),
+    row(
+        Code::NoSandbox,
+        "E0604",
+        "model-written programs cannot be shut in",
+        "`allow_code_eval = \"sandboxed\"` needs bubblewrap (`apt-get install bubblewrap`) and a machine that allows user \
+         namespaces.",
+        "",
+    ),
+    row(
+        Code::NoGpu,
+        "E0605",
+        "there is no GPU",
+        "A device or back end asks for one, and PyTorch sees none. The harness would run on the CPU without a word.",
+        "",
+    ),
+    row(Code::Folder, "E0606", "a folder cannot be made", "Check rights and free space where results go.", ""),
+];
+
+impl Code {
+    /// The kind of that code, however it is written.
+    pub fn from_id(id: &str) -> Option<Self> {
+        CODES.iter().find(|row| row.id.eq_ignore_ascii_case(id)).map(|row| row.code)
+    }
+
+    /// The row of the table.
+    pub fn spec(self) -> &'static CodeSpec {
+        // Every variant has a row, in the order of the variants: a test holds the table to it.
+        &CODES[self as usize]
+    }
+
+    /// The stable code: `E0101`.
+    pub fn id(self) -> &'static str {
+        self.spec().id
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+impl fmt::Display for CodeSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}\n\n{}\n", self.id, self.title, self.text)?;
+        for line in self.example.lines() {
+            write!(f, "\n    {line}")?;
+        }
+        if self.example.is_empty() { Ok(()) } else { f.write_char('\n') }
+    }
+}
+
+/// The whole table as a document in Markdown: `DIAGNOSTICS.md`.
+pub fn document() -> String {
+    let mut text = String::from(
+        "# Diagnostics\n\n\
+         Every error and warning about a spec, a config or what a run needs has a stable code. `mergesweep explain E0101` \
+         tells about one of them. The same code can be an error in one place and a warning in another: unknown keys are \
+         refused in a spec and warned of in a file written for mergekit.\n\n\
+         `plan --json` and `run --json` give diagnostics as JSON: `severity`, `code`, `message`, `hint`, `file`, `line`, \
+         `column`, `end` (line and column behind the last character; all count from 1), `key` (the path of the key).\n\n\
+         This file is written by `mergesweep explain --all`; a test compares the two.\n",
+    );
+    for (prefix, title) in SECTIONS {
+        // Writing to a text cannot fail.
+        let _ = write!(text, "\n## {title}\n");
+        for row in CODES.iter().filter(|row| row.id.starts_with(prefix)) {
+            let _ = write!(text, "\n### {}: {}\n\n{}\n", row.id, row.title, row.text);
+            if !row.example.is_empty() {
+                let _ = write!(text, "\n```\n{}\n```\n", row.example);
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_has_one_row_and_a_place_in_the_document() {
+        let text = document();
+        for (index, row) in CODES.iter().enumerate() {
+            assert_eq!(row.code as usize, index, "{}", row.id);
+            assert_eq!(Code::from_id(&row.id.to_lowercase()), Some(row.code));
+            assert!(text.contains(&format!("### {}: ", row.id)), "{} has no section", row.id);
+        }
+        assert_eq!(CODES.len(), Code::Folder as usize + 1);
+        assert!(CODES.windows(2).all(|pair| pair[0].id < pair[1].id));
+    }
+}
