@@ -116,7 +116,7 @@ fn what_is_no_model_is_wrong_input() {
     let folder = TempDir::new().unwrap();
     let (code, _, stderr) = diff(&folder.path().join("none"), folder.path(), &[]);
     assert_eq!(code, 2);
-    assert!(stderr.contains("expected `model.safetensors`"), "{stderr}");
+    assert!(stderr.contains("does not exist, expected a model folder"), "{stderr}");
     let file = folder.path().join("broken.safetensors");
     std::fs::write(&file, "nothing").unwrap();
     assert_eq!(diff(&file, &file, &[]).0, 2);
