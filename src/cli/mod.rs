@@ -10,6 +10,7 @@ mod merge_pass;
 mod percent;
 mod plan_command;
 mod report;
+mod review;
 mod run;
 mod status;
 
@@ -22,6 +23,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::document::Problems;
 use crate::exit_code::{self, Exit};
+use crate::merge::arch::Architecture;
+use crate::merge::checkpoint::Checkpoint;
+use crate::model::ModelRef;
 use crate::model::hub::Hub;
 use crate::model::locate::Locator;
 use crate::plan::{self, Plan};
@@ -164,13 +168,20 @@ fn output_width() -> Option<usize> {
 impl SweepArgs {
     /// Reads and expands the spec, with the command line's overrides.
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
-        let (mut sweep, plan) = plan::open(&self.spec)?;
+        let (mut sweep, plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;
         plan.warnings.0.iter().for_each(|warning| warn(&format!("warning: {warning}")));
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);
         }
         Ok((sweep, plan))
+    }
+
+    /// The tensors of a model that lies here; nothing is fetched, and nothing is said of one that cannot be read.
+    fn tensors_of(&self, sweep: &Sweep, model: &ModelRef) -> Option<Architecture> {
+        let folder = self.locator(sweep).ok()?.locate_on_disk(model).ok()??.base;
+        let checkpoint = Checkpoint::open(&folder).ok()?;
+        Some(Architecture::of(&checkpoint).present_in(&checkpoint))
     }
 
     fn store(&self, sweep: &Sweep) -> Result<Store, Failure> {

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, print, warn};
-use crate::config::parameter::{Case, Setting};
+use super::{Failure, SweepArgs, counted, print, review, warn};
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::exit_code::{self, Exit};
 use crate::model::ModelRef;
@@ -46,7 +45,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     if args.json {
         print(&serde_json::to_string_pretty(&json::plan(&plan))?)?;
     } else {
-        print(&listing(&sweep, &plan))?;
+        print(&format!("{}{}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(
@@ -70,7 +69,7 @@ fn listing(sweep: &Sweep, plan: &Plan) -> String {
     let longest = |of: &dyn Fn(&Trial) -> usize| plan.trials.iter().map(of).max().unwrap_or_default();
     let name_width = longest(&|trial| trial.name.chars().count());
     let method_width = longest(&|trial| method(trial).len());
-    let names = Names(&sweep.models);
+    let names = Names(sweep);
     let lines = plan.trials.iter().enumerate().map(|(index, trial)| {
         let settings = names.settings(trial);
         format!("{:>4}  {:name_width$}  {:method_width$}  {settings}\n", index + 1, plain(&trial.name), method(trial))
@@ -79,12 +78,11 @@ fn listing(sweep: &Sweep, plan: &Plan) -> String {
 }
 
 /// The short names that a spec gives to models.
-struct Names<'a>(&'a [(String, ModelRef)]);
+struct Names<'a>(&'a Sweep);
 
 impl Names<'_> {
     fn of(&self, model: &ModelRef) -> String {
-        let short = self.0.iter().find(|(_, reference)| reference == model).map(|(name, _)| name.clone());
-        short.unwrap_or_else(|| model.to_string())
+        self.0.short_name(model)
     }
 
     /// What a reader wants to see of a trial.
@@ -110,7 +108,7 @@ impl Names<'_> {
             parts.push(format!("{label}{}{}", sources.join(" + "), in_brackets(&slice.parameters)));
         }
         let global = config.module_parameters.iter().chain(&config.parameters);
-        parts.extend(global.map(|(name, value)| format!("{name}={}", shown(value))));
+        parts.extend(global.map(|(name, value)| format!("{name}={value}")));
         parts.extend(config.dtype.map(|dtype| dtype.to_string()));
         parts.extend(config.out_dtype.map(|dtype| format!("out {dtype}")));
         if config.method.spec().random {
@@ -129,21 +127,6 @@ impl Names<'_> {
 }
 
 fn in_brackets(parameters: &Parameters) -> String {
-    let parameters: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+    let parameters: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if parameters.is_empty() { String::new() } else { format!(" ({})", parameters.join(", ")) }
-}
-
-fn shown(setting: &Setting) -> String {
-    let list = |values: &[String]| format!("[{}]", values.join(", "));
-    match setting {
-        Setting::Scalar(value) => value.to_string(),
-        Setting::Gradient(values) => list(&values.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        Setting::Conditional(cases) => {
-            let case = |case: &Case| match &case.filter {
-                Some(filter) => format!("{filter}: {}", shown(&case.value)),
-                None => shown(&case.value),
-            };
-            list(&cases.iter().map(case).collect::<Vec<_>>())
-        }
-    }
 }

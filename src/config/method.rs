@@ -129,6 +129,13 @@ pub struct MethodSpec {
     pub random: bool,
 }
 
+impl MethodSpec {
+    /// Whether it is one of the family that adds task vectors to the base, whose methods differ in a few switches.
+    pub fn is_of_task_vectors(&self) -> bool {
+        self.parameters.iter().any(|parameter| parameter.name == DENSITY.name)
+    }
+}
+
 const fn shared(name: &'static str, kind: Kind, default: Option<f64>) -> ParameterSpec {
     ParameterSpec { name, scope: Scope::Shared, kind, default, optional: false }
 }

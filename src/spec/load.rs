@@ -5,7 +5,7 @@ use std::path::Path;
 use super::evaluate::{self, limits};
 use super::merge::merge_entry;
 use super::resources::resources;
-use super::{Baseline, ModelNames, Sweep};
+use super::{Baseline, ModelNames, Sweep, TwinEvaluation, lint};
 use crate::document::read::{Field, Table, is_private, unknown_key};
 use crate::document::{Node, Problem, Problems, Value, parse};
 use crate::model::{Location, ModelRef};
@@ -65,6 +65,8 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     let limits = limits(top.optional("limits").as_ref(), problems);
     settings.timeout = limits.evaluation_timeout;
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
+    let lint = lint::lint(top.optional("lint").as_ref(), problems);
+    let twins = top.optional("twins").and_then(|field| field.one_of(TwinEvaluation::NAMES, problems));
     let is_empty = |key: &str| {
         top.entry(key).is_none_or(|entry| matches!(&entry.value.value, Value::List(items) if items.is_empty()))
     };
@@ -92,6 +94,8 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         evaluate: settings,
         limits,
         resources,
+        lint,
+        twins: twins.unwrap_or_default(),
         document: document.clone(),
         warnings,
         models,
