@@ -3,6 +3,8 @@
 
 mod clean;
 mod diff;
+mod explain;
+mod intended;
 mod interrupt;
 mod materialize;
 mod merge;
@@ -43,6 +45,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Plan(plan_command::PlanArgs),
+    Explain(explain::ExplainArgs),
     Run(run::RunArgs),
     Report(report::ReportArgs),
     Status(status::StatusArgs),
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Plan(args) => plan_command::run(&args),
+        Command::Explain(args) => explain::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Status(args) => status::run(&args),
@@ -166,6 +170,11 @@ fn output_width() -> Option<usize> {
 }
 
 impl SweepArgs {
+    /// A spec with nothing else said.
+    fn of_spec(spec: &Path) -> Self {
+        Self { spec: spec.to_owned(), results: PathBuf::from("results"), python: None, limit: None }
+    }
+
     /// Reads and expands the spec, with the command line's overrides.
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
         let (mut sweep, plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;

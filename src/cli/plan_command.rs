@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, print, review, warn};
+use super::{Failure, SweepArgs, counted, intended, print, review, warn};
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::exit_code::{self, Exit};
 use crate::model::ModelRef;
@@ -18,10 +18,18 @@ use crate::table::render::plain;
 /// Needs neither network nor models. All mistakes of the spec are reported in one pass, each
 /// with file, line, column, key path, what was expected and the nearest known key.
 ///
+/// Below the trials stands what the configs really do: settings that nobody reads (an error,
+/// unless the spec says `lint.dead = "warn"` or "allow"), settings that are overridden everywhere,
+/// trials that are one merge (equal byte for byte, or but for rounding), merges that are simpler
+/// than their method, parameters left to their defaults, and settings without effect. All of it is
+/// found by resolving every parameter as the merge does: for the tensors in the headers of models
+/// that are on this machine, otherwise for those of a Llama-like decoder.
+///
 /// Examples:
 ///   mergesweep plan sweeps/study.toml
 ///   mergesweep plan sweeps/quickstart.toml --json
 ///   mergesweep plan sweeps/study.toml --write-configs /tmp/configs
+///   mergesweep plan sweeps/study.toml --as-intended
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
 pub(super) struct PlanArgs {
@@ -30,6 +38,10 @@ pub(super) struct PlanArgs {
     /// Print the plan as JSON
     #[arg(long)]
     json: bool,
+    /// Instead of the plan, print every merge that has settings nobody reads beside what its author probably meant:
+    /// those settings at top level, and what differs then
+    #[arg(long, conflicts_with_all = ["json", "write_configs"])]
+    as_intended: bool,
     /// Write the config of every merge as a mergekit YAML file into DIR
     #[arg(long, value_name = "DIR")]
     write_configs: Option<PathBuf>,
@@ -42,8 +54,11 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         let written = write_configs(&plan, folder, &|model| locator.written(model))?;
         warn(&format!("{} configs written to {}", written.len(), folder.display()));
     }
-    if args.json {
-        print(&serde_json::to_string_pretty(&json::plan(&plan))?)?;
+    let headers = |model: &ModelRef| args.sweep.tensors_of(&sweep, model);
+    if args.as_intended {
+        print(&intended::text(&sweep, &plan, &headers))?;
+    } else if args.json {
+        print(&serde_json::to_string_pretty(&json::reported(&plan, &headers))?)?;
     } else {
         print(&format!("{}{}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();

@@ -66,6 +66,17 @@ pub(super) fn warnings(sweep: &Sweep, plan: &Plan) -> Vec<String> {
     lines
 }
 
+/// What was found out about one trial, from a severity on.
+pub(super) fn of_trial(sweep: &Sweep, plan: &Plan, trial: usize, from: Severity) -> Vec<String> {
+    let review = &plan.review;
+    let is_told = |finding: &&Finding| finding.trials.contains(&trial) && finding.kind.severity() >= from;
+    let mut lines: Vec<String> = review.findings.iter().filter(is_told).map(ToString::to_string).collect();
+    let of_trial = |groups: &[Vec<usize>]| groups.iter().filter(|group| group.contains(&trial)).cloned().collect();
+    let twins = Twins { exact: of_trial(&review.twins.exact), rounding: of_trial(&review.twins.rounding) };
+    lines.extend(twin_lines(sweep, plan, &twins));
+    lines
+}
+
 fn twin_lines(sweep: &Sweep, plan: &Plan, twins: &Twins) -> Vec<String> {
     let exact = twins
         .exact

@@ -2,6 +2,8 @@
 
 pub mod configs;
 pub mod expand;
+pub mod explanation;
+pub mod intended;
 pub mod json;
 pub mod lint;
 pub mod resolution;
@@ -9,6 +11,7 @@ pub mod sites;
 pub mod template;
 pub mod trial;
 pub mod twins;
+pub mod values;
 pub mod words;
 
 pub use expand::{expand, expand_with, open, open_with};
