@@ -7,14 +7,17 @@ use clap::{ArgAction, Args};
 
 use super::interrupt::stop_on_signal;
 use super::percent::{Percent, megabytes};
-use super::{Failure, counted, default_python, locator, print, usage, warn};
+use super::{Failure, counted, default_python, locator, print, tensors_of, usage, warn};
 use crate::config::{Dtype, MergeConfig, Numerics, parse};
+use crate::document::{self, Span};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::staging::OutputError;
 use crate::merge::verify::{self, Verification, VerifyError};
 use crate::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
 use crate::model::ModelRef;
+use crate::model::locate::Locator;
+use crate::plan::lint::{self, Finding, Kind, Looked, Severity};
 use crate::process::cancellation;
 
 mod ignored;
@@ -180,7 +183,7 @@ struct Asked<'a> {
 
 impl MergeArgs {
     /// The configs, read and checked.
-    fn asked(&self) -> Result<Vec<Asked<'_>>, Failure> {
+    fn asked(&self, locator: &Locator) -> Result<Vec<Asked<'_>>, Failure> {
         let further = self.further.as_chunks::<2>();
         if let [config] = further.1 {
             return Err(usage(anyhow!("expected a folder to write after `{}`, found none", config.display())));
@@ -194,9 +197,27 @@ impl MergeArgs {
                     out.display()
                 )));
             }
-            let parsed = parse::file(file)?;
-            for warning in &parsed.warnings.0 {
+            let document = document::parse::file(file)?;
+            let parsed = parse::parse(&document, &parse::Mergekit)?;
+            let (seed, numerics) = (self.random_seed, self.numerics);
+            let looked = Looked { config: &parsed.config, seed, numerics, document: &document };
+            let findings = lint::of_file(looked, &|model| tensors_of(locator, model));
+            // What the findings tell as well is told once.
+            let is_told = |span: &Span| {
+                findings.iter().any(|finding| finding.span.as_ref().is_some_and(|found| found.same_as(span)))
+            };
+            for warning in parsed.warnings.0.iter().filter(|warning| !is_told(&warning.span)) {
                 self.note(&format!("warning: {warning}"));
+            }
+            // What cannot be resolved is said by the merge itself.
+            let is_odd =
+                |finding: &&Finding| finding.kind.severity() == Severity::Warning && finding.kind != Kind::Unresolved;
+            for finding in findings.iter().filter(is_odd) {
+                let hint = finding.remedy.as_ref().map(|remedy| format!("\nhint: {remedy}")).unwrap_or_default();
+                self.note(&format!("warning: {finding}{hint}"));
+            }
+            for finding in findings.iter().filter(|finding| finding.kind == Kind::Reduces) {
+                self.note(&format!("note: {}: the merge {}", file.display(), finding.message));
             }
             let text = std::fs::read_to_string(file).with_context(|| format!("reading `{}`", file.display()))?;
             asked.push(Asked { config: parsed.config, text, out });
@@ -209,11 +230,11 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     for line in args.ignored.lines() {
         args.note(&line);
     }
-    let asked = args.asked()?;
     let mut locator = locator(Path::new("."), default_python(&|name| std::env::var(name).ok()))?;
     if let Some(cache) = &args.transformers_cache {
         locator.hub.cache.clone_from(cache);
     }
+    let asked = args.asked(&locator)?;
     let (canceller, cancel) = cancellation();
     locator.hub.cancel = cancel.clone();
     // Lives until the end of this function, and with it the listener.

@@ -188,9 +188,7 @@ impl SweepArgs {
 
     /// The tensors of a model that lies here; nothing is fetched, and nothing is said of one that cannot be read.
     fn tensors_of(&self, sweep: &Sweep, model: &ModelRef) -> Option<Architecture> {
-        let folder = self.locator(sweep).ok()?.locate_on_disk(model).ok()??.base;
-        let checkpoint = Checkpoint::open(&folder).ok()?;
-        Some(Architecture::of(&checkpoint).present_in(&checkpoint))
+        tensors_of(&self.locator(sweep).ok()?, model)
     }
 
     fn store(&self, sweep: &Sweep) -> Result<Store, Failure> {
@@ -225,6 +223,13 @@ fn locator(root: &Path, python: PathBuf) -> Result<Locator, Failure> {
     let root = std::path::absolute(root).with_context(|| format!("finding `{}`", root.display()))?;
     let variable = |name: &str| std::env::var(name).ok();
     Ok(Locator { root, home: variable("HOME").map(PathBuf::from), hub: Hub::from_environment(&variable, python) })
+}
+
+/// The tensors of a model that lies here; nothing is fetched, and nothing is said of one that cannot be read.
+fn tensors_of(locator: &Locator, model: &ModelRef) -> Option<Architecture> {
+    let folder = locator.locate_on_disk(model).ok()??.base;
+    let checkpoint = Checkpoint::open(&folder).ok()?;
+    Some(Architecture::of(&checkpoint).present_in(&checkpoint))
 }
 
 /// The interpreter where neither the command line nor the spec names one.

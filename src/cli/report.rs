@@ -11,8 +11,8 @@ use crate::plan::Plan;
 use crate::run::journal;
 use crate::run::state::SweepState;
 use crate::run::store::Store;
-use crate::spec::Sweep;
-use crate::table::{self, ResultsTable, frame, reference, render};
+use crate::spec::{Sweep, TwinEvaluation};
+use crate::table::{self, ResultsTable, frame, noise, reference, render};
 
 /// Print the table of a sweep from what is recorded, and write it as CSV and Parquet
 ///
@@ -98,9 +98,12 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<(Resu
     let mut footnotes = table.versions();
     for trial in &plan.trials {
         let state = state.of(&trial.id);
+        if let Some(twin) = &state.twin {
+            footnotes.push(format!("{}: one merge with {twin}, made and evaluated once", trial.name));
+        }
         for task in settings.tasks.iter().filter(|task| state.current(settings, task).is_some()) {
             let (name, task) = (&trial.name, &task.name);
-            if let Some(from) = state.shared.get(task) {
+            if let Some(from) = state.shared.get(task).filter(|from| state.twin.as_ref() != Some(from)) {
                 footnotes.push(format!("{name}: `{task}` was not evaluated again: the weights are those of {from}"));
             }
             if let Some(size) = state.batch_sizes.get(task) {
@@ -109,6 +112,9 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<(Resu
                     .push(format!("{name}: `{task}` ran with batches of {size} instead of {asked}: out of memory"));
             }
         }
+    }
+    if sweep.twins == TwinEvaluation::Separate {
+        footnotes.extend(noise::floor(&table, &plan.review.twins.rounding));
     }
     Ok((table, footnotes))
 }

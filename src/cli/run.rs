@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::interrupt::stop_on_signal;
-use super::{Failure, SweepArgs, counted, output_width, print, report, usage, warn};
+use super::{Failure, SweepArgs, counted, output_width, print, report, review, usage, warn};
 use crate::console::Console;
 use crate::exit_code::{self, Exit};
 use crate::process::cancellation;
@@ -73,6 +73,9 @@ pub(super) fn run(args: &RunArgs) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&request);
     }
+    if !args.quiet {
+        review::warnings(&sweep, &request.plan).iter().for_each(|line| warn(&format!("warning: {line}")));
+    }
     let store = &request.store;
     let summary = drive(&request, args.quiet, args.json)?;
     let (table, footnotes) = report::collect(&request.plan, &sweep, store)?;
@@ -115,6 +118,7 @@ pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Res
         settings: sweep.evaluate.clone(),
         program,
         keep: sweep.limits.keep.clone(),
+        twins: sweep.twins,
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,

@@ -4,6 +4,7 @@
 //! writes them; [`render`] rounds them for people; [`reference`] sets a stored table beside them.
 
 pub mod frame;
+pub mod noise;
 pub mod reference;
 pub mod render;
 

@@ -25,6 +25,7 @@ use crate::config::parameter::LookUp;
 use crate::config::{MergeConfig, Numerics, Setting};
 use crate::document::Node;
 use crate::merge::recipe::RecipeError;
+use crate::model::ModelRef;
 use effect::Trial;
 use findings::Subject;
 use recording::Recording;
@@ -157,6 +158,14 @@ impl<'a> Reviewer<'a> {
         let twins = Twins::of(&self.computations);
         Review { findings: together(self.findings), twins, origin: self.origin }
     }
+}
+
+/// The findings of a mergekit file on its own, as those of trial 0.
+pub fn of_file(looked: Looked<'_>, headers: &Headers<'_>) -> Vec<Finding> {
+    let naming = |model: &ModelRef| model.to_string();
+    let mut reviewer = Reviewer::new(headers, &naming);
+    reviewer.look_at(0, looked);
+    reviewer.finish().findings
 }
 
 /// Each finding once, for all its trials: the gravest first, then in the order of the files.
