@@ -191,8 +191,11 @@ impl Sites {
                 Stack { architecture, first_layer, n_layers: end.saturating_sub(first_layer) }
             })
             .collect();
+        // Where nothing is known of the models, biases are only there for filters that ask for them.
+        let has_biases = origin == Origin::Headers || looks.filters.iter().any(|filter| filter.contains("bias"));
         let sites: Vec<Site> = positions(&stacks)
             .into_iter()
+            .filter(|position| has_biases || position.layer.is_none() || !position.part.optional)
             .map(|position| {
                 let sources = 0..config.slices[position.slice].sources.len();
                 let inputs =

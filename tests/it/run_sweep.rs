@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::support::{fixture, plain_python};
 
 /// A folder with a spec over the parity fixtures' checkpoints.
-struct Sweep {
+pub struct Sweep {
     folder: tempfile::TempDir,
     python: PathBuf,
 }
@@ -40,23 +40,23 @@ grid.t = [0.25, 0.5]
 "#;
 
 impl Sweep {
-    fn new() -> Option<Self> {
+    pub fn new() -> Option<Self> {
         let python = plain_python()?;
         let sweep = Self { folder: tempfile::tempdir().unwrap(), python };
         sweep.write(SPEC);
         Some(sweep)
     }
 
-    fn write(&self, spec: &str) {
+    pub fn write(&self, spec: &str) {
         let inputs = fixture("mergekit-parity/inputs");
         fs::write(self.path("sweep.toml"), spec.replace("INPUTS", &inputs.to_string_lossy())).unwrap();
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn command(&self, args: &[&str], outcome: &str) -> Command {
+    pub fn command(&self, args: &[&str], outcome: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mergesweep"));
         command
             .args(args)
@@ -69,20 +69,20 @@ impl Sweep {
         command
     }
 
-    fn run(&self, args: &[&str], outcome: &str) -> Output {
+    pub fn run(&self, args: &[&str], outcome: &str) -> Output {
         self.command(args, outcome).output().unwrap()
     }
 
-    fn journal(&self) -> String {
+    pub fn journal(&self) -> String {
         fs::read_to_string(self.path("results/tiny/journal.jsonl")).unwrap()
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-fn count(text: &str, part: &str) -> usize {
+pub fn count(text: &str, part: &str) -> usize {
     text.matches(part).count()
 }
 

@@ -100,12 +100,6 @@ impl Subject<'_> {
             return None;
         }
         let idle: Vec<String> = setting.idle_cases.iter().map(|case| cases[*case].to_string()).collect();
-        // A list that stands for most models cannot say that a filter is wrong, only that an earlier case has it all.
-        let names = setting.idle_cases.iter().map(|case| cases[*case].filter.as_deref());
-        let catch_all = |filter: Option<&str>| filter.is_none_or(|filter| filter == "*");
-        if self.origin == Origin::LlamaLike && names.clone().any(catch_all) {
-            return None;
-        }
         let message = format!(
             "of `{}` the {} {} decides nothing: no tensor is left for it ({})",
             setting.name,

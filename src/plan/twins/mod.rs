@@ -112,6 +112,11 @@ fn header(resolution: &Resolution<'_>, exact: bool) -> String {
         }
     } else {
         let _ = writeln!(text, "{numerics}");
+        if resolution.operations.iter().any(exact::is_random) {
+            let mut keys: Vec<&str> = config.models().into_iter().map(|model| resolution.key_of(model)).collect();
+            keys.sort_unstable();
+            let _ = writeln!(text, "{} {keys:?}", resolution.seed);
+        }
     }
     text
 }

@@ -130,6 +130,18 @@ fn between(t: f64, first: &str, second: &str) -> String {
     }
 }
 
+/// What stays of a task vector. Seed and names, which decide about random numbers, are the caller's to compare.
+fn kept(sparsity: Sparsity) -> String {
+    match sparsity {
+        Sparsity::Everything => "all of".to_owned(),
+        Sparsity::Nothing => "nothing of".to_owned(),
+        Sparsity::Magnitude { density } => format!("largest {density:?} of"),
+        Sparsity::Outliers { density, gamma } => format!("middle {density:?} below {gamma:?} of"),
+        Sparsity::Random { density, .. } => format!("random {density:?} of"),
+        Sparsity::Magprune { density, epsilon, .. } => format!("magprune {density:?} {epsilon:?} of"),
+    }
+}
+
 fn of_task_vectors(task_vector: &TaskVector, names: &[String]) -> Form {
     let TaskVector { consensus, normalize, rescale, lambda, models } = task_vector;
     let sum: f64 = models.iter().map(|model| model.weight).sum();
@@ -166,8 +178,7 @@ fn of_task_vectors(task_vector: &TaskVector, names: &[String]) -> Form {
         .iter()
         .map(|index| {
             let weight = number(inside * models[*index].weight);
-            // Random numbers are those of seed, model and tensor: equal ones have equal streams.
-            format!("{weight} {:?} {}", models[*index].sparsity, names[index + 1])
+            format!("{weight} {} {}", kept(models[*index].sparsity), names[index + 1])
         })
         .collect();
     terms.sort();
