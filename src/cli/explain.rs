@@ -83,10 +83,8 @@ fn in_words(sweep: &Sweep, plan: &Plan, index: usize, explained: &Explanation) -
         text += &format!("\nThis {reduction}.\n");
     }
     let rows = config.method.spec().parameters;
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or_default();
-    if !rows.is_empty() {
-        text += "\nIn force:\n";
-    }
+    let width = rows.iter().map(|row| row.name.len()).chain(["dtype".len()]).max().unwrap_or_default();
+    text += "\nIn force:\n";
     for row in rows {
         let shown = by_model(&explained.values, row.name, &naming);
         text += &format!("  {:width$}  {shown}{}\n", row.name, family(row, explained));

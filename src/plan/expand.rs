@@ -97,6 +97,10 @@ pub fn expand_with(sweep: &Sweep, headers: &Headers<'_>) -> Result<Plan, Problem
             problems.push(span.clone(), finding.key_path.clone(), message, finding.remedy.clone());
         }
     }
+    // One value of an axis among others is not written to have an effect on its own.
+    let of_axis =
+        |path: &str| sweep.merges.iter().flat_map(|entry| &entry.axes).any(|axis| path.starts_with(&axis.key_path));
+    review.findings.retain(|finding| finding.kind != Kind::NoEffect || !of_axis(&finding.key_path));
     for problem in problems.0.iter_mut().chain(&mut warnings.0) {
         locate(problem, &sweep.document);
     }

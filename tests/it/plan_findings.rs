@@ -108,7 +108,7 @@ const FORMS: &[(&str, &[&str])] = &[
     // Names that nobody reads, misspelt and of another method.
     (
         "merge_method: ties\nbase_model: inputs/base\nparameters: { densty: 0.5, t: 0.5 }\nmodels:\n- { model: inputs/math, parameters: { weight: 0.8, normalise: true } }\n",
-        &["dead-setting models[0].parameters.normalise", "dead-setting parameters.densty", "dead-setting parameters.t"],
+        &["dead-setting parameters.densty", "dead-setting parameters.t", "dead-setting models[0].parameters.normalise"],
     ),
     // Overridden by every source.
     (
@@ -204,8 +204,8 @@ fn settings_without_effect_are_told_with_the_reason() {
     assert_eq!(
         of(&task_vectors("breadcrumbs", "int8_mask: true, gamma: 0.02, lambda: 1, rescale: true", "weight: 0.7")),
         [
-            "`gamma: 0.02` changes nothing: nothing is thinned out",
             "`int8_mask: true` changes nothing: it is about memory, not numbers",
+            "`gamma: 0.02` changes nothing: nothing is thinned out",
             "`lambda: 1` is the default",
             "`rescale: true` changes nothing: nothing is thinned out",
         ]

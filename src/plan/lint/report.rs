@@ -121,12 +121,12 @@ fn of_setting(trial: &Trial<'_>, recording: &Recording, stand: Stand, name: &str
 
 fn verdict(trial: &Trial<'_>, tally: &Tally, stand: Stand, name: &str, setting: &Setting) -> Verdict {
     let row = trial.config.method.parameter(name);
-    if let ([(first, _), rest @ ..], Some(row)) = (tally.values.as_slice(), row) {
+    if let ([(first, _), ..], Some(row)) = (tally.values.as_slice(), row) {
         let alone = tally.overridden.is_empty() && tally.silent.is_empty();
         let says_default = matches!(setting, Setting::Scalar(_)) && alone && row.default == Some(*first);
         return match trial.of_setting(stand, row, *first) {
             Effect::None => Verdict::NoEffect(Idle::Unused),
-            Effect::Rounding if rest.is_empty() => Verdict::NoEffect(Idle::Rounding),
+            Effect::Rounding => Verdict::NoEffect(Idle::Rounding),
             _ if says_default && !is_answered_outside(trial.config, stand, row) => Verdict::NoEffect(Idle::Default),
             _ => Verdict::Read,
         };
