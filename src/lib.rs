@@ -16,6 +16,7 @@ pub mod console;
 pub mod document;
 pub mod eval;
 pub mod exit_code;
+pub mod files;
 pub mod merge;
 pub mod model;
 pub mod plan;

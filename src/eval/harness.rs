@@ -9,6 +9,7 @@ use super::command::{self, Call, KnownTasks, Paths, limit_of};
 use super::failure::{Cause, EvalFailure, cause_of};
 use super::results::{self, HarnessFacts};
 use super::sandbox::Visible;
+use super::warm::Warm;
 use super::{Score, Settings};
 use crate::process::{self, Cancel, Logs};
 
@@ -104,12 +105,14 @@ pub struct Evaluated {
     pub notes: Vec<String>,
 }
 
-/// Makes one call of the harness and gives back its scores.
+/// Makes one call of the harness and gives back its scores: in the process that stays where one is given, else in a fresh
+/// one.
 ///
 /// # Errors
 /// [`EvalFailure`] with the cause in plain words. The folder of the attempt keeps config, logs and whatever was written.
 pub async fn evaluate(
     request: &Request<'_>,
+    warm: Option<&mut Warm>,
     on_event: &mut (dyn FnMut(HarnessEvent) + Send),
     cancel: &Cancel,
 ) -> Result<Evaluated, EvalFailure> {
@@ -136,9 +139,11 @@ pub async fn evaluate(
     let mut reader = StderrReader::default();
     on_event(HarnessEvent::Stage(Stage::Starting));
     let mut on_line = |line: &str| reader.read(line, on_event);
-    let finished = process::run(&invocation, &logs, settings.timeout, process::GRACE, cancel, &mut on_line)
-        .await
-        .map_err(|error| EvalFailure::before_start(error.into()))?;
+    let finished = match warm {
+        Some(warm) => warm.run(&invocation, &config, &logs, settings.timeout, cancel, &mut on_line).await,
+        None => process::run(&invocation, &logs, settings.timeout, process::GRACE, cancel, &mut on_line).await,
+    };
+    let finished = finished.map_err(|error| EvalFailure::before_start(error.into()))?;
     if let Some(cause) = cause_of(finished.exit, &finished.tail) {
         return Err(EvalFailure::after(finished, cause, &logs.stderr));
     }

@@ -1,5 +1,5 @@
 //! Evaluation by lm-evaluation-harness, run as a subprocess: what is asked ([`Settings`]), how it is called
-//! ([`command`]), whether it succeeded and what it said ([`results`]), and which score makes which column ([`task`]).
+//! ([`command`]; [`warm`] for many models in one process), whether it succeeded and what it said ([`results`]), and which score makes which column ([`task`]).
 //!
 //! Knows no sweep, no merge and no table: a folder with a model goes in, [`Score`]s come out.
 
@@ -11,6 +11,7 @@ pub mod results;
 pub mod sandbox;
 pub mod task;
 pub mod task_files;
+pub mod warm;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub python: PathBuf,
     /// Environment of the harness, on top of the caller's.
     pub environment: BTreeMap<String, String>,
+    /// Whether the harness stays for many models.
+    pub mode: HarnessMode,
     /// Opt-in to running code that a model wrote.
     pub allow_code_eval: CodeEval,
     /// Longest time one harness process may take.
@@ -67,6 +70,16 @@ pub enum CodeEval {
     Sandboxed,
     /// With the user's rights.
     Bare,
+}
+
+/// How the harness is run where both ways are open. The answers are the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum HarnessMode {
+    /// One process stays for all models of a slot: see [`warm`].
+    #[default]
+    Warm,
+    /// A fresh process for every call.
+    Command,
 }
 
 /// Chat template switch (harness: `apply_chat_template`).

@@ -106,9 +106,14 @@ impl<'a> Board<'a> {
     /// Appends a record to the journal and applies it.
     pub fn record(&self, trial: &TrialId, what: What) -> Result<(), JournalError> {
         let mut ledger = self.ledger();
-        let record = ledger.journal.append(trial, what)?;
+        let record = ledger.journal.append(Some(trial), what)?;
         ledger.state.apply(&record);
         Ok(())
+    }
+
+    /// Appends a record about the run.
+    pub fn record_run(&self, what: What) -> Result<(), JournalError> {
+        self.ledger().journal.append(None, what).map(|_| ())
     }
 
     pub fn state_of(&self, trial: &TrialId) -> TrialState {
@@ -268,10 +273,18 @@ impl<'a> Board<'a> {
     pub fn fail(&self, index: usize, failure: Failure) -> Result<(), RunError> {
         let Failure { stage, reason, log } = failure;
         let trial = self.trial(index);
-        self.record(&trial.id, What::Failed { stage, reason: reason.clone() })?;
+        self.record(&trial.id, What::Failed { stage, reason: self.without_home(&reason) })?;
         self.say(RunEvent::Failed { trial: trial.name.clone(), stage, reason: reason.clone(), log });
         self.settle(index, Outcome::Failed(stage, reason));
         Ok(())
+    }
+
+    /// A text for the journal, which may be published: whose home folder it was is nobody's business.
+    pub fn without_home(&self, text: &str) -> String {
+        match &self.request.locator.home {
+            Some(home) if home.components().count() > 1 => text.replace(&*home.to_string_lossy(), "~"),
+            _ => text.to_owned(),
+        }
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -62,7 +62,7 @@ pub fn remove(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, Ru
     let (mut journal, _) = Journal::open(&store.journal())?;
     for Item { path, model_of, .. } in &items {
         if let Some(trial) = model_of {
-            journal.append(trial, What::ModelDeleted)?;
+            journal.append(Some(trial), What::ModelDeleted)?;
         }
         store::remove_folder(path)?;
     }

@@ -33,17 +33,27 @@ struct Header {
 pub struct Record {
     /// UNIX seconds. Nothing is decided by it: clocks are set back.
     pub time: f64,
-    /// The trial it is about.
-    pub trial: TrialId,
+    /// The trial it is about; none where it is about the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialId>,
     /// What happened.
     #[serde(flatten)]
     pub what: What,
 }
 
-/// What happened to a trial.
+/// What happened, to a trial where nothing else is said.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 pub enum What {
+    /// A run with something to do began.
+    RunStarted {
+        /// UNIX seconds, when it began to look around.
+        since: f64,
+        /// Evaluations at once.
+        n_slots: usize,
+    },
+    /// That run ended by itself.
+    RunEnded,
     /// A merge began; its output is not there until `merged` says so.
     MergeStarted,
     /// A merge is complete on disk.
@@ -75,6 +85,21 @@ pub enum What {
         /// What the answers will rest on, by task: results that were complete when the run was killed are taken over.
         #[serde(default)]
         keys: BTreeMap<String, Key>,
+        /// Where it ran, from 0.
+        #[serde(default)]
+        slot: usize,
+        /// Whether in a process that had seen other models.
+        #[serde(default)]
+        warm: bool,
+    },
+    /// A harness process failed, and its tasks are asked again in another way.
+    EvaluationRetried {
+        /// Its folder, relative to the trial's.
+        folder: String,
+        /// Why it failed.
+        reason: String,
+        /// How it is tried next.
+        how: String,
     },
     /// A harness process ended well and its results were verified.
     Evaluated(Evaluation),
@@ -223,14 +248,12 @@ impl Journal {
         Ok((journal, records))
     }
 
-    /// Appends one record and syncs it to disk.
+    /// Appends one record, about a trial or about the run, and syncs it to disk.
     ///
     /// # Errors
     /// [`JournalError::Io`] when the disk refuses.
-    pub fn append(&mut self, trial: &TrialId, what: What) -> Result<Record, JournalError> {
-        let milliseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
-        let time = milliseconds as f64 / 1e3;
-        let record = Record { time, trial: trial.clone(), what };
+    pub fn append(&mut self, trial: Option<&TrialId>, what: What) -> Result<Record, JournalError> {
+        let record = Record { time: now(), trial: trial.cloned(), what };
         self.append_line(&record)?;
         Ok(record)
     }
@@ -239,10 +262,22 @@ impl Journal {
         let io_error = |source| JournalError::Io { path: self.path.clone(), source };
         let mut bytes = serde_json::to_vec(line).map_err(|error| io_error(error.into()))?;
         bytes.push(b'\n');
+        let whole = self.file.stream_position().map_err(io_error)?;
         // One write call, so that a kill leaves at most one partial line, at the end.
-        self.file.write_all(&bytes).map_err(io_error)?;
-        self.file.sync_data().map_err(io_error)
+        let written = self.file.write_all(&bytes).and_then(|()| self.file.sync_data());
+        written.map_err(|error| {
+            // A disk that is full takes part of a line, which the next record must not be glued to. If that cannot be
+            // cut off either, it is cut when the journal is opened.
+            let _ = self.file.set_len(whole).and_then(|()| self.file.seek(SeekFrom::Start(whole)));
+            io_error(error)
+        })
     }
+}
+
+/// UNIX seconds, to the millisecond.
+pub fn now() -> f64 {
+    let milliseconds = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_millis());
+    milliseconds as f64 / 1e3
 }
 
 /// Records of a journal's bytes, and how many of these are whole lines. What follows the last newline may end anywhere,
@@ -280,8 +315,8 @@ mod tests {
         let (mut journal, records) = Journal::open(&path).unwrap();
         assert_eq!(records, []);
         let trial = TrialId("t1".to_owned());
-        journal.append(&trial, What::MergeStarted).unwrap();
-        journal.append(&trial, What::Failed { stage: Stage::Merge, reason: "a\nbé".to_owned() }).unwrap();
+        journal.append(Some(&trial), What::MergeStarted).unwrap();
+        journal.append(Some(&trial), What::Failed { stage: Stage::Merge, reason: "a\nbé".to_owned() }).unwrap();
         (folder, path)
     }
 
@@ -303,7 +338,7 @@ mod tests {
             let (mut journal, records) = Journal::open(&path).unwrap();
             let expected = ends.iter().filter(|end| **end <= cut).count().saturating_sub(1);
             assert_eq!(records.len(), expected, "cut at byte {cut}");
-            journal.append(&TrialId("t2".to_owned()), What::ModelDeleted).unwrap();
+            journal.append(Some(&TrialId("t2".to_owned())), What::ModelDeleted).unwrap();
             assert_eq!(read(&path).unwrap().len(), expected + 1, "cut at byte {cut}");
         }
     }

@@ -18,6 +18,7 @@ use super::pass::{self, Job, PassError};
 use super::trial::{Work, settle_if_done};
 use super::{Outcome, RunError, decide, merge_options, models_of, store};
 use crate::config::write;
+use crate::files::write_atomically;
 use crate::merge::{self, Merge};
 use crate::model::ModelRef;
 use crate::plan::{Subject, configs};
@@ -169,7 +170,8 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
     let store = &board.request.store;
     for Wanted { index, text, .. } in pass {
         let trial = board.trial(*index);
-        store::write_atomically(&store.trial(trial).join("config.yml"), text.as_bytes())?;
+        let config = store.trial(trial).join("config.yml");
+        write_atomically(&config, text.as_bytes()).map_err(store::at(&config))?;
         store.clear_partial_models(trial)?;
         board.record(&trial.id, What::MergeStarted)?;
         board.hold(&trial.id, sizes.get(index).copied().unwrap_or_default());
@@ -184,13 +186,14 @@ async fn make(board: &Board<'_>, pass: &[Wanted], sizes: &BTreeMap<usize, u64>) 
             board.release(&board.trial(*index).id);
         }
     }
-    for (wanted, merge) in pass.iter().zip(merged?) {
+    for (wanted, mut merge) in pass.iter().zip(merged?) {
         let work = Work::new(board, wanted.index);
         let (trial, out) = (work.trial, store.model(work.trial));
         let identity = identity_of(&merge, &out);
         for note in &merge.notes {
             board.say(RunEvent::Note(format!("{}: {note}", trial.name)));
         }
+        merge.notes.iter_mut().for_each(|note| *note = board.without_home(note));
         let together = if pass.len() > 1 { format!(", one of {} in one pass", pass.len()) } else { String::new() };
         let what = format!("{} tensors, {:.0} MB{together}", merge.n_tensors, merge.n_bytes as f64 / 1e6);
         board.record(&trial.id, What::Merged { key: wanted.key.clone(), merge, identity })?;

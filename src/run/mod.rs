@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::eval::preflight::{self, Folders};
 use crate::eval::{Settings, command};
+use crate::files::write_atomically;
 use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
@@ -38,7 +39,7 @@ use crate::spec::{Keep, TwinEvaluation};
 use board::Board;
 use decide::HarnessIdentity;
 use event::RunEvent;
-use journal::{Journal, JournalError, Stage};
+use journal::{Journal, JournalError, Stage, What};
 use resume::Elsewhere;
 use state::SweepState;
 use store::{Store, StoreError};
@@ -198,11 +199,13 @@ struct Facts {
 /// [`RunError`] before anything is merged, or when the journal cannot be written. Failures of single trials are part of
 /// the [`Summary`].
 pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
+    let since = journal::now();
     let _lock = request.store.lock()?;
-    let (journal, records) = Journal::open(&request.store.journal())?;
+    let (mut journal, records) = Journal::open(&request.store.journal())?;
     let state = SweepState::replay(&records);
     let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
-    store::write_atomically(&request.store.root().join("plan.json"), &plan)?;
+    let file = request.store.root().join("plan.json");
+    write_atomically(&file, &plan).map_err(store::at(&file))?;
 
     let n_orphans = tokio::task::block_in_place(|| resume::end_orphans(request, &state));
     if n_orphans > 0 {
@@ -212,6 +215,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     let mut facts = look_around(request)?;
     let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, *index));
     if !idle {
+        journal.append(None, What::RunStarted { since, n_slots: request.slots.len() })?;
         listener(RunEvent::Preflight);
         let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
         let folders = Folders { home: &home, cache: &cache };
@@ -230,7 +234,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
         board.complete();
         done
     };
-    let slots = request.slots.iter().map(|slot| trial::lane(&board, slot));
+    let slots = request.slots.iter().enumerate().map(|(number, slot)| trial::lane(&board, number, slot));
     let (merged, evaluated) = tokio::join!(stopping(&board, merging), async {
         let lanes = slots.map(|lane| stopping(&board, lane));
         futures_util::future::join_all(lanes).await
@@ -239,6 +243,9 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     evaluated.into_iter().collect::<Result<(), RunError>>()?;
     twins::settle(&board, &waiting)?;
     trial::release_models(&board, None)?;
+    if !idle {
+        board.record_run(What::RunEnded)?;
+    }
     Ok(summary(&board))
 }
 

@@ -5,6 +5,7 @@
 //! that `--help` does not list). That reports its progress on standard error and puts an [`Answer`] on standard output.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -170,6 +171,20 @@ pub async fn run(
     }
 }
 
+/// An error with all that led to it: only words cross to the other process.
+fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        // Some errors repeat their cause in their own words.
+        if !text.ends_with(&error.to_string()) {
+            text = format!("{text}: {error}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// The other side: does what the file asks for and writes the answer to `out`, progress to `progress`. `is_wanted` says
 /// whether the program that asked is still there.
 ///
@@ -217,8 +232,8 @@ pub fn answer(
     let merged = pool.map(|pool| pool.install(|| merge::merge(&jobs, &locate, &on_bytes)));
     let answer = match merged {
         Ok(Ok(merges)) => Answer::Merged(merges),
-        Ok(Err(error)) => Answer::Failed(error.to_string()),
-        Err(error) => Answer::Failed(error.to_string()),
+        Ok(Err(error)) => Answer::Failed(with_causes(&error)),
+        Err(error) => Answer::Failed(with_causes(&error)),
     };
     let text = serde_json::to_vec(&answer).map_err(|error| request_error(error.to_string()))?;
     out.write_all(&text).and_then(|()| out.flush()).map_err(io_error)

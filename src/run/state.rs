@@ -59,7 +59,9 @@ impl SweepState {
 
     /// Takes one more record in.
     pub fn apply(&mut self, record: &Record) {
-        self.0.entry(record.trial.clone()).or_default().apply(&record.what);
+        if let Some(trial) = &record.trial {
+            self.0.entry(trial.clone()).or_default().apply(&record.what);
+        }
     }
 
     /// The state of one trial.
@@ -137,6 +139,7 @@ impl TrialState {
                 self.in_flight = Some(Stage::Evaluate);
                 self.unfinished.insert(folder.clone(), keys.clone());
             }
+            What::EvaluationRetried { folder, .. } => _ = self.unfinished.remove(folder),
             What::Shared { task, harness, from } => {
                 self.shared.insert(task.task.clone(), from.clone());
                 self.evaluations.push((task.clone(), harness.clone()));
@@ -155,6 +158,7 @@ impl TrialState {
                 self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
+            What::RunStarted { .. } | What::RunEnded => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

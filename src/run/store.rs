@@ -1,4 +1,4 @@
-//! Where a sweep lies on disk, who holds it, and how files appear there: whole or not at all.
+//! Where a sweep lies on disk, and who holds it.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -221,26 +221,6 @@ impl Store {
     }
 }
 
-/// Writes a whole file by rename from a temporary sibling, readable as umask allows.
-///
-/// # Errors
-/// [`StoreError::Io`]; the old file, if any, is then untouched.
-pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-    let parent = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(at(parent))?;
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    let written = File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
-        .and_then(|()| fs::rename(&partial, path));
-    written.map_err(|source| {
-        // The partial file is worth nothing; that removing it fails too adds nothing to the error.
-        let _ = fs::remove_file(&partial);
-        StoreError::Io { path: path.to_owned(), source }
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,15 +236,5 @@ mod tests {
         drop(lock);
         assert!(!store.is_held());
         store.lock().unwrap();
-    }
-
-    #[test]
-    fn a_file_appears_whole_and_replaces_the_old_one() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a/b.txt");
-        write_atomically(&path, b"one").unwrap();
-        write_atomically(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
     }
 }

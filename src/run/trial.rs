@@ -1,6 +1,7 @@
 //! The lane in which models are evaluated: a slot takes the next model that is there, asks the harness for what is
 //! missing, and lets the model go.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use crate::eval::command::{self, Call, KnownTasks};
 use crate::eval::failure::{Cause, EvalFailure};
 use crate::eval::harness::{self, Evaluated, HarnessEvent};
 use crate::eval::sandbox::Visible;
+use crate::eval::warm::Warm;
 use crate::eval::{Score, Settings, task};
 use crate::plan::{Subject, Trial};
 use crate::spec::Keep;
@@ -33,14 +35,22 @@ pub(super) struct Work<'a> {
     pub redo: bool,
 }
 
-/// Evaluates models until there are none left.
+/// A slot with the harness process that stays there.
+struct Seat<'a> {
+    number: usize,
+    slot: &'a Slot,
+    warm: Warm,
+}
+
+/// Evaluates models in one slot until there are none left.
 ///
 /// # Errors
 /// [`RunError`] where the journal or the folder of the sweep cannot be written.
-pub(super) async fn lane(board: &Board<'_>, slot: &Slot) -> Result<(), RunError> {
+pub(super) async fn lane(board: &Board<'_>, number: usize, slot: &Slot) -> Result<(), RunError> {
+    let mut seat = Seat { number, slot, warm: Warm::default() };
     while let Some(index) = board.take().await {
         let work = Work::new(board, index);
-        match work.evaluate(slot).await {
+        match work.evaluate(&mut seat).await {
             Ok(()) => {
                 board.mark_redone(index);
                 let work = Work::new(board, index);
@@ -180,8 +190,8 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
-    /// Evaluates what is missing, one harness process after the other.
-    async fn evaluate(&self, slot: &Slot) -> Result<(), Stop> {
+    /// Evaluates what is missing, one call of the harness after the other.
+    async fn evaluate(&self, seat: &mut Seat<'_>) -> Result<(), Stop> {
         self.share()?;
         let request = self.board.request;
         let model = match &self.trial.subject {
@@ -195,40 +205,47 @@ impl<'a> Work<'a> {
         for call in calls {
             let asked: Vec<&StaleTask> =
                 stale.iter().filter(|task| call.tasks.iter().any(|asked| asked.name == task.request.name)).collect();
-            self.evaluate_call(&call, &asked, &model, slot).await?;
+            self.evaluate_call(&call, &asked, &model, seat).await?;
         }
         Ok(())
     }
 
-    /// One call: tried again where the cause may pass, and with smaller batches where the memory is full.
-    async fn evaluate_call(&self, call: &Call, asked: &[&StaleTask], model: &Path, slot: &Slot) -> Result<(), Stop> {
+    /// One call: tried again where the cause may pass, with smaller batches where the memory is full, and by the command
+    /// where the process that stays failed.
+    async fn evaluate_call(
+        &self,
+        call: &Call,
+        asked: &[&StaleTask],
+        model: &Path,
+        seat: &mut Seat<'_>,
+    ) -> Result<(), Stop> {
         let mut settings = self.board.request.settings.clone();
-        slot.fit(&mut settings);
-        let (mut n_retries, mut wait) = (0, FIRST_WAIT);
+        seat.slot.fit(&mut settings);
+        let (mut waits, mut is_warm) = (waits(self.board.request.retries), seat.warm.takes(&settings, call));
         loop {
-            let failure = match self.attempt(&settings, call, asked, model, slot).await {
+            let (failure, folder) = match self.attempt(&settings, call, asked, model, seat, is_warm).await {
                 Ok(()) => return Ok(()),
                 Err(Attempt::Stop(stop)) => return Err(stop),
-                Err(Attempt::Failed(failure)) => failure,
+                Err(Attempt::Failed(failure, folder)) => (failure, folder),
             };
-            let smaller = smaller_batch(&settings.batch_size).filter(|_| failure.cause.is_out_of_memory());
-            if let Some(batch_size) = smaller {
-                let text = format!("{}: {}; again with batches of {batch_size}", self.trial.name, failure.cause);
-                self.board.say(RunEvent::Note(text));
-                settings.batch_size = batch_size;
-            } else if failure.cause.is_transient() && n_retries < self.board.request.retries {
-                n_retries += 1;
-                let text = format!("{}: {}; again in {} s", self.trial.name, failure.cause, wait.as_secs());
-                self.board.say(RunEvent::Note(text));
-                tokio::select! {
-                    () = tokio::time::sleep(wait) => {}
-                    () = self.board.cancel.cancelled() => return Err(Stop::Interrupted),
-                }
-                wait *= 4;
-            } else {
+            let Some(again) = again(&failure.cause, &settings.batch_size, is_warm, &mut waits) else {
                 let hint = failure.cause.hint().map(|hint| format!("\nhint: {hint}")).unwrap_or_default();
                 let reason = format!("{}{hint}", failure.cause);
                 return Err(Stop::Failed(Failure { stage: Stage::Evaluate, reason, log: failure.log }));
+            };
+            let (reason, how) = (failure.cause.to_string(), again.to_string());
+            self.board.say(RunEvent::Note(format!("{}: {reason}; again {how}", self.trial.name)));
+            self.board.record(&self.trial.id, What::EvaluationRetried { folder, reason, how })?;
+            match again {
+                Again::Smaller(batch_size) => settings.batch_size = batch_size,
+                Again::Fresh => {
+                    seat.warm.blame();
+                    is_warm = false;
+                }
+                Again::Later(wait) => tokio::select! {
+                    () = tokio::time::sleep(wait) => {}
+                    () = self.board.cancel.cancelled() => return Err(Stop::Interrupted),
+                },
             }
         }
     }
@@ -239,7 +256,8 @@ impl<'a> Work<'a> {
         call: &Call,
         asked: &[&StaleTask],
         model: &Path,
-        slot: &Slot,
+        seat: &mut Seat<'_>,
+        is_warm: bool,
     ) -> Result<(), Attempt> {
         let request = self.board.request;
         let begun = Instant::now();
@@ -247,7 +265,13 @@ impl<'a> Work<'a> {
         let relative_folder = self.relative(&folder);
         let tasks: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
         let keys = asked.iter().map(|task| (task.request.name.clone(), task.key.clone())).collect();
-        let started = What::EvaluationStarted { tasks: tasks.clone(), folder: relative_folder.clone(), keys };
+        let started = What::EvaluationStarted {
+            tasks: tasks.clone(),
+            folder: relative_folder.clone(),
+            keys,
+            slot: seat.number,
+            warm: is_warm,
+        };
         self.board.record(&self.trial.id, started)?;
         let why = asked.first().map(|task| task.reason.to_string()).unwrap_or_default();
         self.say_stage(|trial, stage| RunEvent::StageStarted {
@@ -266,15 +290,18 @@ impl<'a> Work<'a> {
             cache: &request.store.harness_cache(),
             answers: &answers,
             visible: &Visible { home: request.locator.home.clone(), caches: vec![request.locator.hub.cache.clone()] },
-            n_threads: slot.threads,
+            n_threads: seat.slot.threads,
         };
         let name = self.name();
         let mut on_event = |event: HarnessEvent| self.board.say(progress(&name, event));
-        let evaluated = match harness::evaluate(&job, &mut on_event, self.board.cancel).await {
-            Ok(evaluated) => evaluated,
-            Err(failure) if matches!(failure.cause, Cause::Cancelled) => return Err(Attempt::Stop(Stop::Interrupted)),
-            Err(failure) => return Err(Attempt::Failed(failure)),
-        };
+        let evaluated =
+            match harness::evaluate(&job, is_warm.then_some(&mut seat.warm), &mut on_event, self.board.cancel).await {
+                Ok(evaluated) => evaluated,
+                Err(failure) if matches!(failure.cause, Cause::Cancelled) => {
+                    return Err(Attempt::Stop(Stop::Interrupted));
+                }
+                Err(failure) => return Err(Attempt::Failed(failure, relative_folder)),
+            };
         for note in &evaluated.notes {
             self.board.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));
         }
@@ -316,9 +343,9 @@ impl<'a> Work<'a> {
     }
 }
 
-/// Why an attempt gave no scores.
+/// Why an attempt gave no scores; its folder where it failed.
 enum Attempt {
-    Failed(EvalFailure),
+    Failed(EvalFailure, String),
     Stop(Stop),
 }
 
@@ -333,6 +360,47 @@ pub(super) fn answers_key(asked: &[&StaleTask]) -> PathBuf {
     let keys: Vec<_> = asked.iter().map(|task| (&task.request.name, &task.key)).collect();
     // Texts under texts are always JSON.
     PathBuf::from(digest(&serde_json::to_vec(&keys).unwrap_or_default()))
+}
+
+/// How a call that failed is tried again.
+enum Again {
+    /// With batches of this size.
+    Smaller(Scalar),
+    /// In a process that has seen no other model.
+    Fresh,
+    /// After this time.
+    Later(Duration),
+}
+
+impl fmt::Display for Again {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Smaller(batch_size) => write!(f, "with batches of {batch_size}"),
+            Self::Fresh => f.write_str("in a fresh process"),
+            Self::Later(wait) => write!(f, "in {} s", wait.as_secs()),
+        }
+    }
+}
+
+/// Times to wait before what may pass is tried again.
+fn waits(retries: u32) -> impl Iterator<Item = Duration> {
+    (0..retries).map(|n| FIRST_WAIT * 4_u32.saturating_pow(n))
+}
+
+/// What may help against a failure, if anything.
+fn again(
+    cause: &Cause,
+    batch_size: &Scalar,
+    is_warm: bool,
+    waits: &mut impl Iterator<Item = Duration>,
+) -> Option<Again> {
+    let smaller = smaller_batch(batch_size).filter(|_| cause.is_out_of_memory());
+    match smaller {
+        Some(batch_size) => Some(Again::Smaller(batch_size)),
+        None if is_warm && !matches!(cause, Cause::TimedOut(_)) => Some(Again::Fresh),
+        None if cause.is_transient() => waits.next().map(Again::Later),
+        None => None,
+    }
 }
 
 /// Half a batch size, where that is a number above 1.

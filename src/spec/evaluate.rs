@@ -9,7 +9,7 @@ use super::resources::{Keep, keep};
 use crate::config::Scalar;
 use crate::document::read::Field;
 use crate::document::{Problems, Value};
-use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, Settings, TaskRequest};
+use crate::eval::{ChatTemplate, CodeEval, ColumnRequest, HarnessMode, Settings, TaskRequest};
 
 /// The harness's own default seeds: random, numpy, torch, few-shot.
 const SEEDS: [u64; 4] = [0, 1234, 1234, 1234];
@@ -31,6 +31,7 @@ pub fn defaults() -> Settings {
         system_instruction: None,
         python: PathBuf::from("python3"),
         environment: BTreeMap::new(),
+        mode: HarnessMode::default(),
         allow_code_eval: CodeEval::Off,
         timeout: None,
     }
@@ -91,6 +92,9 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
         let pairs = scalars(&field, problems);
         settings.environment = pairs.into_iter().map(|(name, value)| (name, value.to_string())).collect();
     }
+    if let Some(field) = table.optional("harness") {
+        settings.mode = harness_mode(&field, problems);
+    }
     if let Some(field) = table.optional("allow_code_eval") {
         settings.allow_code_eval = code_eval(&field, problems);
     }
@@ -100,6 +104,23 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     table.finish(problems);
     settings
+}
+
+/// `harness = { mode = "warm" }`.
+fn harness_mode(field: &Field<'_>, problems: &mut Problems) -> HarnessMode {
+    let Some(mut table) = field.table("how the harness is run: `{ mode }`", problems) else {
+        return HarnessMode::default();
+    };
+    let mode = table.optional("mode");
+    table.finish(problems);
+    match mode.as_ref().map(|field| field.node.as_text()) {
+        None | Some(Some("warm")) => HarnessMode::Warm,
+        Some(Some("command")) => HarnessMode::Command,
+        Some(_) => {
+            mode.iter().for_each(|field| field.expected("`\"warm\"` or `\"command\"`", problems));
+            HarnessMode::default()
+        }
+    }
 }
 
 fn code_eval(field: &Field<'_>, problems: &mut Problems) -> CodeEval {

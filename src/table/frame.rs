@@ -12,6 +12,7 @@ use super::{ResultsTable, Row};
 use crate::config::Scalar;
 use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
+use crate::files::write_atomically;
 
 /// A table that cannot be laid out or written.
 #[derive(Debug, thiserror::Error)]
@@ -163,12 +164,7 @@ pub fn write_parquet(frame: &mut DataFrame, path: &Path) -> Result<(), FrameErro
 }
 
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), FrameError> {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|source| FrameError::Io { path: path.to_owned(), source })
+    write_atomically(path, bytes).map_err(|source| FrameError::Io { path: path.to_owned(), source })
 }
 
 fn cell(value: &AnyValue<'_>) -> String {

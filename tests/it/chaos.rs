@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{fixture, plain_python};
+use crate::sweep_support::{Sweep, walk};
 
 const SPEC: &str = r#"
 name = "chaos"
@@ -49,50 +49,23 @@ grid = { density = [0.2, 0.4, 0.6, 0.8], seed = [1, 2] }
 
 const N_TRIALS: usize = 20;
 
-struct Chaos {
-    folder: tempfile::TempDir,
-    python: PathBuf,
-}
+struct Chaos(Sweep);
 
 impl Chaos {
-    fn new(python: &Path) -> Self {
-        let chaos = Self { folder: tempfile::tempdir().unwrap(), python: python.to_owned() };
-        let inputs = fixture("mergekit-parity/inputs");
-        fs::write(chaos.path("sweep.toml"), SPEC.replace("INPUTS", &inputs.to_string_lossy())).unwrap();
-        chaos
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn results(&self) -> PathBuf {
-        self.path("results/chaos")
-    }
-
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mergesweep"));
-        command
-            .args(["run", "sweep.toml", "--quiet"])
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .env("MERGESWEEP_PYTHON", &self.python)
-            .env("PYTHONPATH", std::env::join_paths([fixture("fake_lm_eval"), fixture("fake_packages")]).unwrap())
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("FAKE_LM_EVAL", "ok")
-            .env("FAKE_LM_EVAL_LOG", self.path("evaluated.log"));
+        let mut command = self.0.command(&["run", "sweep.toml", "--quiet"], "ok");
+        command.stdout(Stdio::null()).env("FAKE_LM_EVAL_LOG", self.0.path("evaluated.log"));
         command
     }
 
     /// Runs until killed after `patience` (true) or through (false).
     fn run_for(&self, patience: Duration) -> bool {
-        let stderr = fs::File::create(self.path("stderr.log")).unwrap();
+        let stderr = fs::File::create(self.0.path("stderr.log")).unwrap();
         let mut child = self.command().stderr(stderr).spawn().unwrap();
         let begun = Instant::now();
         while begun.elapsed() < patience {
             if let Some(status) = child.try_wait().unwrap() {
-                assert!(status.success(), "{status}: {}", fs::read_to_string(self.path("stderr.log")).unwrap());
+                assert!(status.success(), "{status}: {}", fs::read_to_string(self.0.path("stderr.log")).unwrap());
                 return false;
             }
             std::thread::sleep(Duration::from_millis(2));
@@ -103,9 +76,9 @@ impl Chaos {
     }
 
     /// What must hold once a sweep is through, however often it was killed.
-    fn check(&self, undisturbed: &[u8]) {
-        assert_eq!(fs::read(self.results().join("table.csv")).unwrap(), undisturbed, "the table");
-        let journal = fs::read_to_string(self.results().join("journal.jsonl")).unwrap();
+    fn check(&self, undisturbed: &str) {
+        assert_eq!(self.0.table(), undisturbed, "the table");
+        let journal = self.0.journal();
         let mut answered: BTreeMap<String, usize> = BTreeMap::new();
         for line in journal.lines().skip(1) {
             let record: serde_json::Value = serde_json::from_str(line).unwrap();
@@ -122,27 +95,15 @@ impl Chaos {
         assert_eq!(answered.len(), 2 * N_TRIALS, "every trial and task is there: {answered:#?}");
         assert!(answered.values().all(|count| *count == 1), "and once: {answered:#?}");
 
-        let log = fs::read_to_string(self.path("evaluated.log")).unwrap();
+        let log = fs::read_to_string(self.0.path("evaluated.log")).unwrap();
         let mut finished: BTreeMap<&str, usize> = BTreeMap::new();
         log.lines().for_each(|line| *finished.entry(line).or_default() += 1);
         // SLERP with t = 0 has the weights of Math and is never evaluated itself, if its merge writes them in one dtype.
         assert!(finished.values().all(|count| *count == 1), "a finished evaluation was repeated: {finished:#?}");
 
-        let left: Vec<PathBuf> = walk(&self.results()).into_iter().filter(|path| is_unfinished(path)).collect();
+        let left: Vec<PathBuf> = walk(&self.0.results()).into_iter().filter(|path| is_unfinished(path)).collect();
         assert!(left.is_empty(), "{left:#?}");
     }
-}
-
-/// Everything below a folder.
-fn walk(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        found.push(entry.path());
-        if entry.path().is_dir() {
-            found.extend(walk(&entry.path()));
-        }
-    }
-    found
 }
 
 /// Temporary and half-written things: folders of merges that were not completed, files before their renaming, kept
@@ -161,19 +122,19 @@ fn setting(name: &str, default: u64) -> u64 {
 
 #[test]
 fn a_run_killed_at_random_moments_loses_and_repeats_nothing() {
-    let Some(python) = plain_python() else { return };
+    let Some(sweep) = Sweep::of(SPEC) else { return };
     let n_kills = setting("MERGESWEEP_KILLS", 50);
     let mut seed = setting("MERGESWEEP_KILL_SEED", 1);
-    let reference = Chaos::new(&python);
+    let reference = Chaos(sweep);
     let begun = Instant::now();
     assert!(!reference.run_for(Duration::from_secs(300)), "the undisturbed run takes no five minutes");
     let whole = begun.elapsed();
-    let undisturbed = fs::read(reference.results().join("table.csv")).unwrap();
+    let undisturbed = reference.0.table();
     reference.check(&undisturbed);
 
     let (mut n_landed, mut n_sweeps) = (0, 0);
     while n_landed < n_kills {
-        let chaos = Chaos::new(&python);
+        let chaos = Chaos(Sweep::of(SPEC).unwrap());
         loop {
             // A linear congruential generator, of which the upper bits are good enough to choose a moment.
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

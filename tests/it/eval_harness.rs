@@ -32,7 +32,7 @@ fn run(settings: &Settings, folder: &Path, cancel: &Cancel) -> (Result<Evaluated
         n_threads: Some(1),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let result = runtime.block_on(evaluate(&request, &mut |event| events.push(event), cancel));
+    let result = runtime.block_on(evaluate(&request, None, &mut |event| events.push(event), cancel));
     (result, events)
 }
 
@@ -242,7 +242,7 @@ fn the_real_harness_runs_own_tasks_with_limits_of_their_own() {
         n_threads: Some(1),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let result = runtime.block_on(evaluate(&request, &mut |_| {}, &Cancel::never()));
+    let result = runtime.block_on(evaluate(&request, None, &mut |_| {}, &Cancel::never()));
     let evaluated = result.unwrap_or_else(|failure| panic!("{failure}\n{}", failure.tail.join("\n")));
     let counts: Vec<_> = evaluated.scores.iter().map(|score| (score.task.as_str(), score.n, score.n_total)).collect();
     assert!(

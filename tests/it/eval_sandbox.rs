@@ -56,7 +56,7 @@ fn attack(attacks: &str, allow: CodeEval, home: &Path) -> Vec<String> {
         n_threads: None,
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let evaluated = runtime.block_on(evaluate(&request, &mut |_| {}, &Cancel::never()));
+    let evaluated = runtime.block_on(evaluate(&request, None, &mut |_| {}, &Cancel::never()));
     let log = fs::read_to_string(path("attempt").join("stderr.log")).unwrap();
     let evaluated = evaluated.unwrap_or_else(|failure| panic!("{failure}: {log}"));
     assert!(evaluated.results.is_file(), "the results come out of the sandbox");

@@ -3,88 +3,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use crate::support::{fixture, plain_python};
-
-/// A folder with a spec over the parity fixtures' checkpoints.
-pub struct Sweep {
-    folder: tempfile::TempDir,
-    python: PathBuf,
-}
-
-const SPEC: &str = r#"
-name = "tiny"
-
-[models]
-base = "INPUTS/base"
-math = "INPUTS/math"
-code = "INPUTS/code"
-
-[evaluate]
-tasks = ["facts", "sums"]
-model = "dummy"
-batch_size = 4
-
-[[baseline]]
-name = "Base"
-model = "base"
-
-[[merge]]
-name = "SLERP (t={t})"
-method = "slerp"
-base_model = "math"
-models = ["math", "code"]
-grid.t = [0.25, 0.5]
-"#;
-
-impl Sweep {
-    pub fn new() -> Option<Self> {
-        let python = plain_python()?;
-        let sweep = Self { folder: tempfile::tempdir().unwrap(), python };
-        sweep.write(SPEC);
-        Some(sweep)
-    }
-
-    pub fn write(&self, spec: &str) {
-        let inputs = fixture("mergekit-parity/inputs");
-        fs::write(self.path("sweep.toml"), spec.replace("INPUTS", &inputs.to_string_lossy())).unwrap();
-    }
-
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    pub fn command(&self, args: &[&str], outcome: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mergesweep"));
-        command
-            .args(args)
-            .current_dir(self.folder.path())
-            .stdin(Stdio::null())
-            .env("MERGESWEEP_PYTHON", &self.python)
-            .env("PYTHONPATH", fixture("fake_lm_eval"))
-            .env("PYTHONDONTWRITEBYTECODE", "1")
-            .env("FAKE_LM_EVAL", outcome);
-        command
-    }
-
-    pub fn run(&self, args: &[&str], outcome: &str) -> Output {
-        self.command(args, outcome).output().unwrap()
-    }
-
-    pub fn journal(&self) -> String {
-        fs::read_to_string(self.path("results/tiny/journal.jsonl")).unwrap()
-    }
-}
-
-pub fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-pub fn count(text: &str, part: &str) -> usize {
-    text.matches(part).count()
-}
+use crate::support::fixture;
+use crate::sweep_support::{Sweep, TINY as SPEC, count, text, wait_for, walk};
 
 #[test]
 fn a_run_merges_evaluates_and_prints_the_table_and_a_second_one_reuses_it_all() {
@@ -225,36 +148,12 @@ fn a_reference_is_compared_only_where_the_numbers_mean_the_same() {
     assert!(text(&broken.stderr).contains("reference.csv:2: column `tinyArc`"), "{}", text(&broken.stderr));
 }
 
-/// Waits up to a minute, which is long enough on the busiest machine.
-fn wait_for(mut done: impl FnMut() -> bool) {
-    for _ in 0..1200 {
-        if done() {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    panic!("waited a minute in vain");
-}
-
 /// Reads the first file of that name below a folder that holds the text, once there is one: merges have logs too.
 fn find(folder: &Path, name: &str, text: &str) -> impl Fn() -> Option<String> + use<> {
     let (folder, name, text) = (folder.to_owned(), name.to_owned(), text.to_owned());
     move || {
-        let mut folders = vec![folder.clone()];
-        while let Some(next) = folders.pop() {
-            for entry in fs::read_dir(next).into_iter().flatten().flatten() {
-                let path = entry.path();
-                if path.is_dir() {
-                    folders.push(path);
-                } else if path.file_name().is_some_and(|file| file.to_string_lossy() == name)
-                    && let Ok(found) = fs::read_to_string(path)
-                    && found.contains(&text)
-                {
-                    return Some(found);
-                }
-            }
-        }
-        None
+        let files = walk(&folder).into_iter().filter(|path| path.ends_with(&name));
+        files.filter_map(|path| fs::read_to_string(path).ok()).find(|found| found.contains(&text))
     }
 }
 
@@ -341,9 +240,8 @@ fn the_best_models_are_kept_and_any_other_is_made_again_and_checked() {
     let spec = SPEC.replace("\"dummy\"", "\"hf\"").replace("[0.25, 0.5]", "[0.2, 0.4, 0.6, 0.8]");
     sweep.write(&format!("{spec}\n[limits]\nkeep = \"best:1:facts_acc\"\n"));
     let run = |args: &[&str]| {
-        let path = std::env::join_paths([fixture("fake_lm_eval"), fixture("fake_packages")]).unwrap();
         let log = sweep.path("evaluated.log");
-        sweep.command(args, "ok").env("PYTHONPATH", path).env("FAKE_LM_EVAL_LOG", log).output().unwrap()
+        sweep.command(args, "ok").env("FAKE_LM_EVAL_LOG", log).output().unwrap()
     };
     let table = run(&["run", "sweep.toml", "--quiet"]);
     assert_eq!(table.status.code(), Some(0), "{}", text(&table.stderr));
@@ -458,4 +356,33 @@ fn the_config_of_a_trial_says_which_seed_it_was_merged_with() {
     assert_eq!(by_hand.status.code(), Some(0), "{}", text(&by_hand.stderr));
     let same = sweep.run(&["diff", "by-hand", &trial.join("model").to_string_lossy()], "ok");
     assert_eq!(same.status.code(), Some(0), "{}", text(&same.stdout));
+}
+
+#[test]
+fn what_is_published_names_no_home_folder() {
+    let Some(sweep) = Sweep::new() else { return };
+    let inputs = sweep.path("inputs");
+    for file in walk(&fixture("mergekit-parity/inputs")) {
+        let copy = inputs.join(file.strip_prefix(fixture("mergekit-parity/inputs")).unwrap());
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        if file.is_file() {
+            fs::copy(&file, &copy).unwrap();
+        }
+    }
+    // One that cannot be merged, for a reason that names a file.
+    fs::remove_file(inputs.join("chat/config.json")).unwrap();
+    let broken =
+        "\n[[merge]]\nname = \"Broken\"\nmethod = \"linear\"\nmodels = { \"./inputs/chat\" = { weight = 1.0 } }\n";
+    sweep.write(&format!("{}{broken}", SPEC.replace("INPUTS", "./inputs")));
+    let home = sweep.path("");
+    let home = home.to_str().unwrap().trim_end_matches('/');
+    let run = sweep.command(&["run", "sweep.toml"], "ok").env("HOME", home).output().unwrap();
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    let journal = sweep.journal();
+    assert!(journal.contains("~/inputs/chat"), "{journal}");
+    for file in fs::read_dir(sweep.results()).unwrap().flatten().map(|entry| entry.path()).filter(|path| path.is_file())
+    {
+        let written = text(&fs::read(&file).unwrap());
+        assert!(!written.contains(home), "{}: {written}", file.display());
+    }
 }

@@ -1,6 +1,6 @@
 //! Trials that are one merge, in a run: what is made, evaluated, shared and told.
 
-use crate::run_sweep::{Sweep, count, text};
+use crate::sweep_support::{Sweep, count, text};
 
 const SPEC: &str = r#"
 name = "tiny"

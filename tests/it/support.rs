@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use mergesweep::config::Scalar;
-use mergesweep::eval::{ChatTemplate, CodeEval, Settings, TaskRequest};
+use mergesweep::eval::{ChatTemplate, CodeEval, HarnessMode, Settings, TaskRequest};
 
 /// A path below `tests/fixtures`.
 pub fn fixture(name: &str) -> PathBuf {
@@ -64,6 +64,7 @@ pub fn settings(python: &Path, tasks: &[&str]) -> Settings {
         system_instruction: None,
         python: python.to_owned(),
         environment: BTreeMap::new(),
+        mode: HarnessMode::default(),
         allow_code_eval: CodeEval::Off,
         timeout: None,
     }
