@@ -3,7 +3,7 @@
 
 mod clean;
 mod diff;
-mod explain;
+mod explain_trial;
 mod intended;
 mod interrupt;
 mod materialize;
@@ -45,7 +45,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Plan(plan_command::PlanArgs),
-    Explain(explain::ExplainArgs),
+    Explain(explain_trial::ExplainTrialArgs),
     Run(run::RunArgs),
     Report(report::ReportArgs),
     Status(status::StatusArgs),
@@ -99,7 +99,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Plan(args) => plan_command::run(&args),
-        Command::Explain(args) => explain::run(&args),
+        Command::Explain(args) => explain_trial::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Status(args) => status::run(&args),

@@ -127,7 +127,7 @@ const FORMS: &[(&str, &[&str])] = &[
     ),
     // A filter that matches nothing: the whole setting, or one of its cases.
     (
-        "merge_method: slerp\nbase_model: inputs/math\nparameters: { t: [ { filter: attention, value: 0.2 }, { value: 0.6 } ] }\nmodels:\n- model: inputs/math\n- model: inputs/code\n",
+        "merge_method: slerp\nbase_model: inputs/math\nparameters: { t: [ { filter: attention.q, value: 0.2 }, { value: 0.6 } ] }\nmodels:\n- model: inputs/math\n- model: inputs/code\n",
         &["unmatched-filter parameters.t"],
     ),
     (

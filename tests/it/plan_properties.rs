@@ -413,6 +413,31 @@ fn verdicts_are_true_of_the_bytes() {
     }
 }
 
+/// Why two merges of equal bytes were not known to be twins, as far as their configs say.
+fn cause(first: &Draw, second: &Draw) -> String {
+    let ranges =
+        |draw: &Draw| -> Vec<_> { draw.config.slices.iter().map(|slice| slice.sources[0].layer_range).collect() };
+    let models = |draw: &Draw| -> Vec<String> {
+        let mut models: Vec<String> = draw.config.models().iter().map(ToString::to_string).collect();
+        models.sort();
+        models
+    };
+    let dtypes = |draw: &Draw| (draw.config.dtype, draw.config.out_dtype);
+    let words = [
+        (ranges(first) != ranges(second), "the same layers in other slices"),
+        (dtypes(first) != dtypes(second), "casts that change nothing"),
+        (first.numerics != second.numerics, "other numerics"),
+        (models(first) != models(second), "other models read"),
+    ];
+    let words: Vec<&str> = words.iter().filter(|(holds, _)| *holds).map(|(_, word)| *word).collect();
+    if words.is_empty() {
+        let mut pair = [first.config.method.name(), second.config.method.name()];
+        pair.sort_unstable();
+        return format!("{} and {} on these numbers", pair[0], pair[1]);
+    }
+    words.join(", ")
+}
+
 #[test]
 fn twins_are_true_of_the_bytes() {
     let world = World::new();
@@ -466,10 +491,7 @@ fn twins_are_true_of_the_bytes() {
             continue;
         }
         if let Some((other, ..)) = earlier().find(|(_, _, of_other, _)| of_other == digest) {
-            let mut pair = [other.config.method.name(), draw.config.method.name()];
-            pair.sort_unstable();
-            let shape = if other.config.slices.len() == draw.config.slices.len() { "" } else { ", other slices" };
-            *not_grouped.entry(format!("{} and {}{shape}", pair[0], pair[1])).or_default() += 1;
+            *not_grouped.entry(cause(draw, other)).or_default() += 1;
         }
     }
     eprintln!(

@@ -79,44 +79,56 @@ pub fn canonical(resolution: &Resolution<'_>) -> Canonical {
 pub fn canonical_of(resolution: &Resolution<'_>, forms: &[Form], exact_texts: &[String]) -> Canonical {
     let slices = 0..resolution.config.slices.len();
     let names: Vec<Vec<String>> = slices.map(|slice| names(resolution, slice)).collect();
+    // Seed and names decide where random numbers are left in the form.
+    let draws = |(form, operation): (&Form, _)| matches!(form, Form::Other(_)) && exact::is_random(operation);
+    let is_random = forms.iter().zip(&resolution.operations).any(draws);
     let forms = forms.iter().zip(&resolution.sites.classes);
     let rounding: Vec<String> = forms.map(|(form, class)| form.text(&names[class.slice])).collect();
     Canonical {
-        exact: digest(&header(resolution, true), resolution, exact_texts),
-        rounding: digest(&header(resolution, false), resolution, &rounding),
+        exact: digest(&exact_header(resolution), resolution, exact_texts),
+        rounding: digest(&rounding_header(resolution, is_random), resolution, &rounding),
     }
 }
 
-/// What decides about the output beside the operations. For equal bytes also which models are read at all, since the
-/// tensors, dtypes and tokens that they have decide too, and from which one the small files come.
-fn header(resolution: &Resolution<'_>, exact: bool) -> String {
+/// What decides about the output beside the operations.
+fn header(resolution: &Resolution<'_>) -> String {
     let config = resolution.config;
     let wide = resolution.numerics == Numerics::Mergekit && config.method == Method::ArceeFusion;
     // A dtype that the result has anyway is no cast.
     let out = config.out_dtype.filter(|out| wide || Some(*out) != config.dtype);
-    let numerics = match config.dtype {
+    format!("{:?} {out:?} {:?} {:?}\n", config.dtype, config.tokenizer, config.chat_template)
+}
+
+/// For equal bytes also which models are read at all, since the tensors, dtypes and tokens that they have decide too, and
+/// from which one the small files come.
+fn exact_header(resolution: &Resolution<'_>) -> String {
+    let config = resolution.config;
+    let mut models: Vec<String> = config.models().iter().map(ToString::to_string).collect();
+    let donor = config.base_model.as_ref().map_or_else(|| models.first().cloned(), |base| Some(base.to_string()));
+    models.sort();
+    let mut text = header(resolution) + &format!("{donor:?} {models:?}\n");
+    for slice in 0..config.slices.len() {
+        let mut names = names(resolution, slice);
+        names.sort();
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "{names:?}");
+    }
+    text
+}
+
+/// For equality in exact arithmetic also how steps are rounded, and what random numbers come from.
+fn rounding_header(resolution: &Resolution<'_>, is_random: bool) -> String {
+    let numerics = match resolution.config.dtype {
         Some(Dtype::F32 | Dtype::F64) => Numerics::F32,
         _ => resolution.numerics,
     };
-    let mut text = format!("{:?} {out:?} {:?} {:?}\n", config.dtype, config.tokenizer, config.chat_template);
-    if exact {
-        let mut models: Vec<String> = config.models().iter().map(ToString::to_string).collect();
-        let donor = config.base_model.as_ref().map_or_else(|| models.first().cloned(), |base| Some(base.to_string()));
-        models.sort();
+    let mut text = header(resolution) + numerics.name();
+    if is_random {
+        let models = resolution.config.models();
+        let mut keys: Vec<&str> = models.into_iter().map(|model| resolution.key_of(model)).collect();
+        keys.sort_unstable();
         // Writing to a text cannot fail.
-        let _ = writeln!(text, "{donor:?} {models:?}");
-        for slice in 0..config.slices.len() {
-            let mut names = names(resolution, slice);
-            names.sort();
-            let _ = writeln!(text, "{names:?}");
-        }
-    } else {
-        let _ = writeln!(text, "{numerics}");
-        if resolution.operations.iter().any(exact::is_random) {
-            let mut keys: Vec<&str> = config.models().into_iter().map(|model| resolution.key_of(model)).collect();
-            keys.sort_unstable();
-            let _ = writeln!(text, "{} {keys:?}", resolution.seed);
-        }
+        let _ = write!(text, " {} {keys:?}", resolution.seed);
     }
     text
 }

@@ -32,7 +32,7 @@ use crate::spec::Sweep;
 ///   mergesweep explain sweeps/study.toml DELLA --tensor mlp
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
-pub(super) struct ExplainArgs {
+pub(super) struct ExplainTrialArgs {
     /// The sweep spec, TOML or YAML
     spec: PathBuf,
     /// The trial: its name or id
@@ -45,7 +45,7 @@ pub(super) struct ExplainArgs {
     json: bool,
 }
 
-pub(super) fn run(args: &ExplainArgs) -> Result<Exit, Failure> {
+pub(super) fn run(args: &ExplainTrialArgs) -> Result<Exit, Failure> {
     let sweep_args = SweepArgs::of_spec(&args.spec);
     let (sweep, plan) = sweep_args.load()?;
     let selected = select(&plan, std::slice::from_ref(&args.trial)).map_err(usage)?;
