@@ -87,6 +87,7 @@ pub fn text(operation: &Operation, models: &[String], keys: &[&str], resolution:
             let weights: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();
             format!("multislerp {weights:?} base {has_base} eps {eps:?} of {}{steps}", listed(models))
         }
+        Operation::Karcher { .. } if models.len() == 1 => format!("mean of {} alone{steps}", listed(models)),
         Operation::Karcher { max_iter, tol } => format!("karcher {max_iter} {tol:?} of {}{steps}", listed(models)),
         Operation::ModelStock { filter_wise } => format!("model_stock {filter_wise} of {}{steps}", listed(models)),
         Operation::Nearswap { t } => format!("nearswap {t:?} of {}{steps}", listed(models)),
