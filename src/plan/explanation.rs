@@ -28,7 +28,7 @@ pub struct Explanation {
 pub enum ExplainError {
     /// It cannot be resolved.
     #[error(transparent)]
-    Recipe(#[from] RecipeError),
+    Recipe(#[from] Box<RecipeError>),
     /// It has no such tensor.
     #[error("the merge has no tensor `{name}` ({among})")]
     NoTensor {
@@ -64,7 +64,8 @@ pub fn explain(
         let (name, among) = (tensor.unwrap_or_default().to_owned(), sites.origin.in_words());
         return Err(ExplainError::NoTensor { name, among });
     }
-    let (resolution, values) = in_force(config, seed, numerics, sites.clone(), &|class| !asked[class].is_empty())?;
+    let is_class_asked = |class: usize| !asked[class].is_empty();
+    let (resolution, values) = in_force(config, seed, numerics, sites.clone(), &is_class_asked).map_err(Box::new)?;
     let mut formulas: Vec<(String, Vec<String>)> = Vec::new();
     for ((class, operation), members) in sites.classes.iter().zip(&resolution.operations).zip(&asked) {
         if members.is_empty() {
@@ -78,7 +79,7 @@ pub fn explain(
         }
     }
     let reduction = words::reduction(&resolution, &twins::forms(&resolution), naming);
-    let report = lint::report_on(config, seed, numerics, sites.clone())?.report;
+    let report = lint::report_on(config, seed, numerics, sites.clone()).map_err(Box::new)?.report;
     Ok(Explanation { formulas, values, reduction, report })
 }
 

@@ -35,6 +35,9 @@ pub struct Resolution<'a> {
     keys: Vec<(&'a ModelRef, String)>,
 }
 
+/// Hears of look-ups, each with the number of the class of tensors that it was for.
+pub type ClassRecorder<'r> = dyn Fn(usize, &LookUp<'_>) + 'r;
+
 /// Resolves a merge. Whoever wants to know what was read gets told of every look-up, with the number of the class of tensors it was for.
 ///
 /// # Errors
@@ -44,7 +47,7 @@ pub fn resolve<'a>(
     seed: u64,
     numerics: Numerics,
     sites: Arc<Sites>,
-    recorder: Option<&dyn Fn(usize, &LookUp<'_>)>,
+    recorder: Option<&ClassRecorder<'_>>,
 ) -> Result<Resolution<'a>, RecipeError> {
     let models = config.models();
     let keys = source::keys(&models);

@@ -250,15 +250,15 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
 }
 
 /// Gives every selected trial its place: in the queue where its model is there, settled where nothing is left to do,
-/// among the merges to be made, or among those that wait for a twin, whose number is given with it.
-fn distribute(board: &Board<'_>) -> Result<(Vec<merging::Wanted>, Vec<(usize, usize)>), RunError> {
+/// among the merges to be made, or among those that wait for a twin.
+fn distribute(board: &Board<'_>) -> Result<(Vec<merging::Wanted>, Vec<twins::Waiting>), RunError> {
     let followers = twins::followers(board.request);
     let (mut merges, mut waiting) = (Vec::new(), Vec::new());
     for index in &board.request.selected {
         let work = Work::new(board, *index);
         work.share()?;
         match (merging::wanted(&work), followers.get(index)) {
-            (Some(_), Some(leader)) => waiting.push((*index, *leader)),
+            (Some(_), Some(leader)) => waiting.push(twins::Waiting { index: *index, leader: *leader }),
             (Some(wanted), None) => merges.push(wanted),
             (None, _) => trial::settle_if_done(&work, Outcome::Reused)?,
         }

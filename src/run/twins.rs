@@ -13,6 +13,13 @@ use crate::spec::TwinEvaluation;
 /// The trials that follow another one, each with the one it follows, by number in the plan.
 pub(super) type Followers = BTreeMap<usize, usize>;
 
+/// A trial that waits for the work on its twin to end; both by number in the plan.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Waiting {
+    pub index: usize,
+    pub leader: usize,
+}
+
 /// Who follows whom among the selected trials: the first of a group is merged, unless another one is to be done again.
 pub(super) fn followers(request: &Request) -> Followers {
     let twins = &request.plan.review.twins;
@@ -41,8 +48,8 @@ pub(super) fn is_exact(request: &Request, trial: usize, other: usize) -> bool {
 ///
 /// # Errors
 /// [`RunError`] where the journal cannot be written.
-pub(super) fn settle(board: &Board<'_>, waiting: &[(usize, usize)]) -> Result<(), RunError> {
-    for (index, leader) in waiting {
+pub(super) fn settle(board: &Board<'_>, waiting: &[Waiting]) -> Result<(), RunError> {
+    for Waiting { index, leader } in waiting {
         match board.outcome_of(*leader) {
             Some(Outcome::Reused | Outcome::Done) => follow(board, *index, *leader)?,
             Some(Outcome::Failed(stage, reason)) => {
