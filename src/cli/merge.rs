@@ -7,15 +7,17 @@ use clap::{ArgAction, Args};
 
 use super::interrupt::stop_on_signal;
 use super::percent::{Percent, megabytes};
-use super::{Failure, counted, default_python, diagnostics, locator, print, usage, warn};
+use super::{Failure, counted, default_python, diagnostics, locator, print, tensors_of, usage, warn};
 use crate::config::{Dtype, MergeConfig, Numerics, parse};
-use crate::document::{self, Code, Problem, Problems};
+use crate::document::{self, Code, Problem, Problems, Span};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::staging::OutputError;
 use crate::merge::verify::{self, Verification, VerifyError};
 use crate::merge::{self, Merge, MergeError, MergeOptions, MergePlan, TokenizerFiles};
+use crate::model::locate::Locator;
 use crate::model::{LocateError, ModelRef};
+use crate::plan::lint::{self, Finding, Kind, Looked, Severity};
 use crate::process::cancellation;
 
 mod ignored;
@@ -188,7 +190,7 @@ struct Asked<'a> {
 
 impl MergeArgs {
     /// The configs, read and checked.
-    fn asked(&self) -> Result<Vec<Asked<'_>>, Failure> {
+    fn asked(&self, locator: &Locator) -> Result<Vec<Asked<'_>>, Failure> {
         let further = self.further.as_chunks::<2>();
         if let [config] = further.1 {
             return Err(usage(anyhow!("expected a folder to write after `{}`, found none", config.display())));
@@ -202,9 +204,28 @@ impl MergeArgs {
                     out.display()
                 )));
             }
-            let parsed = parse::file(file)?;
+            let document = document::parse::file(file)?;
+            let mut parsed = parse::parse(&document, &parse::Mergekit)?;
+            let (seed, numerics) = (self.random_seed, self.numerics);
+            let looked = Looked { config: &parsed.config, seed, numerics, document: &document };
+            let findings = lint::of_file(looked, &|model| tensors_of(locator, model));
+            // What the findings tell as well is told once.
+            let is_told = |span: &Span| {
+                findings.iter().any(|finding| finding.span.as_ref().is_some_and(|found| found.same_as(span)))
+            };
+            parsed.warnings.0.retain(|warning| !is_told(&warning.span));
             if !self.quiet {
                 diagnostics::show(&parsed.warnings);
+            }
+            // What cannot be resolved is said by the merge itself.
+            let is_odd =
+                |finding: &&Finding| finding.kind.severity() == Severity::Warning && finding.kind != Kind::Unresolved;
+            for finding in findings.iter().filter(is_odd) {
+                let hint = finding.remedy.as_ref().map(|remedy| format!("\nhint: {remedy}")).unwrap_or_default();
+                self.note(&format!("warning: {finding}{hint}"));
+            }
+            for finding in findings.iter().filter(|finding| finding.kind == Kind::Reduces) {
+                self.note(&format!("note: {}: the merge {}", file.display(), finding.message));
             }
             let text = std::fs::read_to_string(file).with_context(|| format!("reading `{}`", file.display()))?;
             asked.push(Asked { config: parsed.config, text, out });
@@ -223,11 +244,11 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
              as mergekit is: no limit would tell an error from that (leave out one of the two)"
         )));
     }
-    let asked = args.asked()?;
     let mut locator = locator(Path::new("."), default_python(&|name| std::env::var(name).ok()))?;
     if let Some(cache) = &args.transformers_cache {
         locator.hub.cache.clone_from(cache);
     }
+    let asked = args.asked(&locator)?;
     let (canceller, cancel) = cancellation();
     locator.hub.cancel = cancel.clone();
     // Lives until the end of this function, and with it the listener.

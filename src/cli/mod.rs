@@ -8,9 +8,11 @@ mod diagnostics;
 mod diff;
 mod doctor;
 mod explain;
+mod explain_trial;
 mod freeze;
 mod import;
 mod init;
+mod intended;
 mod interrupt;
 mod materialize;
 mod merge;
@@ -20,6 +22,7 @@ mod percent;
 mod plan_command;
 mod recorded;
 mod report;
+mod review;
 mod run;
 mod schema;
 mod side;
@@ -34,6 +37,9 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::document::Problems;
 use crate::exit_code::{self, Exit};
+use crate::merge::arch::Architecture;
+use crate::merge::checkpoint::Checkpoint;
+use crate::model::ModelRef;
 use crate::model::hub::Hub;
 use crate::model::locate::Locator;
 use crate::plan::{self, Plan};
@@ -203,9 +209,14 @@ fn output_width() -> Option<usize> {
 }
 
 impl SweepArgs {
+    /// A spec with nothing else said.
+    fn of_spec(spec: &Path) -> Self {
+        Self { spec: spec.to_owned(), results: PathBuf::from("results"), python: None, limit: None }
+    }
+
     /// Reads and expands the spec, with the command line's overrides.
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
-        let (mut sweep, plan) = plan::open(&self.spec)?;
+        let (mut sweep, plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;
         diagnostics::show(&plan.warnings);
         if let Some(reference) = &sweep.report.reference
             && !plan.trials.iter().any(|trial| trial.name == *reference)
@@ -222,6 +233,11 @@ impl SweepArgs {
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);
         }
         Ok((sweep, plan))
+    }
+
+    /// The tensors of a model that lies here; nothing is fetched, and nothing is said of one that cannot be read.
+    fn tensors_of(&self, sweep: &Sweep, model: &ModelRef) -> Option<Architecture> {
+        tensors_of(&self.locator(sweep).ok()?, model)
     }
 
     fn store(&self, sweep: &Sweep) -> Result<Store, Failure> {
@@ -260,6 +276,16 @@ fn interpreter(given: Option<&Path>, spec: &Path) -> PathBuf {
     // The harness runs in a directory of its own; a bare name is looked up in PATH.
     let is_path = python.components().count() > 1;
     if is_path { std::path::absolute(&python).unwrap_or(python) } else { python }
+}
+
+/// The tensors of a model that lies here; nothing is fetched, and nothing is said of one that cannot be read.
+fn tensors_of(locator: &Locator, model: &ModelRef) -> Option<Architecture> {
+    let folder = locator.locate_on_disk(model).ok()??.base;
+    let checkpoint = Checkpoint::open(&folder).ok()?;
+    let architecture = Architecture::of(&checkpoint);
+    // A damaged config may speak of any number of layers.
+    let is_sound = architecture.n_layers <= checkpoint.tensors().len();
+    is_sound.then(|| architecture.present_in(&checkpoint))
 }
 
 /// The interpreter where neither the command line nor the spec names one.

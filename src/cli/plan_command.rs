@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, diagnostics, print, usage, warn};
-use crate::config::parameter::{Case, Setting};
+use super::{Failure, SweepArgs, counted, diagnostics, intended, print, review, usage, warn};
+
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::document::draw;
 use crate::eval::{command, task};
@@ -23,10 +23,18 @@ use crate::table::render::plain;
 /// Needs neither network nor models. All mistakes of the spec are reported in one pass, each
 /// with file, line, column, key path, what was expected and the nearest known key.
 ///
+/// Below the trials stands what the configs really do: settings that nobody reads (an error,
+/// unless the spec says `lint.dead = "warn"` or "allow"), settings that are overridden everywhere,
+/// trials that are one merge (equal byte for byte, or but for rounding), merges that are simpler
+/// than their method, parameters left to their defaults, and settings without effect. All of it is
+/// found by resolving every parameter as the merge does: for the tensors in the headers of models
+/// that are on this machine, otherwise for those of a Llama-like decoder.
+///
 /// Examples:
 ///   mergesweep plan sweeps/study.toml
 ///   mergesweep plan sweeps/quickstart.toml --json
 ///   mergesweep plan sweeps/study.toml --write-configs /tmp/configs
+///   mergesweep plan sweeps/study.toml --as-intended
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
 pub(super) struct PlanArgs {
@@ -35,6 +43,10 @@ pub(super) struct PlanArgs {
     /// Print the plan as JSON, with warnings under `diagnostics`; of a spec with mistakes, only these
     #[arg(long)]
     json: bool,
+    /// Instead of the plan, print every merge that has settings nobody reads beside what its author probably meant:
+    /// those settings at top level, and what differs then
+    #[arg(long, conflicts_with_all = ["json", "write_configs"])]
+    as_intended: bool,
     /// Write the config of every merge as a mergekit YAML file into DIR
     #[arg(long, value_name = "DIR")]
     write_configs: Option<PathBuf>,
@@ -56,12 +68,15 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         let written = write_configs(&plan, folder, &|model| locator.written(model))?;
         warn(&format!("{} written to {}", counted(written.len(), "config"), folder.display()));
     }
-    if args.json {
-        let mut document = json::plan(&plan);
+    let headers = |model: &ModelRef| args.sweep.tensors_of(&sweep, model);
+    if args.as_intended {
+        print(&intended::text(&sweep, &plan, &headers))?;
+    } else if args.json {
+        let mut document = json::reported(&plan, &headers);
         document["diagnostics"] = draw::list_json(&plan.warnings);
         print(&serde_json::to_string_pretty(&document)?)?;
     } else {
-        print(&listing(&sweep, &plan))?;
+        print(&format!("{}{}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(
@@ -103,7 +118,7 @@ fn listing(sweep: &Sweep, plan: &Plan) -> String {
     let longest = |of: &dyn Fn(&Trial) -> usize| plan.trials.iter().map(of).max().unwrap_or_default();
     let name_width = longest(&|trial| trial.name.chars().count());
     let method_width = longest(&|trial| method(trial).len());
-    let names = Names(&sweep.models);
+    let names = Names(sweep);
     let lines = plan.trials.iter().enumerate().map(|(index, trial)| {
         let settings = names.settings(trial);
         format!("{:>4}  {:name_width$}  {:method_width$}  {settings}\n", index + 1, plain(&trial.name), method(trial))
@@ -112,12 +127,11 @@ fn listing(sweep: &Sweep, plan: &Plan) -> String {
 }
 
 /// The short names that a spec gives to models.
-struct Names<'a>(&'a [(String, ModelRef)]);
+struct Names<'a>(&'a Sweep);
 
 impl Names<'_> {
     fn of(&self, model: &ModelRef) -> String {
-        let short = self.0.iter().find(|(_, reference)| reference == model).map(|(name, _)| name.clone());
-        short.unwrap_or_else(|| model.to_string())
+        self.0.short_name(model)
     }
 
     /// What a reader wants to see of a trial.
@@ -143,7 +157,7 @@ impl Names<'_> {
             parts.push(format!("{label}{}{}", sources.join(" + "), in_brackets(&slice.parameters)));
         }
         let global = config.module_parameters.iter().chain(&config.parameters);
-        parts.extend(global.map(|(name, value)| format!("{name}={}", shown(value))));
+        parts.extend(global.map(|(name, value)| format!("{name}={value}")));
         parts.extend(config.dtype.map(|dtype| dtype.to_string()));
         parts.extend(config.out_dtype.map(|dtype| format!("out {dtype}")));
         if config.method.spec().random {
@@ -162,21 +176,6 @@ impl Names<'_> {
 }
 
 fn in_brackets(parameters: &Parameters) -> String {
-    let parameters: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+    let parameters: Vec<String> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
     if parameters.is_empty() { String::new() } else { format!(" ({})", parameters.join(", ")) }
-}
-
-fn shown(setting: &Setting) -> String {
-    let list = |values: &[String]| format!("[{}]", values.join(", "));
-    match setting {
-        Setting::Scalar(value) => value.to_string(),
-        Setting::Gradient(values) => list(&values.iter().map(ToString::to_string).collect::<Vec<_>>()),
-        Setting::Conditional(cases) => {
-            let case = |case: &Case| match &case.filter {
-                Some(filter) => format!("{filter}: {}", shown(&case.value)),
-                None => shown(&case.value),
-            };
-            list(&cases.iter().map(case).collect::<Vec<_>>())
-        }
-    }
 }

@@ -18,8 +18,8 @@ use crate::run::journal;
 use crate::run::outputs::Outputs;
 use crate::run::state::SweepState;
 use crate::run::store::Store;
-use crate::spec::Sweep;
-use crate::table::{self, ResultsTable, Row};
+use crate::spec::{Sweep, TwinEvaluation};
+use crate::table::{self, ResultsTable, Row, noise};
 
 /// A sweep's table and what lies behind it.
 pub(super) struct Recorded {
@@ -72,6 +72,9 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
         weights.push(None);
     }
     table.renew_columns(&settings.tasks);
+    if sweep.twins == TwinEvaluation::Separate {
+        footnotes.extend(noise::floor(&table, &plan.review.twins.rounding));
+    }
     footnotes.splice(0..0, table.versions());
     Ok(Recorded { table, footnotes, sources, weights })
 }
@@ -81,9 +84,12 @@ fn notes(plan: &Plan, settings: &Settings, state: &SweepState) -> Vec<String> {
     let mut footnotes = Vec::new();
     for trial in &plan.trials {
         let state = state.of(&trial.id);
+        if let Some(twin) = &state.twin {
+            footnotes.push(format!("{}: one merge with {twin}, made and evaluated once", trial.name));
+        }
         for task in settings.tasks.iter().filter(|task| state.current(settings, task).is_some()) {
             let (name, task) = (&trial.name, &task.name);
-            if let Some(from) = state.shared.get(task) {
+            if let Some(from) = state.shared.get(task).filter(|from| state.twin.as_ref() != Some(from)) {
                 footnotes.push(format!("{name}: `{task}` was not evaluated again: the weights are those of {from}"));
             }
             if let Some(size) = state.batch_sizes.get(task) {

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::interrupt::stop_on_signal;
 use super::recorded::{self, Recorded};
-use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, usage, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
 use crate::console::Console;
 use crate::document::{Problem, Problems};
 use crate::eval::secrets::Secrets;
@@ -90,6 +90,9 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&request, &sweep);
     }
+    if !args.quiet {
+        review::warnings(&sweep, &request.plan).iter().for_each(|line| warn(&format!("warning: {line}")));
+    }
     let store = &request.store;
     let summary = drive(&request, &sweep, args.quiet, args.json)?;
     let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
@@ -132,6 +135,7 @@ pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Res
         settings: sweep.evaluate.clone(),
         program,
         keep: sweep.limits.keep.clone(),
+        twins: sweep.twins,
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,

@@ -173,6 +173,13 @@ pub struct MethodSpec {
     pub random: bool,
 }
 
+impl MethodSpec {
+    /// Whether it is one of the family that adds task vectors to the base, whose methods differ in a few switches.
+    pub fn is_of_task_vectors(&self) -> bool {
+        self.parameters.iter().any(|parameter| parameter.name == DENSITY.name)
+    }
+}
+
 const ANY: Range = Range { least: None, most: None };
 
 const fn refuse(at: f64, beyond: &'static str) -> Option<Limit> {

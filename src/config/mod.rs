@@ -4,6 +4,7 @@
 //! back into YAML that mergekit reads the same way. The table of methods is [`method`], the value of a parameter for a
 //! tensor is decided in [`parameter`]. This module opens no model and knows no tensor bytes.
 
+pub mod about;
 mod check;
 pub mod dtype;
 pub mod keys;

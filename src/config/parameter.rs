@@ -1,7 +1,8 @@
 //! The value of a parameter for a tensor: scalars, gradients, filtered conditionals, and mergekit's look-up order.
 //!
-//! A look-up says at which [`Level`] it found the value, so that a report of read, dead and shadowed settings can be
-//! made from the very code the engine uses.
+//! Every look-up can be recorded ([`LookUp`]): which settings it met from the inside out, which of them gave the value and
+//! which were not asked any more. The report of read, dead and shadowed settings is made from these records, and so from the
+//! very code the engine uses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -42,6 +43,42 @@ pub struct Case {
     pub value: Setting,
 }
 
+impl Case {
+    /// Whether it speaks about the tensor of that name.
+    pub fn matches(&self, tensor: &str) -> bool {
+        self.filter.as_deref().is_none_or(|filter| filter == "*" || tensor.contains(filter))
+    }
+}
+
+impl fmt::Display for Setting {
+    /// On one line: `0.5`, `[0, 1]`, `[mlp: 0.5, 1]`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Scalar(value) => value.fmt(f),
+            Self::Gradient(values) => list(values, f),
+            Self::Conditional(cases) => list(cases, f),
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.filter.iter().try_for_each(|filter| write!(f, "{filter}: "))?;
+        self.value.fmt(f)
+    }
+}
+
+fn list(items: &[impl fmt::Display], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    f.write_str("[")?;
+    for (index, item) in items.iter().enumerate() {
+        if index > 0 {
+            f.write_str(", ")?;
+        }
+        item.fmt(f)?;
+    }
+    f.write_str("]")
+}
+
 /// The parameters written at one level, by name.
 pub type Parameters = BTreeMap<String, Setting>;
 
@@ -68,6 +105,45 @@ pub struct Site<'a> {
     /// Position of the tensor in the layers of its slice, 0..=1; 0 for every tensor outside the layers.
     pub t: f64,
 }
+
+/// How a setting fared when a value was looked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fared {
+    /// It gave the value: of a conditional, its case of that number did.
+    Answered {
+        /// Number of the case, 0 where there are none.
+        case: usize,
+    },
+    /// It has no value for the tensor (no case matches it, or a gradient is empty): look-up went on.
+    Silent,
+    /// A setting further in had answered.
+    Overridden,
+}
+
+/// One look-up of a parameter.
+#[derive(Debug)]
+pub struct LookUp<'a> {
+    /// What was looked for.
+    pub row: &'static ParameterSpec,
+    /// The input it was asked for; none for shared parameters.
+    pub source: Option<&'a SourceModel>,
+    /// The tensor.
+    pub site: Site<'a>,
+    /// Every setting of that name on the levels that are looked at, from the inside out, with how it fared.
+    pub met: Vec<(Level, &'a Setting, Fared)>,
+    /// What came of it (switches as 0 and 1); none where an optional parameter is absent.
+    pub value: Option<f64>,
+}
+
+impl LookUp<'_> {
+    /// Whether no setting answered: the value is the method's default.
+    pub fn is_default(&self) -> bool {
+        !self.met.iter().any(|(_, _, fared)| matches!(fared, Fared::Answered { .. }))
+    }
+}
+
+/// Hears of look-ups.
+pub type Recorder<'r> = dyn Fn(&LookUp<'_>) + 'r;
 
 /// A parameter that cannot be given a value.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -150,16 +226,18 @@ impl Setting {
     ///
     /// An empty gradient and a conditional without a matching case are absent: look-up goes on at the next level.
     pub fn value_at(&self, site: Site<'_>) -> Option<Scalar> {
+        self.answer_at(site).map(|(value, _)| value)
+    }
+
+    /// The value for one tensor with the number of the case that gives it.
+    fn answer_at(&self, site: Site<'_>) -> Option<(Scalar, usize)> {
         match self {
-            Self::Scalar(value) => Some(value.clone()),
-            Self::Gradient(values) => interpolate(values, site.t),
-            Self::Conditional(cases) => cases
-                .iter()
-                .find(|case| match case.filter.as_deref() {
-                    None | Some("*") => true,
-                    Some(filter) => site.tensor.contains(filter),
-                })
-                .and_then(|case| case.value.value_at(site)),
+            Self::Scalar(value) => Some((value.clone(), 0)),
+            Self::Gradient(values) => interpolate(values, site.t).map(|value| (value, 0)),
+            Self::Conditional(cases) => {
+                let number = cases.iter().position(|case| case.matches(site.tensor))?;
+                cases[number].value.value_at(site).map(|value| (value, number))
+            }
         }
     }
 }
@@ -179,26 +257,20 @@ fn interpolate(values: &[Scalar], t: f64) -> Option<Scalar> {
 }
 
 impl MergeConfig {
-    /// The raw value of a parameter for one tensor, and the level it was found at.
-    ///
-    /// `source` is the input a per-input parameter is asked for; a shared parameter never looks at a source.
-    pub fn look_up(
-        &self,
-        slice: &Slice,
-        source: Option<&SourceModel>,
-        name: &str,
-        site: Site<'_>,
-    ) -> Option<(Scalar, Level)> {
+    /// The levels at which a parameter of one input of a slice is looked for, from the inside out; of a shared parameter
+    /// where there is no `source`.
+    fn levels<'a>(
+        &'a self,
+        slice: &'a Slice,
+        source: Option<&'a SourceModel>,
+    ) -> impl Iterator<Item = (Level, &'a Parameters)> {
         let levels = [
             (Level::Source, source.map(|source| &source.parameters)),
             (Level::Slice, Some(&slice.parameters)),
             (Level::Module, Some(&self.module_parameters)),
             (Level::Top, Some(&self.parameters)),
         ];
-        levels.into_iter().find_map(|(level, parameters)| {
-            let value = parameters?.get(name)?.value_at(site)?;
-            Some((value, level))
-        })
+        levels.into_iter().filter_map(|(level, parameters)| Some((level, parameters?)))
     }
 
     /// A parameter as a number (switches as 0 and 1), its default where it is absent, `None` where it is optional.
@@ -211,26 +283,61 @@ impl MergeConfig {
         slice: &Slice,
         source: Option<&SourceModel>,
         site: Site<'_>,
+        recorder: Option<&Recorder<'_>>,
     ) -> Result<Option<f64>, ParameterError> {
         let source = if row.scope == Scope::Shared { None } else { source };
-        let Some((found, _)) = self.look_up(slice, source, row.name, site) else {
-            return match row.default {
-                None if !row.optional => Err(ParameterError::Missing {
+        let mut found = None;
+        let mut met = Vec::new();
+        for (level, parameters) in self.levels(slice, source) {
+            let Some(setting) = parameters.get(row.name) else { continue };
+            let fared = match setting.answer_at(site) {
+                _ if found.is_some() => Fared::Overridden,
+                Some((value, case)) => {
+                    found = Some(value);
+                    Fared::Answered { case }
+                }
+                None => Fared::Silent,
+            };
+            if recorder.is_some() {
+                met.push((level, setting, fared));
+            } else if found.is_some() {
+                break;
+            }
+        }
+        let value = match found {
+            Some(found) => Some(row.read(found, site)?),
+            None if row.default.is_none() && !row.optional => {
+                return Err(ParameterError::Missing {
                     name: row.name,
                     tensor: site.tensor.to_owned(),
                     model: source.map(|source| source.model.to_string()),
-                }),
-                default => Ok(default),
-            };
+                });
+            }
+            None => row.default,
         };
-        let (value, expected) = match row.kind {
+        if let Some(recorder) = recorder {
+            recorder(&LookUp { row, source, site, met, value });
+        }
+        Ok(value)
+    }
+}
+
+impl ParameterSpec {
+    /// A value of it as a config has it.
+    pub fn shown(&self, value: f64) -> String {
+        match self.kind {
+            Kind::Bool => (value != 0.0).to_string(),
+            Kind::Float => value.to_string(),
+        }
+    }
+
+    fn read(&self, found: Scalar, site: Site<'_>) -> Result<f64, ParameterError> {
+        let (value, expected) = match self.kind {
             Kind::Float => (found.as_float(), "a number"),
             Kind::Bool => (found.as_bool().map(|on| f64::from(u8::from(on))), "true or false"),
         };
-        match value {
-            Some(value) => Ok(Some(value)),
-            None => Err(ParameterError::Type { name: row.name, tensor: site.tensor.to_owned(), expected, found }),
-        }
+        let tensor = || site.tensor.to_owned();
+        value.ok_or_else(|| ParameterError::Type { name: self.name, tensor: tensor(), expected, found })
     }
 }
 

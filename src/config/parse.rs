@@ -15,6 +15,9 @@ use crate::document::read::{Field, Table, below, listed, nearest};
 use crate::document::{Code, Format, Node, Problem, Problems, Span, Value, parse as document, pyyaml};
 use crate::model::{ModelRef, ModelRefError};
 
+/// Layers that are looked at one by one at most; a slip of the finger must not fill the memory.
+const MOST_LAYERS: u64 = 10_000;
+
 /// How a document's texts are understood.
 pub trait Reading {
     /// The model that a text names.
@@ -425,6 +428,11 @@ impl Parser<'_> {
                 Some("the end is one after the last layer".to_owned()),
                 &mut self.problems,
             );
+            return None;
+        }
+        if end > MOST_LAYERS {
+            let message = format!("no model has {end} layers: expected at most {MOST_LAYERS}");
+            field.problem(Code::Layers, message, None, &mut self.problems);
             return None;
         }
         Some((start as usize, end as usize))

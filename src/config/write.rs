@@ -245,11 +245,11 @@ pub fn canonical(config: &MergeConfig) -> String {
     document.to_string()
 }
 
-/// A setting in the same manner.
-pub fn canonical_setting(setting: &Setting) -> String {
+/// A setting as JSON, numbers in the same manner.
+pub fn plain_setting(setting: &Setting) -> Json {
     let mut value = setting_json(setting);
     plain_numbers(&mut value);
-    value.to_string()
+    value
 }
 
 fn plain_numbers(value: &mut Json) {

@@ -79,6 +79,8 @@ pub enum Code {
     SameMerge,
     /// Two rows that are the same trial.
     SameTrial,
+    /// A setting that nobody reads.
+    DeadSetting,
     /// A setting that the program makes itself.
     OwnSetting,
     /// A setting that needs another one.
@@ -396,6 +398,15 @@ pub const CODES: &[CodeSpec] = &[
         "two rows are the same trial",
         "They are merged and evaluated once, and both are shown.",
         "",
+    ),
+    row(
+        Code::DeadSetting,
+        "E0404",
+        "a setting is read by nothing",
+        "It stands where the method does not look for it, so another value is in force and the study is not the one that was \
+         meant. mergekit says nothing of it. Move it to where the message says, delete it, or write `lint.dead = \"warn\"` \
+         where configs are to be taken as they were published. `plan --as-intended` shows what was probably meant.",
+        "models = { base = { density = 0.5 } }   # the base has no task vector\nparameters = { density = 0.5 }          # read",
     ),
     row(Code::OwnSetting, "E0501", "the program sets this itself", "`pretrained` is the model of each trial.", ""),
     row(Code::Needs, "E0502", "the setting needs another one", "The message says which.", ""),

@@ -136,19 +136,41 @@ impl Architecture {
         }
     }
 
+    /// That of a Llama-like decoder of so many layers: what stands for a model of which nothing is known. It has every
+    /// bias that some of them have.
+    pub fn llama_like(n_layers: usize) -> Self {
+        Self::with_layer(LLAMA, n_layers)
+    }
+
+    /// Without the optional parts of the layers that a checkpoint does not have.
+    #[must_use]
+    pub fn present_in(mut self, checkpoint: &Checkpoint) -> Self {
+        let layers = self.layers.clone();
+        for (number, parts) in self.inside.iter_mut().enumerate() {
+            let has = |part: &Part| checkpoint.tensor(&format!("{layers}.{number}.{}", part.name)).is_some();
+            parts.retain(|part| !part.optional || has(part));
+        }
+        self
+    }
+
     fn defined(definition: &Definition, checkpoint: &Checkpoint) -> Self {
+        let mut defined = Self::with_layer(definition.layer, 0);
+        let counted = checkpoint.config_number(LAYER_COUNTS);
+        defined.n_layers = counted.unwrap_or_else(|| count_layers(checkpoint, &defined.layers));
+        defined
+    }
+
+    fn with_layer(layer: &[&str], n_layers: usize) -> Self {
         let part = |name: &str, place, optional| Part { name: name.to_owned(), place, optional };
         let outside = vec![
             part(EMBEDDING, Place::Pre, false),
             part("model.norm.weight", Place::Post, false),
             part(HEAD, Place::Post, true),
         ];
-        let required = definition.layer.iter().map(|name| part(name, Place::Layer, false));
-        let biases = OPTIONAL_BIASES.iter().filter(|name| !definition.layer.contains(name));
-        let layer = required.chain(biases.map(|name| part(name, Place::Layer, true))).collect();
-        let layers = "model.layers".to_owned();
-        let n_layers = checkpoint.config_number(LAYER_COUNTS).unwrap_or_else(|| count_layers(checkpoint, &layers));
-        Self { layers, outside, inside: vec![layer], n_layers }
+        let required = layer.iter().map(|name| part(name, Place::Layer, false));
+        let biases = OPTIONAL_BIASES.iter().filter(|name| !layer.contains(name));
+        let inside = vec![required.chain(biases.map(|name| part(name, Place::Layer, true))).collect()];
+        Self { layers: "model.layers".to_owned(), outside, inside, n_layers }
     }
 
     fn inferred(checkpoint: &Checkpoint) -> Self {

@@ -273,33 +273,86 @@ pub fn recipes(
         .enumerate()
         .map(|(number, slice)| layout(config, sources, number, slice))
         .collect::<Result<_, _>>()?;
+    let stacks: Vec<Stack<'_>> = layouts
+        .iter()
+        .map(|layout| Stack {
+            architecture: architecture(sources, layout),
+            first_layer: layout.members[0].first_layer,
+            n_layers: layout.n_layers,
+        })
+        .collect();
     let mut planner = Planner { config, sources, vocabulary, choices, recipes: Vec::new() };
-    if let (Some(first), Some(last)) = (layouts.first(), layouts.last()) {
-        for (place, layout) in [(Place::Pre, first), (Place::Post, last)] {
-            let architecture = architecture(sources, layout);
-            for part in architecture.outside.iter().filter(|part| part.place == place) {
-                planner.add(layout, part, &part.name, 0.0, |_| part.name.clone())?;
-            }
-        }
+    for position in positions(&stacks) {
+        planner.add(&layouts[position.slice], &position, |member| {
+            position.input(&sources[member.source].architecture, member.first_layer)
+        })?;
     }
-    let mut n_layers = 0;
-    for layout in &layouts {
-        let architecture = architecture(sources, layout);
-        for layer in 0..layout.n_layers {
-            let t = if layout.n_layers == 1 { 1.0 } else { layer as f64 / (layout.n_layers - 1) as f64 };
-            for part in architecture.layer(layout.members[0].first_layer + layer) {
-                let name = architecture.layer_tensor(n_layers + layer, &part.name);
-                planner.add(layout, part, &name, t, |member| {
-                    sources[member.source].architecture.layer_tensor(member.first_layer + layer, &part.name)
-                })?;
-            }
-        }
-        n_layers += layout.n_layers;
-    }
+    let n_layers = stacks.iter().map(|stack| stack.n_layers).sum();
     let mut recipes = planner.recipes;
     let order = |recipe: &Recipe| (recipe.inputs[0].tensor.clone(), recipe.name.clone());
     recipes.sort_by_cached_key(order);
     Ok(Recipes { recipes, n_layers })
+}
+
+/// The layers of one slice, as its first source has them.
+#[derive(Debug, Clone, Copy)]
+pub struct Stack<'a> {
+    /// The tensors of the source.
+    pub architecture: &'a Architecture,
+    /// Number of its first layer in the source.
+    pub first_layer: usize,
+    /// Layers of the slice.
+    pub n_layers: usize,
+}
+
+/// Where an output tensor stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Position<'a> {
+    /// Number of the slice that it is taken from.
+    pub slice: usize,
+    /// What it is in the architecture.
+    pub part: &'a Part,
+    /// Its name.
+    pub name: String,
+    /// Its layer, counted in the slice; none outside the layers.
+    pub layer: Option<usize>,
+    /// Its place among the layers of the slice, 0..=1; 0 outside the layers.
+    pub t: f64,
+}
+
+impl Position<'_> {
+    /// Name of its tensor in a source whose part in the slice begins at a layer.
+    pub fn input(&self, architecture: &Architecture, first_layer: usize) -> String {
+        match self.layer {
+            Some(layer) => architecture.layer_tensor(first_layer + layer, &self.part.name),
+            None => self.part.name.clone(),
+        }
+    }
+}
+
+/// Every output tensor of slices that are stacked, one after the other, since a damaged config may speak of any number of
+/// layers: what comes before the layers is taken from the first slice, what comes after them from the last.
+pub fn positions<'a>(stacks: &[Stack<'a>]) -> impl Iterator<Item = Position<'a>> {
+    let ends = [(Place::Pre, 0), (Place::Post, stacks.len().saturating_sub(1))];
+    let outside = ends.into_iter().flat_map(|(place, slice)| {
+        let parts = stacks.get(slice).into_iter().flat_map(|stack| &stack.architecture.outside);
+        let at = move |part: &'a Part| Position { slice, part, name: part.name.clone(), layer: None, t: 0.0 };
+        parts.filter(move |part| part.place == place).map(at)
+    });
+    let mut below = 0;
+    let layers = stacks.iter().enumerate().flat_map(move |(slice, stack)| {
+        let offset = below;
+        below += stack.n_layers;
+        let Stack { architecture, first_layer, n_layers } = *stack;
+        (0..n_layers).flat_map(move |layer| {
+            let t = if n_layers == 1 { 1.0 } else { layer as f64 / (n_layers - 1) as f64 };
+            architecture.layer(first_layer + layer).iter().map(move |part| {
+                let name = architecture.layer_tensor(offset + layer, &part.name);
+                Position { slice, part, name, layer: Some(layer), t }
+            })
+        })
+    });
+    outside.chain(layers)
 }
 
 /// Tensors of the models that no recipe can use, by model.
@@ -424,11 +477,10 @@ impl<'a> Planner<'a> {
     fn add(
         &mut self,
         layout: &Layout<'a>,
-        part: &Part,
-        name: &str,
-        t: f64,
+        position: &Position<'_>,
         input_name: impl Fn(&Member<'_>) -> String,
     ) -> Result<(), RecipeError> {
+        let Position { part, name, t, .. } = position;
         let named: Vec<(Member<'a>, String)> =
             layout.members.iter().map(|member| (*member, input_name(member))).collect();
         let present =
@@ -436,7 +488,7 @@ impl<'a> Planner<'a> {
         if part.optional && !named.iter().any(present) {
             return Ok(());
         }
-        let mut found: Vec<Found<'a>> = named
+        let found: Vec<Found<'a>> = named
             .into_iter()
             .map(|(member, input)| self.find(layout, member, name, input))
             .collect::<Result<_, _>>()?;
@@ -446,7 +498,7 @@ impl<'a> Planner<'a> {
             .dtype
             .unwrap_or_else(|| found.iter().map(|input| input.dtype).reduce(Dtype::promote).unwrap_or(Dtype::F32));
         let base = layout.base.filter(|_| self.config.method.spec().inputs != Inputs::Any);
-        self.put_in_order(&mut found, base);
+        let found = self.in_order(found, base);
         let inputs: Vec<Asked<'_>> = found
             .iter()
             .map(|input| Asked {
@@ -455,9 +507,9 @@ impl<'a> Planner<'a> {
                 key: &self.sources[input.member.source].key,
             })
             .collect();
-        let tensor = operation::Tensor { name, t, row_len: shape.last().copied().unwrap_or(1) };
+        let tensor = operation::Tensor { name, t: *t, row_len: shape.last().copied().unwrap_or(1) };
         let operation =
-            operation::resolve(self.config, layout.slice, &inputs, base.is_some(), tensor, self.choices.seed)?;
+            operation::resolve(self.config, layout.slice, &inputs, base.is_some(), tensor, self.choices.seed, None)?;
         let rows = self.rows(name, &found)?;
         let input =
             |(input, rows): (Found<'_>, _)| RecipeInput { source: input.member.source, tensor: input.tensor, rows };
@@ -467,23 +519,16 @@ impl<'a> Planner<'a> {
             && matches!(self.config.method, Method::ArceeFusion | Method::RamplusTl);
         let result = if wide { working.promote(Dtype::F32) } else { working };
         let out = self.config.out_dtype.unwrap_or(result);
-        self.recipes.push(Recipe { name: name.to_owned(), shape, working, result, out, inputs, operation });
+        self.recipes.push(Recipe { name: name.clone(), shape, working, result, out, inputs, operation });
         Ok(())
     }
 
-    /// The base comes first. The others of a method that does not care about their order follow by key, so that sums are
-    /// the same whatever the order in the file; mergekit adds in that order.
-    fn put_in_order(&self, found: &mut [Found<'_>], base: Option<usize>) {
-        let first = usize::from(base.is_some());
-        if let Some(base) = base {
-            found[..=base].rotate_right(1);
-        }
-        if self.config.method != Method::Nuslerp && self.choices.numerics == Numerics::F32 {
-            found[first..].sort_by(|a, b| {
-                let key = |found: &Found<'_>| (&self.sources[found.member.source].key, found.member.source);
-                key(a).cmp(&key(b))
-            });
-        }
+    fn in_order(&self, found: Vec<Found<'a>>, base: Option<usize>) -> Vec<Found<'a>> {
+        let keys: Vec<&str> = found.iter().map(|found| self.sources[found.member.source].key.as_str()).collect();
+        let order = operation::order(self.config.method, self.choices.numerics, base, &keys);
+        let mut found: Vec<Option<Found<'a>>> = found.into_iter().map(Some).collect();
+        // Every number of the order is another one.
+        order.into_iter().filter_map(|index| found[index].take()).collect()
     }
 
     fn find(

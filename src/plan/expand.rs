@@ -3,23 +3,38 @@
 use std::collections::HashMap;
 use std::path::Path;
 
+use super::lint::{Computed, Finding, Kind, Looked, Review, Reviewer};
+use super::sites::Headers;
 use super::template::{Template, TemplateError};
 use super::trial::settings_text;
-use super::{Plan, Subject, Trial, TrialId, effective::effective};
+use super::{Plan, Subject, Trial, TrialId};
 use crate::config::method::METHODS;
 use crate::config::{MergeConfig, Method, Scalar, parse, value};
 use crate::document::read::listed;
-use crate::document::{Code, Node, Problem, Problems, Span, Value};
-use crate::spec::{self, AxisHead, MergeEntry, ModelNames, Setting, Sweep, Target};
+use crate::document::{Code, Node, Problem, Problems, Severity, Span, Value};
+use crate::merge::arch::Architecture;
+use crate::model::ModelRef;
+use crate::spec::{self, AxisHead, Dead, MergeEntry, ModelNames, Setting, Sweep, Target};
 
-/// Reads a spec and expands it, reporting the mistakes of both steps together.
+/// Reads a spec and expands it, reporting the mistakes of both steps together. Nothing is known of the models.
 ///
 /// # Errors
 /// Every mistake.
 pub fn open(path: &Path) -> Result<(Sweep, Plan), Problems> {
+    open_with(path, &|_, _| None)
+}
+
+/// The same, with the tensors of those models of a sweep that lie here.
+///
+/// # Errors
+/// Every mistake.
+pub fn open_with(
+    path: &Path,
+    headers: &dyn Fn(&Sweep, &ModelRef) -> Option<Architecture>,
+) -> Result<(Sweep, Plan), Problems> {
     let (sweep, mut problems) = spec::read(path);
     let Some(sweep) = sweep else { return Err(problems) };
-    let (plan, others) = match expand(&sweep) {
+    let (plan, others) = match expand_with(&sweep, &|model| headers(&sweep, model)) {
         Ok(mut plan) => {
             let warnings = std::mem::take(&mut plan.warnings);
             (Some(plan), warnings)
@@ -37,11 +52,19 @@ pub fn open(path: &Path) -> Result<(Sweep, Plan), Problems> {
     }
 }
 
-/// Makes every trial of a sweep.
+/// Makes every trial of a sweep. Nothing is known of the models.
 ///
 /// # Errors
 /// Every mistake in the documents, names and axes of its merges.
 pub fn expand(sweep: &Sweep) -> Result<Plan, Problems> {
+    expand_with(sweep, &|_| None)
+}
+
+/// The same, with the tensors of those models that lie here.
+///
+/// # Errors
+/// Every mistake in the documents, names and axes of its merges.
+pub fn expand_with(sweep: &Sweep, headers: &Headers<'_>) -> Result<Plan, Problems> {
     let mut problems = Problems::default();
     let n_trials = sweep.baselines.len() + sweep.merges.iter().map(|entry| entry.settings.len()).sum::<usize>();
     if n_trials > sweep.limits.trials {
@@ -58,17 +81,42 @@ pub fn expand(sweep: &Sweep) -> Result<Plan, Problems> {
             Trial { id: TrialId::of(&subject), name: baseline.name.clone(), subject, axes: Vec::new(), baseline: true };
         rows.push((trial, &baseline.name_span));
     }
+    let naming = |model: &ModelRef| sweep.short_name(model);
+    let mut reviewer = Reviewer::new(headers, &naming);
     for entry in &sweep.merges {
-        let trials = trials(sweep, entry, &mut problems);
+        let trials = trials(sweep, entry, rows.len(), &mut reviewer, &mut problems);
         rows.extend(trials.into_iter().map(|trial| (trial, &entry.name_span)));
     }
     unique_names(&rows, sweep, &mut problems);
     twins(&rows, &mut problems);
+    let review = review(sweep, reviewer.finish(), &mut problems);
     problems.0.iter_mut().for_each(|problem| locate(problem, &sweep.document));
     problems.sort();
     let trials = rows.into_iter().map(|(trial, _)| trial).collect();
     let (trials, warnings) = problems.unless_errors(trials)?;
-    Ok(Plan { sweep: sweep.name.clone(), trials, warnings })
+    Ok(Plan { sweep: sweep.name.clone(), trials, warnings, review })
+}
+
+/// Gives findings their places in the spec, and makes mistakes of those that the spec takes for such.
+fn review(sweep: &Sweep, mut review: Review, problems: &mut Problems) -> Review {
+    // Told once: the report knows more of it than the reader of the file.
+    let is_told = |span: &Span| {
+        review.findings.iter().any(|finding| finding.span.as_ref().is_some_and(|found| found.same_as(span)))
+    };
+    problems.0.retain(|problem| problem.severity == Severity::Error || !is_told(&problem.span));
+    for finding in &mut review.findings {
+        let place = finding.span.as_ref().and_then(|span| sweep.document.path_of(span));
+        finding.key_path = place.map_or(std::mem::take(&mut finding.key_path), |place| place.to_string());
+        if let (Kind::Dead, Dead::Error, Some(span)) = (finding.kind, sweep.lint.dead, &finding.span) {
+            let message = format!("{} (`lint.dead = \"warn\"` lets it pass)", finding.message);
+            problems.push(Code::DeadSetting, span.clone(), finding.key_path.clone(), message, finding.remedy.clone());
+        }
+    }
+    // One value of an axis among others is not written to have an effect on its own.
+    let of_axis =
+        |path: &str| sweep.merges.iter().flat_map(|entry| &entry.axes).any(|axis| path.starts_with(&axis.key_path));
+    review.findings.retain(|finding| finding.kind != Kind::NoEffect || !of_axis(&finding.key_path));
+    review
 }
 
 /// Speaks of a mistake by its place in the spec where it stands there: the rewritten documents have places of their own.
@@ -78,8 +126,14 @@ fn locate(problem: &mut Problem, document: &Node) {
     }
 }
 
-/// Every trial of one merge.
-fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems) -> Vec<Trial> {
+/// Every trial of one merge, numbered from `first` on.
+fn trials(
+    sweep: &Sweep,
+    entry: &MergeEntry,
+    first: usize,
+    reviewer: &mut Reviewer<'_>,
+    problems: &mut Problems,
+) -> Vec<Trial> {
     let mut names = ModelNames { models: &sweep.models, spec: &sweep.document.span.source, complete: true };
     let n_mistakes = problems.n_errors();
     let template = template(entry, problems);
@@ -91,7 +145,7 @@ fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems) -> Vec<Tri
         return Vec::new();
     }
     let mut unread = Unread::default();
-    let mut trials = Vec::new();
+    let (mut trials, mut computed) = (Vec::new(), Vec::new());
     for setting in &entry.settings {
         let document = match filled(entry, setting, problems) {
             Some(document) => document,
@@ -111,13 +165,34 @@ fn trials(sweep: &Sweep, entry: &MergeEntry, problems: &mut Problems) -> Vec<Tri
             }
         };
         let (Some(template), Some(seed)) = (&template, seed(entry, setting)) else { continue };
+        let looked = Looked { config: &config, seed, numerics: entry.numerics, document: &document };
+        computed.push(reviewer.look_at(first + trials.len(), looked));
         trials.push(trial(entry, setting, template, config, seed));
     }
     unread.report(entry, problems);
     if problems.n_errors() == n_mistakes {
-        identical(entry, &trials, problems);
+        identical(entry, &trials, &computed, problems);
+        let numbers = (first..first + trials.len()).collect();
+        if let Some(finding) = idle_seed(entry, &computed, numbers) {
+            reviewer.add(finding);
+        }
     }
     trials
+}
+
+/// A seed that is written, where nothing is drawn.
+fn idle_seed(entry: &MergeEntry, computed: &[Option<Computed>], trials: Vec<usize>) -> Option<Finding> {
+    let is_axis = entry.axes.iter().any(|axis| axis.target == Target::Seed);
+    let draws = computed.iter().any(|computed| computed.is_none_or(|computed| computed.is_random));
+    let span = entry.seed_span.clone().filter(|_| !is_axis && !draws)?;
+    Some(Finding {
+        kind: Kind::NoEffect,
+        trials,
+        key_path: format!("{}.seed", entry.key_path),
+        span: Some(span),
+        message: format!("`seed: {}` changes nothing: no random numbers are drawn", entry.seed),
+        remedy: None,
+    })
 }
 
 fn trial(entry: &MergeEntry, setting: &Setting, template: &Template, config: MergeConfig, seed: u64) -> Trial {
@@ -244,35 +319,37 @@ fn unread_message(entry: &MergeEntry, axis: &AxisHead, index: usize, method: Met
     (message, hint)
 }
 
-/// Reports trials of one merge that read the same although their settings differ.
-fn identical(entry: &MergeEntry, trials: &[Trial], problems: &mut Problems) {
-    let mut seen: HashMap<String, &Trial> = HashMap::new();
-    let mut reported: Vec<Vec<&str>> = Vec::new();
-    for trial in trials {
-        let Subject::Merge { config, seed, .. } = &trial.subject else { continue };
-        let Some(first) = seen.insert(effective(config, *seed), trial) else { continue };
-        let differing: Vec<&str> = first
-            .axes
-            .iter()
-            .zip(&trial.axes)
-            .filter(|(a, b)| a.1 != b.1)
-            .map(|((axis, _), _)| axis.as_str())
-            .collect();
-        if reported.contains(&differing) {
+/// Reports axes that change nothing: trials of one merge that differ in them alone, all of which have equal bytes. Values
+/// that happen to give equal merges, where others of the axis do not, are twins and no mistake.
+fn identical(entry: &MergeEntry, trials: &[Trial], computed: &[Option<Computed>], problems: &mut Problems) {
+    let mut seen = HashMap::new();
+    let mut reported: Vec<Vec<usize>> = Vec::new();
+    for (number, computed_here) in computed.iter().enumerate() {
+        let Some(computed_here) = computed_here else { continue };
+        let first: usize = *seen.entry(computed_here.canonical.exact).or_insert(number);
+        let (trial, first_trial) = (&trials[number], &trials[first]);
+        let pairs = first_trial.axes.iter().zip(&trial.axes);
+        let differing: Vec<usize> = pairs.enumerate().filter(|(_, (a, b))| a.1 != b.1).map(|(axis, _)| axis).collect();
+        if first == number || reported.contains(&differing) {
             continue;
         }
-        let axis = entry.axes.iter().find(|axis| differing.contains(&axis.name.as_str()));
+        reported.push(differing.clone());
+        if has_effect(&differing, trials, computed) {
+            continue;
+        }
+        let names = || differing.iter().map(|axis| entry.axes[*axis].name.as_str());
+        let axis = differing.first().map(|axis| &entry.axes[*axis]);
         let (span, key_path) = match axis {
             Some(axis) => (axis.span.clone(), axis.key_path.clone()),
             None => (entry.name_span.clone(), entry.key_path.clone()),
         };
-        let message = match differing.as_slice() {
-            [] => format!("`{}` stands twice in this merge", trial.name),
-            axes => format!(
-                "`{}` and `{}` would be the same merge: {} sets nothing that is read",
-                first.name,
+        let message = match axis {
+            None => format!("`{}` stands twice in this merge", trial.name),
+            Some(_) => format!(
+                "`{}` and `{}` would be the same merge: {} sets nothing that makes a difference",
+                first_trial.name,
                 trial.name,
-                listed(axes.iter().copied())
+                listed(names())
             ),
         };
         let hint = axis.filter(|axis| !axis.target.parameters().is_empty()).map(|_| {
@@ -281,8 +358,21 @@ fn identical(entry: &MergeEntry, trials: &[Trial], problems: &mut Problems) {
                 .to_owned()
         });
         problems.push(Code::SameMerge, span, key_path, message, hint);
-        reported.push(differing);
     }
+}
+
+/// Whether trials that differ in these axes alone ever differ in what they compute.
+fn has_effect(axes: &[usize], trials: &[Trial], computed: &[Option<Computed>]) -> bool {
+    let mut groups: HashMap<String, usize> = HashMap::new();
+    // The same values twice are twins for sure.
+    !axes.is_empty()
+        && trials.iter().enumerate().any(|(number, trial)| {
+            let others = trial.axes.iter().enumerate().filter(|(axis, _)| !axes.contains(axis));
+            let others: String = others.map(|(_, (name, value))| format!("{name} {value:?}\n")).collect();
+            let first = *groups.entry(others).or_insert(number);
+            let exact = |number: usize| computed[number].map(|computed| computed.canonical.exact);
+            exact(first) != exact(number)
+        })
 }
 
 fn unique_names(rows: &[(Trial, &Span)], sweep: &Sweep, problems: &mut Problems) {

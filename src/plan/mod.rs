@@ -1,14 +1,23 @@
 //! The sweep expanded: every trial, in order, with its resolved settings. Making and printing a plan runs nothing.
 
 pub mod configs;
-pub mod effective;
 pub mod expand;
+pub mod explanation;
+pub mod intended;
 pub mod json;
+pub mod lint;
+pub mod resolution;
+pub mod sites;
 pub mod template;
 pub mod trial;
+pub mod twins;
+pub mod values;
+pub mod words;
 
-pub use expand::{expand, open};
+pub use expand::{expand, expand_with, open, open_with};
+pub use lint::{Finding, Review};
 pub use trial::{Trial, TrialId};
+pub use twins::Twins;
 
 use crate::config::{MergeConfig, Numerics};
 use crate::document::Problems;
@@ -23,6 +32,8 @@ pub struct Plan {
     pub trials: Vec<Trial>,
     /// What is odd but no mistake: keys of mergekit files that nobody reads, trials that are the same.
     pub warnings: Problems,
+    /// What was found out about its merges: settings that nobody reads, twins.
+    pub review: Review,
 }
 
 /// What a trial evaluates.

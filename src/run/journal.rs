@@ -65,6 +65,17 @@ pub enum What {
         /// Names what was written: weights, config, tokenizer, template.
         identity: String,
     },
+    /// A merge was taken over from a twin: it was not made again, and there is no model of it.
+    MergeShared {
+        /// What it would have been made from.
+        key: Key,
+        /// The record of the twin's merge.
+        merge: Merge,
+        /// Names what was written for the twin.
+        identity: String,
+        /// Name of the twin.
+        from: String,
+    },
     /// A harness process began.
     EvaluationStarted {
         /// Its tasks.

@@ -21,6 +21,7 @@ pub mod state;
 pub mod store;
 pub mod timeline;
 mod trial;
+mod twins;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -36,9 +37,9 @@ use crate::merge::{MergeOptions, TokenizerFiles};
 use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
 use crate::model::locate::{LocateError, Locator};
-use crate::plan::{self, Plan, Subject, Trial};
+use crate::plan::{self, Plan, Subject, Trial, TrialId};
 use crate::process::Cancel;
-use crate::spec::Keep;
+use crate::spec::{Keep, TwinEvaluation};
 use board::Board;
 use decide::HarnessIdentity;
 use event::RunEvent;
@@ -66,6 +67,8 @@ pub struct Request {
     pub program: PathBuf,
     /// Which merged models stay once they are scored.
     pub keep: Keep,
+    /// How trials are evaluated that are one merge but for rounding.
+    pub twins: TwinEvaluation,
     /// Where evaluations run: one at a time in each.
     pub slots: Vec<Slot>,
     /// Merges that are made in one pass at most. Passes are made one at a time.
@@ -217,6 +220,8 @@ struct Facts {
     models: BTreeMap<ModelRef, BTreeMap<String, String>>,
     known_tasks: command::KnownTasks,
     elsewhere: Elsewhere,
+    /// Trials that are not merged themselves since they are the same as another one but for rounding: names of those.
+    rounded: BTreeMap<TrialId, String>,
 }
 
 /// Runs the selected trials of a plan.
@@ -258,7 +263,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
 
     let board = Board::new(request, &facts, listener, cancel, journal, state);
     resume::adopt(&board)?;
-    let merges = distribute(&board)?;
+    let (merges, waiting) = distribute(&board)?;
     let merging = async {
         let done = merging::lane(&board, merges).await;
         board.complete();
@@ -271,6 +276,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     });
     merged?;
     evaluated.into_iter().collect::<Result<(), RunError>>()?;
+    twins::settle(&board, &waiting)?;
     trial::release_models(&board, None)?;
     if !idle {
         board.record_run(What::RunEnded)?;
@@ -278,19 +284,21 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
     Ok(summary(&board))
 }
 
-/// Gives every selected trial its place: in the queue where its model is there, settled where nothing is left to do, or
-/// among the merges to be made.
-fn distribute(board: &Board<'_>) -> Result<Vec<merging::Wanted>, RunError> {
-    let mut merges = Vec::new();
+/// Gives every selected trial its place: in the queue where its model is there, settled where nothing is left to do,
+/// among the merges to be made, or among those that wait for a twin.
+fn distribute(board: &Board<'_>) -> Result<(Vec<merging::Wanted>, Vec<twins::Waiting>), RunError> {
+    let followers = twins::followers(board.request);
+    let (mut merges, mut waiting) = (Vec::new(), Vec::new());
     for index in &board.request.selected {
         let work = Work::new(board, *index);
         work.share()?;
-        match merging::wanted(&work) {
-            Some(wanted) => merges.push(wanted),
-            None => trial::settle_if_done(&work, Outcome::Reused)?,
+        match (merging::wanted(&work), followers.get(index)) {
+            (Some(_), Some(leader)) => waiting.push(twins::Waiting { index: *index, leader: *leader }),
+            (Some(wanted), None) => merges.push(wanted),
+            (None, _) => trial::settle_if_done(&work, Outcome::Reused)?,
         }
     }
-    Ok(merges)
+    Ok((merges, waiting))
 }
 
 /// A lane whose error ends the others too.
@@ -361,7 +369,14 @@ fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), 
         _ => None,
     };
     let harness = HarnessIdentity { version, task_files };
-    Ok((Facts { harness, models, known_tasks: command::KnownTasks::new(), elsewhere: Elsewhere::default() }, lacks))
+    let trials = &request.plan.trials;
+    let rounded = twins::followers(request)
+        .into_iter()
+        .filter(|(index, leader)| !twins::is_exact(request, *index, *leader))
+        .map(|(index, leader)| (trials[index].id.clone(), trials[leader].name.clone()))
+        .collect();
+    let (known_tasks, elsewhere) = (command::KnownTasks::new(), Elsewhere::default());
+    Ok((Facts { harness, models, known_tasks, elsewhere, rounded }, lacks))
 }
 
 /// What is lacking, with what the settings alone tell.
@@ -416,8 +431,10 @@ fn explain(request: &Request, facts: &Facts, state: &SweepState, index: usize) -
     let inputs = facts.inputs_of(trial);
     let merge = decide::merge(&trial.subject, &state, &inputs, redo);
     if let Some(reason) = merge.as_ref().and_then(|merge| merge.stale.as_ref()) {
+        let leader = twins::followers(request).get(&index).map(|leader| request.plan.trials[*leader].name.clone());
+        let with = leader.map(|leader| format!("; taken over from its twin `{leader}`")).unwrap_or_default();
         return Explanation {
-            merge: Some(reason.to_string()),
+            merge: Some(format!("{reason}{with}")),
             tasks: request
                 .settings
                 .tasks
@@ -471,7 +488,9 @@ impl Facts {
         let named = |model: ModelRef| {
             parts(&model).into_iter().map(|(part, value)| (format!("{model} {part}"), value)).collect::<Vec<_>>()
         };
-        models_of(trial).into_iter().flat_map(named).collect()
+        // Scores of another merge are no longer good once it is to be evaluated itself.
+        let twin = self.rounded.get(&trial.id).map(|twin| ("twin".to_owned(), twin.clone()));
+        models_of(trial).into_iter().flat_map(named).chain(twin).collect()
     }
 
     /// The content of a model that is evaluated as it is, as one text.

@@ -26,6 +26,8 @@ pub struct TrialState {
     pub seconds: f64,
     /// Harness processes that began and were neither accepted nor failed: their folders, and what their answers rest on.
     pub unfinished: BTreeMap<String, BTreeMap<String, Key>>,
+    /// The trial whose merge stands for its own.
+    pub twin: Option<String>,
     /// Whose scores were taken over, by task.
     pub shared: BTreeMap<String, String>,
     /// Batch sizes that were taken instead of the one asked for, by task.
@@ -137,6 +139,12 @@ impl TrialState {
                 self.seconds += merge.seconds;
                 self.merged = Some(Merged { key: key.clone(), merge: merge.clone(), identity: identity.clone() });
                 self.model_present = true;
+                self.twin = None;
+                self.settle();
+            }
+            What::MergeShared { key, merge, identity, from } => {
+                self.merged = Some(Merged { key: key.clone(), merge: merge.clone(), identity: identity.clone() });
+                self.twin = Some(from.clone());
                 self.settle();
             }
             What::EvaluationStarted { folder, keys, .. } => {

@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use super::lint::{Dead, TwinEvaluation};
 use crate::config::keys as dialect;
 use crate::document::shape::{self, Shape, TableShape, key, must};
 use crate::eval::HarnessMode;
@@ -65,6 +66,13 @@ pub static SWEEP: TableShape = TableShape {
         key("merge", Shape::Either(&[Shape::List(&MERGE_SHAPE), MERGE_SHAPE]), "none", "merges, each with its axes"),
         key("limits", Shape::Table(&LIMITS), "", "guards against runaway sweeps, and what stays on disk"),
         key("resources", Shape::Table(&RESOURCES), "", "what a run may use of the machine"),
+        key("lint", Shape::Table(&LINT), "", "what becomes of settings that nobody reads"),
+        key(
+            "twins",
+            Shape::OneOf(|| TwinEvaluation::NAMES.iter().map(|(name, _)| *name).collect()),
+            "`separate`",
+            "whether trials that are equal but for rounding are evaluated each, or once for all of them",
+        ),
         key("report", Shape::Table(&REPORT), "", "what `report` compares with"),
         key("gate", Shape::Table(&GATE), "", "how much worse `check` lets a later run be"),
     ],
@@ -214,6 +222,20 @@ pub static HARNESS: TableShape = TableShape {
         Shape::OneOf(|| HarnessMode::NAMES.iter().map(|(name, _)| *name).collect()),
         "`warm`",
         "whether one process stays for all models of a slot, or every call gets a fresh one",
+    )],
+    private_keys: false,
+    elsewhere: &[],
+};
+
+/// `lint`.
+pub static LINT: TableShape = TableShape {
+    name: "lint",
+    expected: "lint (a table)",
+    keys: &[key(
+        "dead",
+        Shape::OneOf(|| Dead::NAMES.iter().map(|(name, _)| *name).collect()),
+        "`error`",
+        "what a setting that nobody reads is: an error, something to warn of, or nothing",
     )],
     private_keys: false,
     elsewhere: &[],

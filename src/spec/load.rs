@@ -6,7 +6,7 @@ use super::evaluate::{self, limits};
 use super::gate;
 use super::merge::merge_entry;
 use super::resources::resources;
-use super::{Baseline, ModelNames, Sweep, keys, tasks};
+use super::{Baseline, ModelNames, Sweep, TwinEvaluation, keys, lint, tasks};
 use crate::config::parse::other_readings;
 use crate::document::read::{Field, Table};
 use crate::document::{Code, Node, Problem, Problems, Value, parse};
@@ -74,6 +74,8 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
     let report = gate::report(top.optional("report").as_ref(), problems);
     let gate = gate::gate(top.optional("gate").as_ref(), problems);
+    let lint = lint::lint(top.optional("lint").as_ref(), problems);
+    let twins = top.optional("twins").and_then(|field| field.one_of(TwinEvaluation::NAMES, problems));
     let is_empty = |key: &str| {
         top.entry(key).is_none_or(|entry| matches!(&entry.value.value, Value::List(items) if items.is_empty()))
     };
@@ -101,6 +103,8 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         resources,
         report,
         gate,
+        lint,
+        twins: twins.unwrap_or_default(),
         document: document.clone(),
         models,
     })

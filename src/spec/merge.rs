@@ -32,7 +32,8 @@ pub fn merge_entry(
 ) -> Option<MergeEntry> {
     let mut table = field.table(&keys::MERGE, problems)?;
     let name = table.required("name", problems);
-    let seed = table.optional("seed").map_or(Some(0), |field| field.whole(0, problems));
+    let seed_field = table.optional("seed");
+    let seed = seed_field.as_ref().map_or(Some(0), |field| field.whole(0, problems));
     let numerics = match table.optional("numerics") {
         Some(field) => field.one_of(Numerics::NAMES, problems),
         None => Some(Numerics::default()),
@@ -63,6 +64,7 @@ pub fn merge_entry(
         axes: axes.axes,
         settings: axes.settings,
         seed: seed?,
+        seed_span: seed_field.map(|field| field.span()),
         numerics: numerics?,
         complete,
     })

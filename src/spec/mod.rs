@@ -9,6 +9,7 @@ pub mod decimal;
 pub mod evaluate;
 pub mod gate;
 pub mod keys;
+pub mod lint;
 pub mod load;
 pub mod merge;
 pub mod names;
@@ -26,6 +27,7 @@ use crate::eval;
 use crate::model::ModelRef;
 
 pub use gate::{Gate, Report};
+pub use lint::{Dead, Lint, TwinEvaluation};
 pub use load::{load, read};
 pub use names::ModelNames;
 pub use resources::{Keep, Resources};
@@ -56,8 +58,20 @@ pub struct Sweep {
     pub report: Report,
     /// `gate`.
     pub gate: Gate,
+    /// `lint`.
+    pub lint: Lint,
+    /// `twins`.
+    pub twins: TwinEvaluation,
     /// The file, for key paths in messages.
     pub document: Node,
+}
+
+impl Sweep {
+    /// What the spec calls a model: its short name, or its reference where it has none.
+    pub fn short_name(&self, model: &ModelRef) -> String {
+        let short = self.models.iter().find(|(_, reference)| reference == model);
+        short.map_or_else(|| model.to_string(), |(name, _)| name.clone())
+    }
 }
 
 /// A model evaluated as it is.
@@ -88,6 +102,8 @@ pub struct MergeEntry {
     pub settings: Vec<Setting>,
     /// `seed`, in force where it is no axis.
     pub seed: u64,
+    /// Where `seed` stands, if it is written.
+    pub seed_span: Option<Span>,
     /// `numerics`: how intermediate results are rounded (default: `f32`).
     pub numerics: Numerics,
     /// Whether all axes could be read. Where not, what misses them is no further mistake.

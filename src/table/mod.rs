@@ -7,6 +7,7 @@ pub mod beside;
 pub mod differences;
 pub mod frame;
 pub mod latex;
+pub mod noise;
 pub mod reference;
 pub mod render;
 pub mod seeds;

@@ -207,20 +207,28 @@ fn configs_that_no_models_satisfy() {
         )),
     ];
     insta::assert_snapshot!(messages.join("\n"), @r#"
-    error: config.yml:5:3: `slices[0]`: base model `inputs/base` is not a source of this slice, `ties` needs it there
+    warning[E0213]: config.yml:3:26: `parameters.t`: `ties` does not read `t`
+    hint: `ties` takes `weight`, `density`, `normalize`, `rescale`, `lambda`, `int8_mask`
+    error[E0212]: config.yml:5:3: `slices[0]`: base model `inputs/base` is not a source of this slice, `ties` needs it there
     hint: list the base model among the sources of every slice
     slice 0: the base model `inputs/base` is not among the sources (in `slices` form it must be listed)
-    error: config.yml:7:5: `slices[0].sources[1]`: sources of a slice must have the same number of layers: 3 of `inputs/math`, 2 of `inputs/code`
+    warning[E0213]: config.yml:3:26: `parameters.t`: `linear` does not read `t`
+    hint: `linear` takes `weight`, `normalize`
+    error[E0216]: config.yml:7:5: `slices[0].sources[1]`: sources of a slice must have the same number of layers: 3 of `inputs/math`, 2 of `inputs/code`
     slice 0: `inputs/math` has 3 layers, found `layer_range: [0, 4]`
-    error: config.yml:4:3: `models`: `slerp` needs a `base_model`, found none
-    error: config.yml:5:3: `models`: `slerp` takes exactly 2 models, the base among them, found 3
+    error[E0212]: config.yml:4:3: `models`: `slerp` needs a `base_model`, found none
+    error[E0212]: config.yml:2:13: `base_model`: `slerp` takes exactly 2 models, the base among them, found 3
     hint: a `base_model` that is not one of the two listed models counts as a third
-    error: config.yml:4:3: `models`: `slerp` needs the parameter `t`, found none
-    error: config.yml:3:3: `models`: `linear` needs the parameter `weight` for `inputs/math`, found none
-    error: config.yml:3:3: `models`: `linear` needs the parameter `weight` for `inputs/code`, found none
-    error: config.yml:3:3: `models`: `passthrough` takes exactly 1 model, found 2
-    parameter `epsilon` of `inputs/math` for `model.embed_tokens.weight`: expected density - epsilon above 0 and density + epsilon below 1, found 0.15
-    parameter `density` of `inputs/math` for `model.embed_tokens.weight`: expected a probability, found -0.1
+    error[E0214]: config.yml:4:3: `models`: `slerp` needs the parameter `t`, found none
+    error[E0214]: config.yml:3:3: `models`: `linear` needs the parameter `weight` for `inputs/math`, found none
+    hint: set `weight` on the model, or for all under `parameters`
+    error[E0214]: config.yml:3:3: `models`: `linear` needs the parameter `weight` for `inputs/code`, found none
+    hint: set `weight` on the model, or for all under `parameters`
+    error[E0212]: config.yml:3:3: `models`: `passthrough` takes exactly 1 model, found 2
+    error[E0215]: config.yml:5:3: `models`: `della` would keep changes of `inputs/math` with probabilities from 0.75 to 1.05: density 0.9 and epsilon 0.15
+    hint: density - epsilon must be above 0, and density + epsilon below 1; epsilon is 0.15 where it is not set
+    error[E0215]: config.yml:3:35: `parameters.density`: `density` is -0.1, expected 0 to 1: a share cannot be negative
+    hint: `density` is the share of the changes that is kept
     "#);
 }
 

@@ -222,14 +222,14 @@ fn an_axis_that_is_shadowed_is_refused() {
     );
     let message = try_open(&text).unwrap_err().to_string();
     assert!(
-        message.contains("`0.1` and `0.2` would be the same merge: `density` sets nothing that is read"),
+        message.contains("`0.1` and `0.2` would be the same merge: `density` sets nothing that makes a difference"),
         "{message}"
     );
     let dead = text
         .replace("grid.density", "grid.base.density")
         .replace("{density}", "{base.density}")
         .replace("'base'\nmodels = {", "'base'\nmodels = {base = {}, ");
-    assert!(try_open(&dead).unwrap_err().to_string().contains("`base.density` sets nothing that is read"));
+    assert!(try_open(&dead).unwrap_err().to_string().contains("`base.density` sets nothing that makes a difference"));
 }
 
 #[test]

@@ -213,12 +213,12 @@ fn impossible_vocabularies_are_refused_before_anything_is_written() {
     messages.push(broken(&|base| edit(&base.join("tokenizer.json"), |json| json["added_tokens"] = json!([7]))));
     messages.push(broken(&|base| fs::rename(base.join("tokenizer.json"), base.join("tokenizer.model")).unwrap()));
     insta::assert_snapshot!(messages.join("\n"), @r#"
-    error: config.yml:7:42: `tokenizer.tokens.x`: missing key `source`, expected a model or a mapping with `kind`
+    error[E0102]: config.yml:7:42: `tokenizer.tokens.x`: missing key `source`, expected a model or a mapping with `kind`
     `tokenizer.tokens`: `x`: its source `inputs/code` is not one of the models merged into the embedding (those of the first slice) and the head (of the last): `inputs/base`, `inputs/math-v136`
     `tokenizer.tokens`: `x`: its source `inputs/base` has no token `x`
     `tokenizer.tokens`: `x`: its source `inputs/base` has no token `nope`
     `tokenizer.tokens`: `x`: `token_id`: expected one of the 136 rows of `inputs/math-v136` (0 is the first), found 136
-    error: config.yml:7:52: `tokenizer.tokens.x.source`: expected one of `token`, `token_id`
+    error[E0105]: config.yml:7:52: `tokenizer.tokens.x.source`: expected one of `token`, `token_id`
     `ROOT/inputs/code-bf16`: expected `tokenizer.json`, found no tokenizer: the vocabulary of `inputs/code-bf16` is asked for (`tokenizer`)
     `ROOT/inputs/base-bf16`: expected `tokenizer.json`, found no tokenizer: the vocabulary of `inputs/base-bf16` is asked for (`tokenizer`)
     `ROOT/base/tokenizer.json`: `model.vocab` has 127 tokens with ids up to 127: added tokens like `x` would get ids that are taken (give the tokens ids without gaps)

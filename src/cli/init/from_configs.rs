@@ -97,12 +97,18 @@ const NOTE: &str = "\
 # Every key: `mergesweep schema --markdown`. Relative paths, also those of models inside the files, start at this folder.
 ";
 
+/// Above the section that lets dead settings pass.
+const LINT: &str = "\
+# The files are taken as they are: settings in them that nobody reads are told of by `plan`, not refused.
+";
+
 fn toml(sweep: &str, models: &[(String, ModelRef)], merges: &[Merge]) -> String {
     let mut text = format!("#:schema ./mergesweep.schema.json\n{NOTE}\nname = {}\n\n[models]\n", quoted(sweep));
     // Writing to a text cannot fail.
     for (name, model) in models {
         let _ = writeln!(text, "{} = {}", quoted(name), quoted(&model.to_string()));
     }
+    let _ = write!(text, "\n{LINT}[lint]\ndead = \"warn\"\n");
     text += "\n[evaluate]\ntasks = [\"tinyArc\", \"tinyGSM8k\"]      # tasks of lm-evaluation-harness, by name\nbatch_size = 8\n";
     for (name, _) in models {
         let _ = write!(text, "\n[[baseline]]\nmodel = {}\n", quoted(name));
@@ -120,6 +126,7 @@ fn yaml(sweep: &str, models: &[(String, ModelRef)], merges: &[Merge]) -> String 
     for (name, model) in models {
         let _ = writeln!(text, "  {}: {}", quoted(name), quoted(&model.to_string()));
     }
+    let _ = write!(text, "\n{LINT}lint:\n  dead: warn\n");
     text += "\nevaluate:\n  tasks: [tinyArc, tinyGSM8k] # tasks of lm-evaluation-harness, by name\n  batch_size: 8\n\nbaseline:\n";
     for (name, _) in models {
         let _ = writeln!(text, "  - model: {}", quoted(name));

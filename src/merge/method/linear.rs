@@ -17,12 +17,16 @@ pub struct Kernel<A: Arithmetic> {
     divisor: Option<A::Real>,
 }
 
+/// What the sum is divided by where `normalize` is on.
+pub fn divisor<A: Arithmetic>(weights: &[f64]) -> A::Real {
+    weights.iter().fold(A::Real::of(0.0), |sum, weight| sum + A::Real::of(*weight))
+}
+
 impl<A: Arithmetic> Kernel<A> {
     /// From the resolved weights of the inputs.
     pub fn new(weights: &[f64], normalize: bool) -> Self {
-        let weights: Vec<A::Real> = weights.iter().map(|weight| A::Real::of(*weight)).collect();
-        let sum = weights.iter().fold(A::Real::of(0.0), |sum, weight| sum + *weight);
-        Self { weights, divisor: normalize.then_some(sum) }
+        let divisor = normalize.then(|| divisor::<A>(weights));
+        Self { weights: weights.iter().map(|weight| A::Real::of(*weight)).collect(), divisor }
     }
 
     /// One block.

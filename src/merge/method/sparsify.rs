@@ -145,7 +145,8 @@ impl Sparsity {
         let low = A::Real::from_magnitude_key(at_first.key);
         if let Self::Magnitude { .. } = self {
             // Counted from the largest down, so that the earliest of equal ones stay.
-            let taken = at_first.below + at_first.n_equal() - first;
+            // Statistics that were stopped know too little for anything; nothing is then written.
+            let taken = (at_first.below + at_first.n_equal()).saturating_sub(first);
             if A::STEPS
                 && taken < at_first.n_equal()
                 && let Some(mask) = self.unstable(vector, survey, n - end..n - first)
@@ -163,8 +164,8 @@ impl Sparsity {
         {
             return mask;
         }
-        let low_at = survey.position(vector, at_first, first - at_first.below)..usize::MAX;
-        let high_at = 0..survey.position(vector, at_last, end - at_last.below);
+        let low_at = survey.position(vector, at_first, first.saturating_sub(at_first.below))..usize::MAX;
+        let high_at = 0..survey.position(vector, at_last, end.saturating_sub(at_last.below));
         Mask::Between { low, low_at, high: A::Real::from_magnitude_key(at_last.key), high_at }
     }
 

@@ -67,15 +67,21 @@ pub struct Kernel<A: Arithmetic> {
 impl TaskVector {
     /// With what stays of every model's task vector.
     pub fn kernel<A: Arithmetic>(&self, sparse: Vec<Sparse<A::Real>>) -> Kernel<A> {
-        let weights: Vec<A::Real> = self.models.iter().map(|model| A::step_wide(model.weight)).collect();
-        let sum = A::step(weights.iter().fold(A::Real::of(0.0), |sum, weight| sum + *weight));
+        let weights = self.models.iter().map(|model| A::step_wide(model.weight));
         Kernel {
             consensus: self.consensus,
             normalize: self.normalize,
             lambda: A::Real::of(self.lambda),
-            divisor: if sum.wide().abs() < SMALLEST_DIVISOR { A::Real::of(1.0) } else { sum },
+            divisor: self.divisor::<A>(),
             models: sparse.into_iter().zip(weights).collect(),
         }
+    }
+
+    /// What the sum is divided by where `normalize` is on and there is no consensus.
+    pub fn divisor<A: Arithmetic>(&self) -> A::Real {
+        let weights = self.models.iter().map(|model| A::step_wide(model.weight));
+        let sum = A::step(weights.fold(A::Real::of(0.0), |sum, weight| sum + weight));
+        if sum.wide().abs() < SMALLEST_DIVISOR { A::Real::of(1.0) } else { sum }
     }
 }
 

@@ -1,0 +1,109 @@
+//! Trials that are one merge, in a run: what is made, evaluated, shared and told.
+
+use crate::sweep_support::{Sweep, count, text};
+
+const SPEC: &str = r#"
+name = "tiny"
+
+[models]
+base = "INPUTS/base"
+math = "INPUTS/math"
+code = "INPUTS/code"
+
+[evaluate]
+tasks = ["facts", "sums"]
+model = "dummy"
+batch_size = 4
+
+[[merge]]
+name = "Arithmetic"
+method = "task_arithmetic"
+base_model = "base"
+models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
+dtype = "float32"
+
+[[merge]]
+name = "Dare"
+method = "dare_linear"
+base_model = "base"
+models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
+dtype = "float32"
+
+[[merge]]
+name = "Linear"
+method = "linear"
+models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
+dtype = "float32"
+"#;
+
+fn sweep() -> Option<Sweep> {
+    let sweep = Sweep::new()?;
+    sweep.write(SPEC);
+    Some(sweep)
+}
+
+fn events(sweep: &Sweep, event: &str) -> usize {
+    count(&sweep.journal(), &format!("\"event\":\"{event}\""))
+}
+
+#[test]
+fn exact_twins_are_merged_and_evaluated_once_and_rounding_twins_measure_the_noise() {
+    let Some(sweep) = sweep() else { return };
+    let first = sweep.run(&["run", "sweep.toml"], "ok");
+    let (stdout, stderr) = (text(&first.stdout), text(&first.stderr));
+    assert_eq!(first.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("warning: Arithmetic, Dare: one merge, equal byte for byte"), "{stderr}");
+    assert_eq!(events(&sweep, "merged"), 2);
+    assert_eq!(events(&sweep, "merge-shared"), 1);
+    assert_eq!(events(&sweep, "evaluated"), 2);
+    for row in ["| Arithmetic ", "| Dare ", "| Linear "] {
+        assert!(stdout.contains(row), "{stdout}");
+    }
+    assert!(stdout.contains("Dare: one merge with Arithmetic, made and evaluated once"), "{stdout}");
+    let noise = "noise floor: Arithmetic, Dare, Linear are one merge but for rounding; their scores are apart by";
+    assert!(stdout.contains(noise), "{stdout}");
+
+    let before = sweep.journal();
+    let second = sweep.run(&["run", "sweep.toml"], "killed");
+    assert_eq!(second.status.code(), Some(0), "{}", text(&second.stderr));
+    assert_eq!((sweep.journal(), text(&second.stdout)), (before, stdout));
+
+    // The merge that was not made is made on demand, and is what was evaluated.
+    let made = sweep.run(&["materialize", "sweep.toml", "Dare", "dare"], "ok");
+    assert_eq!(made.status.code(), Some(0), "{}", text(&made.stderr));
+    assert!(text(&made.stderr).contains("the same that were evaluated"), "{}", text(&made.stderr));
+}
+
+#[test]
+fn rounding_twins_are_evaluated_once_where_the_spec_says_so_and_again_where_it_no_longer_does() {
+    let Some(sweep) = sweep() else { return };
+    sweep.write(&format!("twins = \"share\"\n{SPEC}"));
+    let shared = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(shared.status.code(), Some(0), "{}", text(&shared.stderr));
+    assert_eq!((events(&sweep, "merged"), events(&sweep, "merge-shared"), events(&sweep, "evaluated")), (1, 2, 1));
+    assert!(!text(&shared.stdout).contains("noise floor"), "{}", text(&shared.stdout));
+
+    sweep.write(SPEC);
+    let why = text(&sweep.run(&["status", "sweep.toml", "--why", "Linear"], "ok").stdout);
+    assert!(why.contains("`input twin` changed from Arithmetic to nothing"), "{why}");
+    let separate = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(separate.status.code(), Some(0), "{}", text(&separate.stderr));
+    assert_eq!((events(&sweep, "merged"), events(&sweep, "evaluated")), (2, 2));
+}
+
+#[test]
+fn a_trial_fails_with_its_twin_and_is_done_with_it_later() {
+    let Some(sweep) = sweep() else { return };
+    let failed = sweep.run(&["run", "sweep.toml"], "killed");
+    assert_eq!(failed.status.code(), Some(3));
+    let stderr = text(&failed.stderr);
+    assert!(stderr.contains("failed: Dare: evaluate: its twin `Arithmetic` failed"), "{stderr}");
+    let done = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    assert_eq!((events(&sweep, "merged"), events(&sweep, "evaluated")), (2, 2));
+
+    // One of the twins alone is a trial like any other.
+    let redo = sweep.run(&["run", "sweep.toml", "--redo", "Dare"], "ok");
+    assert_eq!(redo.status.code(), Some(0), "{}", text(&redo.stderr));
+    assert_eq!((events(&sweep, "merged"), events(&sweep, "evaluated")), (3, 3));
+}
