@@ -92,6 +92,8 @@ pub fn text(operation: &Operation, models: &[String], keys: &[&str], resolution:
         Operation::ModelStock { filter_wise } => format!("model_stock {filter_wise} of {}{steps}", listed(models)),
         Operation::Nearswap { t } => format!("nearswap {t:?} of {}{steps}", listed(models)),
         Operation::Sce { select_topk } => format!("sce {:?} of {}{steps}", select_topk.min(1.0), listed(models)),
+        // What one model changes is shared with no other, so that nothing is scaled.
+        Operation::Ram { epsilon, .. } if others.len() == 1 => format!("ram {epsilon:?} of {}{steps}", listed(models)),
         Operation::Ram { epsilon, unique } => format!("ram {epsilon:?} {unique:?} of {}{steps}", listed(models)),
     }
 }
