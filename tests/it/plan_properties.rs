@@ -18,7 +18,8 @@ use mergesweep::plan::lint::report::{Idle, SettingReport, Verdict};
 use mergesweep::plan::lint::report_on;
 use mergesweep::plan::resolution::resolve;
 use mergesweep::plan::sites::{SiteFinder, Sites, Stand};
-use mergesweep::plan::twins::{Canonical, canonical};
+use mergesweep::plan::twins::rounding::Form;
+use mergesweep::plan::twins::{Canonical, canonical, forms};
 use tempfile::TempDir;
 
 use crate::merge_support::{Numbers, numbers, options, pseudo_random, write_model};
@@ -147,6 +148,16 @@ impl World {
         let merged = merge::merge(&[job], &locate, &|_, _| true).ok()?.remove(0);
         let config = std::fs::read_to_string(to.join("config.json")).unwrap();
         Some((format!("{} {config}", merged.weights_digest), out))
+    }
+
+    /// How much larger than the inputs their products with coefficients are, where the merge is a sum of such.
+    fn amplified(&self, draw: &Draw) -> f64 {
+        let resolution = resolve(&draw.config, draw.seed, draw.numerics, self.sites(&draw.config), None).unwrap();
+        let of_form = |form: &Form| match form {
+            Form::Combination(terms) => terms.iter().map(|(_, coefficient)| coefficient.abs()).fold(1.0, f64::max),
+            Form::Other(_) => 1.0,
+        };
+        forms(&resolution).iter().map(of_form).fold(1.0, f64::max)
     }
 
     fn digest(&self, draw: &Draw) -> Option<String> {
@@ -332,7 +343,7 @@ fn others(of: &SettingReport, kind: Option<Kind>) -> Vec<Scalar> {
 }
 
 /// Largest difference, in units in the last place (of the working dtype, or the output's where that is coarser) that the largest
-/// number involved has: an input or a result of that element.
+/// number involved has: an input or a result of that element (the caller divides by coefficients above 1).
 fn ulps(world: &World, working: Option<Dtype>, first: &Tensors, second: &Tensors) -> f64 {
     let bits = |dtype: Dtype| match dtype {
         Dtype::Bf16 => 7,
@@ -504,7 +515,7 @@ fn twins_are_true_of_the_bytes() {
             earlier().find(|(_, of_other, ..)| of_other.rounding == canonical.rounding)
         {
             n_rounding += 1;
-            let apart = ulps(&world, draw.config.dtype, &tensors(out), &tensors(other_out));
+            let apart = ulps(&world, draw.config.dtype, &tensors(out), &tensors(other_out)) / world.amplified(draw);
             let steps = usize::from(draw.numerics == Numerics::Mergekit && draw.config.dtype != Some(Dtype::F32));
             largest[steps] = largest[steps].max(apart);
             assert!(apart <= [2.0, 8.0][steps], "rounding twins are {apart} ulp apart\n{draw:#?}\n{other:#?}");

@@ -104,6 +104,7 @@ pub fn form(operation: &Operation, names: &[String]) -> Form {
         Operation::ModelStock { filter_wise } => Form::Other(format!("model_stock {filter_wise} of {}", ordered(1))),
         Operation::Nearswap { t } => Form::Other(format!("nearswap {t:?} of {}", names.join(", "))),
         Operation::Sce { select_topk } => Form::Other(format!("sce {:?} of {}", select_topk.min(1.0), ordered(1))),
+        Operation::Ram { epsilon, .. } if names.len() == 2 => Form::Other(format!("ram {epsilon:?} of {}", ordered(1))),
         Operation::Ram { epsilon, unique } => Form::Other(format!("ram {epsilon:?} {unique:?} of {}", ordered(1))),
     }
 }
