@@ -10,6 +10,8 @@ use super::freeze::now;
 use super::{Failure, SweepArgs, print, run, usage, warn};
 use crate::exit_code::{self, Exit};
 use crate::gate::{Baseline, Judgement, judge, render};
+use crate::paired::Entrant;
+use crate::run::Summary;
 use crate::stats::SEED;
 use crate::stats::gate::Verdict;
 
@@ -58,6 +60,7 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     let baseline = Baseline::read(&args.against).map_err(usage)?;
     let (sweep, _) = args.sweep.load()?;
     super::freeze::check_room(&sweep)?;
+    super::freeze::check_names(&sweep, &baseline.columns)?;
     let gate = &sweep.gate;
     if !baseline.columns.iter().any(|column| gate.is_critical(&column.name, &column.task)) {
         return Err(usage(anyhow!(
@@ -65,10 +68,16 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
             sweep.path.display()
         )));
     }
-    if let Some(Exit::Interrupted) = afresh(&args.sweep, args.reuse)? {
+    let summary = afresh(&args.sweep, args.reuse)?;
+    if summary.interrupted {
         return Ok(Exit::Interrupted);
     }
-    let (sweep, recorded, entrants) = now(&args.sweep)?;
+    let (sweep, recorded, mut entrants) = now(&args.sweep)?;
+    // What an earlier run found says nothing of a trial that failed now.
+    let failed = |entrant: &&mut Entrant| summary.failed.iter().any(|(name, ..)| *name == entrant.name);
+    for entrant in entrants.iter_mut().filter(failed) {
+        entrant.outcomes.iter_mut().for_each(|outcomes| *outcomes = None);
+    }
     let mut judgement = judge(&baseline, &recorded.table.columns, &entrants, &sweep.gate, SEED);
     judgement.reused = args.reuse;
     tell(args, &baseline, &judgement)?;
@@ -79,8 +88,8 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     })
 }
 
-/// Runs the whole sweep, everything again unless `reuse`. None where all went well; failed trials are the gate's business.
-pub(super) fn afresh(args: &SweepArgs, reuse: bool) -> Result<Option<Exit>, Failure> {
+/// Runs the whole sweep, everything again unless `reuse`, and tells what failed.
+pub(super) fn afresh(args: &SweepArgs, reuse: bool) -> Result<Summary, Failure> {
     let (mut request, sweep) = run::request(args, &[], &[])?;
     if !reuse {
         request.redo.clone_from(&request.selected);
@@ -89,11 +98,7 @@ pub(super) fn afresh(args: &SweepArgs, reuse: bool) -> Result<Option<Exit>, Fail
     for (trial, stage, reason) in &summary.failed {
         warn(&format!("failed: {trial}: {}: {}", stage.name(), reason.lines().next().unwrap_or_default()));
     }
-    Ok(match summary {
-        _ if summary.interrupted => Some(Exit::Interrupted),
-        _ if !summary.failed.is_empty() => Some(Exit::TrialsFailed),
-        _ => None,
-    })
+    Ok(summary)
 }
 
 fn tell(args: &CheckArgs, baseline: &Baseline, judgement: &Judgement) -> Result<(), Failure> {

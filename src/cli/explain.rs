@@ -20,7 +20,7 @@ use crate::exit_code::{self, Exit};
 /// Llama-like decoder.
 ///
 /// A code: every message about a spec or a config has one. This says what it means, why it matters
-/// and what to do, with an example where one helps. DIAGNOSTICS.md lists all of them.
+/// and what to do, with an example where one helps. sweeps/DIAGNOSTICS.md of the repository lists all of them.
 ///
 /// Examples:
 ///   mergesweep explain sweeps/study.toml Breadcrumbs

@@ -7,6 +7,7 @@ use clap::Args;
 
 use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, print, usage, warn};
+use crate::eval::task::Column;
 use crate::exit_code::{self, Exit};
 use crate::gate::baseline::Noise;
 use crate::gate::{Baseline, Frozen, judge, too_small};
@@ -109,16 +110,7 @@ fn missing(recorded: &Recorded, entrants: &[Entrant]) -> Vec<String> {
 fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Result<(), Failure> {
     check_room(sweep)?;
     let columns = &recorded.table.columns;
-    let names = columns.iter().flat_map(|column| [column.name.as_str(), column.task.as_str()]).collect::<Vec<_>>();
-    let named = sweep.gate.margins.iter().map(|(name, _)| name).chain(&sweep.gate.advisory);
-    if let Some(unknown) = named.into_iter().find(|name| !names.contains(&name.as_str())) {
-        let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        return Err(usage(anyhow!(
-            "{}: `gate` names `{unknown}`, which is no column or task (columns: {})",
-            sweep.path.display(),
-            known.join(", ")
-        )));
-    }
+    check_names(sweep, columns)?;
     if !columns.iter().any(|column| sweep.gate.is_critical(&column.name, &column.task)) {
         return Err(usage(anyhow!(
             "{}: no margin decides: add `[gate]` with `margin = 0.05`, or `margins = {{ {} = 0.05 }}`",
@@ -126,7 +118,7 @@ fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Re
             columns.first().map_or("column", |column| column.name.as_str())
         )));
     }
-    let n_of = |column: &crate::eval::task::Column| {
+    let n_of = |column: &Column| {
         let place = columns.iter().position(|other| other == column)?;
         let binary = entrants.iter().filter_map(|entrant| entrant.outcomes.get(place)?.as_ref());
         binary
@@ -142,6 +134,21 @@ fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Re
 }
 
 /// Refuses margins that are not above 0.
+/// Whether everything that the gate names is there: a misspelt column would decide nothing.
+pub(super) fn check_names(sweep: &Sweep, columns: &[Column]) -> Result<(), Failure> {
+    let names = columns.iter().flat_map(|column| [column.name.as_str(), column.task.as_str()]).collect::<Vec<_>>();
+    let named = sweep.gate.margins.iter().map(|(name, _)| name).chain(&sweep.gate.advisory);
+    if let Some(unknown) = named.into_iter().find(|name| !names.contains(&name.as_str())) {
+        let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+        return Err(usage(anyhow!(
+            "{}: `gate` names `{unknown}`, which is no column or task (columns: {})",
+            sweep.path.display(),
+            known.join(", ")
+        )));
+    }
+    Ok(())
+}
+
 pub(super) fn check_room(sweep: &Sweep) -> Result<(), Failure> {
     match sweep.gate.without_room() {
         Some((name, margin)) => {
@@ -166,14 +173,15 @@ fn baseline(sweep: &str, recorded: &Recorded, entrants: Vec<Entrant>) -> Baselin
 
 /// The same weights evaluated once more: what changed, or none where even that does not pass.
 fn null(args: &FreezeArgs, sweep: &Sweep, baseline: &Baseline) -> Result<Option<Vec<Noise>>, Failure> {
-    if let Some(exit) = super::check::afresh(&args.sweep, false)? {
-        warn(&format!("error: the second evaluation did not go through ({exit:?}): nothing was frozen"));
+    let summary = super::check::afresh(&args.sweep, false)?;
+    if summary.interrupted || !summary.failed.is_empty() {
+        warn("error: the second evaluation did not go through: nothing was frozen");
         return Ok(None);
     }
     let (_, again, entrants) = now(&args.sweep)?;
     let judgement = judge(baseline, &again.table.columns, &entrants, &sweep.gate, SEED);
-    if judgement.verdict == Verdict::Fail {
-        warn("error: the second evaluation of the same sweep fails against the first: nothing was frozen");
+    if judgement.verdict != Verdict::Pass {
+        warn("error: the second evaluation of the same sweep does not pass against the first: nothing was frozen");
         warn(&crate::gate::render::markdown(&judgement, "the first evaluation"));
         return Ok(None);
     }

@@ -10,6 +10,7 @@ use super::recorded::{self, Recorded};
 use crate::config::{Numerics, Scalar};
 use crate::eval::Settings;
 use crate::eval::samples::{self, SamplesError, Texts};
+use crate::files::write_atomically;
 use crate::paired::seeds::seed_groups;
 use crate::paired::{Against, Entrant, against};
 use crate::plan::{Plan, Subject, Trial, configs};
@@ -178,12 +179,6 @@ pub(super) fn draw(page: &Page) -> Plots {
     plot::draw(page)
 }
 
-/// A file appears whole or not at all.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
-    let mut partial = path.as_os_str().to_owned();
-    partial.push(".partial");
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .with_context(|| path.display().to_string())?;
-    Ok(())
+    Ok(write_atomically(path, bytes).with_context(|| path.display().to_string())?)
 }

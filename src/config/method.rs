@@ -354,7 +354,10 @@ pub const METHODS: &[MethodSpec] = &[
             shared(
                 "max_iter",
                 Some(10.0),
-                Range { least: warn(1.0, "the mean is then never refined"), most: None },
+                Range {
+                    least: warn(1.0, "the mean is then never refined"),
+                    most: refuse(1000.0, "what has not come to rest by then does not, and every step reads all inputs"),
+                },
                 "most steps of the iteration",
             ),
             shared(
@@ -439,6 +442,11 @@ const fn task_vector(method: Method, name: &'static str, parameters: &'static [P
 }
 
 impl Method {
+    /// Whether mergekit's result is a 32-bit tensor whatever the working dtype: its mask or its factors are such.
+    pub fn has_wide_result(self) -> bool {
+        matches!(self, Self::ArceeFusion | Self::RamplusTl)
+    }
+
     /// The method of that mergekit name.
     pub fn from_name(name: &str) -> Option<Self> {
         METHODS.iter().find(|row| row.name == name).map(|row| row.method)

@@ -1,5 +1,5 @@
 //! The one table of diagnostics: every kind of mistake or oddity that a spec, a config or the machine can have, with a stable
-//! code that messages show, `mergesweep explain CODE` tells about and `DIAGNOSTICS.md` lists.
+//! code that messages show, `mergesweep explain CODE` tells about and `sweeps/DIAGNOSTICS.md` lists.
 //!
 //! A code says what is wrong, not how bad it is: the same finding can be an error in a spec and a warning in a file written
 //! for mergekit. Codes are never given to another kind once published.
@@ -539,7 +539,7 @@ impl fmt::Display for CodeSpec {
     }
 }
 
-/// The whole table as a document in Markdown: `DIAGNOSTICS.md`.
+/// The whole table as a document in Markdown: `sweeps/DIAGNOSTICS.md`.
 pub fn document() -> String {
     let mut text = String::from(
         "# Diagnostics\n\n\

@@ -141,7 +141,8 @@ pub async fn evaluate(
     let mut reader = StderrReader::default();
     on_event(HarnessEvent::Stage(Stage::Starting));
     let mut on_line = |line: &str| reader.read(line, on_event);
-    let finished = match warm {
+    let mut warm = warm;
+    let finished = match warm.as_deref_mut() {
         Some(warm) => warm.run(&invocation, &config, &logs, settings.timeout, cancel, &mut on_line).await,
         None => process::run(&invocation, &logs, settings.timeout, process::GRACE, cancel, &mut on_line).await,
     };
@@ -157,6 +158,9 @@ pub async fn evaluate(
         Ok(results) => results,
         Err(error) => return Err(EvalFailure::after(finished, error.into(), &logs.stderr)),
     };
+    if let Some(warm) = warm {
+        warm.praise();
+    }
     let mut facts = results.facts;
     let notes = notes(settings, call, &results.scores, reader.device.as_deref());
     facts.device = reader.device.or(facts.device);

@@ -43,9 +43,15 @@ impl Warm {
         settings.mode == HarnessMode::Warm && frees_memory && !call.runs_code && self.n_failures < PATIENCE
     }
 
-    /// Remembers that a call failed here which the command is to make now.
+    /// Remembers that a call failed here which the command is to make now. What that leaves in memory is not known.
     pub fn blame(&mut self) {
         self.n_failures += 1;
+        self.worker = None;
+    }
+
+    /// Remembers that the results of a call made here were accepted.
+    pub(super) fn praise(&mut self) {
+        self.n_failures = 0;
     }
 
     /// Ends the process, if there is one, and waits until it is gone.
@@ -70,9 +76,7 @@ impl Warm {
         on_line: &mut (dyn FnMut(&str) + Send),
     ) -> Result<Finished, ProcessError> {
         let finished = self.ask(invocation, config, logs, timeout, cancel, on_line).await;
-        if finished.as_ref().is_ok_and(|finished| finished.exit.is_success()) {
-            self.n_failures = 0;
-        } else {
+        if !finished.as_ref().is_ok_and(|finished| finished.exit.is_success()) {
             // What a failure leaves in its memory is not known.
             self.worker = None;
         }

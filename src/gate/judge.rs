@@ -70,7 +70,8 @@ pub fn judge(baseline: &Baseline, columns: &[Column], entrants: &[Entrant], gate
     let critical = judged.iter().filter(|judged| judged.critical).filter_map(|judged| judged.verdict);
     let is_known = |name: &String| baseline.trials.iter().any(|frozen| frozen.entrant.name == *name);
     Judgement {
-        verdict: critical.max().unwrap_or(Verdict::Pass),
+        // Where nothing was judged nothing has passed.
+        verdict: critical.max().unwrap_or(Verdict::Fail),
         new_trials: entrants.iter().map(|entrant| entrant.name.clone()).filter(|name| !is_known(name)).collect(),
         judged,
         reused: false,

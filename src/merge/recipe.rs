@@ -515,8 +515,7 @@ impl<'a> Planner<'a> {
             |(input, rows): (Found<'_>, _)| RecipeInput { source: input.member.source, tensor: input.tensor, rows };
         let inputs = found.into_iter().zip(rows).map(input).collect();
         // mergekit's mask and factors are 32-bit tensors there, and so is what they were multiplied with.
-        let wide = self.choices.numerics == Numerics::Mergekit
-            && matches!(self.config.method, Method::ArceeFusion | Method::RamplusTl);
+        let wide = self.choices.numerics == Numerics::Mergekit && self.config.method.has_wide_result();
         let result = if wide { working.promote(Dtype::F32) } else { working };
         let out = self.config.out_dtype.unwrap_or(result);
         self.recipes.push(Recipe { name: name.clone(), shape, working, result, out, inputs, operation });

@@ -218,21 +218,23 @@ fn correct(standings: &mut [Standing], originals: &[usize], column: usize) {
         .collect();
     let adjusted: HashMap<usize, f64> = distinct.into_iter().zip(holm(&p)).collect();
     for (index, standing) in standings.iter_mut().enumerate() {
-        if let (Some(compared), Some(p)) = (compared(standing, column), adjusted.get(&originals[index])) {
-            compared.p_adjusted = *p;
+        if let Some(compared) = compared(standing, column) {
+            // A twin of the reference is in no family: whatever it differs by is noise.
+            compared.p_adjusted = adjusted.get(&originals[index]).copied().unwrap_or(1.0);
         }
     }
 }
 
 fn correct_overall(standings: &mut [Standing], originals: &[usize]) {
-    let distinct: Vec<usize> = (0..standings.len())
-        .filter(|index| originals[*index] == *index && standings[*index].overall.is_some())
-        .collect();
-    let p: Vec<f64> = distinct.iter().filter_map(|index| standings[*index].overall.map(|overall| overall.p)).collect();
+    // A trial that was compared and differs nowhere is one of the family too.
+    let is_compared = |standing: &Standing| standing.cells.iter().any(|cell| matches!(cell, Cell::Compared(_)));
+    let distinct: Vec<usize> =
+        (0..standings.len()).filter(|index| originals[*index] == *index && is_compared(&standings[*index])).collect();
+    let p: Vec<f64> = distinct.iter().map(|index| standings[*index].overall.map_or(1.0, |overall| overall.p)).collect();
     let adjusted: HashMap<usize, f64> = distinct.into_iter().zip(holm(&p)).collect();
     for (index, standing) in standings.iter_mut().enumerate() {
-        if let (Some(overall), Some(p)) = (&mut standing.overall, adjusted.get(&originals[index])) {
-            overall.p_adjusted = *p;
+        if let Some(overall) = &mut standing.overall {
+            overall.p_adjusted = adjusted.get(&originals[index]).copied().unwrap_or(1.0);
         }
     }
 }

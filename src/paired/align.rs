@@ -91,10 +91,13 @@ impl Pair<'_> {
 
     /// Places of the documents that scored differently.
     pub fn flipped(&self) -> Vec<usize> {
-        let differs = |place: &usize| match (&self.first.items, &self.second.items) {
-            (Items::Ratio(a, _), Items::Ratio(b, _)) => a[*place] != b[*place],
-            (a, b) => a.values().zip(b.values()).is_some_and(|(a, b)| a[*place] != b[*place]),
-        };
-        (0..self.first.docs.len()).filter(differs).collect()
+        let places = 0..self.first.docs.len();
+        match (&self.first.items, &self.second.items) {
+            (Items::Ratio(a, _), Items::Ratio(b, _)) => places.filter(|place| a[*place] != b[*place]).collect(),
+            (a, b) => {
+                let values = a.values().zip(b.values());
+                places.filter(|place| values.as_ref().is_some_and(|(a, b)| a[*place] != b[*place])).collect()
+            }
+        }
     }
 }

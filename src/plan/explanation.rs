@@ -51,9 +51,10 @@ pub fn explain(
     tensor: Option<&str>,
     naming: &Naming<'_>,
 ) -> Result<Explanation, ExplainError> {
+    let whole = tensor.is_some_and(|tensor| is_whole(sites, tensor));
     let is_asked = |member: &usize| {
         let name = &sites.sites[*member].name;
-        tensor.is_none_or(|tensor| name == tensor || (!is_whole(sites, tensor) && name.contains(tensor)))
+        tensor.is_none_or(|tensor| name == tensor || (!whole && name.contains(tensor)))
     };
     let asked: Vec<Vec<usize>> = sites
         .classes

@@ -44,7 +44,7 @@ pub enum ImportError {
     #[error(transparent)]
     Results(#[from] ResultsError),
     /// `import.json` is not what was written.
-    #[error("{}: {source}", .path.display())]
+    #[error("{}: {source} (delete its folder, and import again)", .path.display())]
     Record {
         /// The file.
         path: PathBuf,
@@ -61,7 +61,12 @@ pub fn read(store: &Store) -> Result<Vec<Imported>, ImportError> {
     let mut imported = Vec::new();
     for folder in folders(&store.root().join("imported")) {
         let path = folder.join("import.json");
-        let text = fs::read(&path).map_err(at(&path))?;
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            // An import that was not finished.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(at(&path)(error).into()),
+        };
         let import = serde_json::from_slice(&text).map_err(|source| ImportError::Record { path, source })?;
         imported.push(Imported { import, results: results::parse(&results::find(&folder.join("output"))?)? });
     }

@@ -92,7 +92,10 @@ pub(super) async fn lane(board: &Board<'_>, merges: Vec<Wanted>) -> Result<(), R
             Ok(()) => {}
             Err(Stop::Failed(failure)) if alone => board.fail(pass[0].index, failure)?,
             // What is wrong with one of them, or with the room for all, must not fail the others.
-            Err(Stop::Failed(_)) => {
+            Err(Stop::Failed(failure)) => {
+                let reason = board.without_home(&failure.reason);
+                board
+                    .say(RunEvent::Note(format!("a pass of {} merges failed: {reason}; again one by one", pass.len())));
                 per_pass = 1;
                 pass.into_iter().rev().for_each(|wanted| left.push_front(wanted));
             }

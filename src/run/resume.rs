@@ -77,6 +77,10 @@ fn adopt_attempt(
     let board = work.board;
     let (settings, known) = (&board.request.settings, &board.facts.known_tasks);
     let requests: Vec<_> = asked.iter().map(|task| task.request.clone()).collect();
+    if path.is_dir() {
+        // The run was killed before it could do so.
+        board.request.secrets.blot_out(path).map_err(store::at(path))?;
+    }
     let limit = |task: &_| command::limit_of(settings, task);
     let Ok(found) = results::read(&path.join("output"), &requests, &limit, known) else { return Ok(false) };
     let tasks = task_evaluations(&asked, known, &found.scores);

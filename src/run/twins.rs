@@ -73,6 +73,14 @@ fn follow(board: &Board<'_>, index: usize, leader: usize) -> Result<(), RunError
         let (merge, identity, from) = (merged.merge, merged.identity, twin.name.clone());
         board.record(&work.trial.id, What::MergeShared { key: decision.key, merge, identity, from })?;
     }
+    if work.redo {
+        // What it had under the same weights must not stand for what the twin has now.
+        let settings = &board.request.settings;
+        let state = board.state_of(&twin.id);
+        for (task, harness) in settings.tasks.iter().filter_map(|task| state.current(settings, task).cloned()) {
+            board.record(&work.trial.id, What::Shared { task, harness, from: twin.name.clone() })?;
+        }
+    }
     board.mark_redone(index);
     let work = Work::new(board, index);
     work.share()?;

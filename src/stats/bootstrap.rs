@@ -9,6 +9,9 @@ pub const DRAWS: usize = 2_000;
 /// Fewest items for a percentile interval. On fewer it covers too little (84 % of a nominal 95 % at 100 sibling-like items).
 pub const FEWEST_ITEMS: usize = 200;
 
+/// Items that must differ before it is used: percentiles of a handful of differences are too narrow.
+pub const FEWEST_CHANGED: u64 = 20;
+
 /// Sorted values of `statistic` over `n_draws` samples of `n` items with replacement.
 pub fn resample(n: usize, n_draws: usize, seed: u64, statistic: impl Fn(&[usize]) -> f64) -> Vec<f64> {
     let mut drawn: Vec<f64> = (0..n_draws)

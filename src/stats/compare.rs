@@ -142,14 +142,14 @@ fn exchanged_difference(
 }
 
 /// Bounds of the difference: Bonett and Price with `z` for right or wrong; otherwise percentiles of a paired bootstrap
-/// from 200 items up, and Student's t on fewer. `upper` is the cumulative level of the upper bound (.975, .95), the lower
+/// from 200 items and 20 different ones up, and Student's t on fewer. `upper` is the cumulative level of the upper bound (.975, .95), the lower
 /// one being its mirror.
 pub fn bounds(first: &Items, second: &Items, z: f64, upper: f64, seed: u64) -> Option<Interval> {
     let n = first.len();
     if let (Items::Binary(a), Items::Binary(b)) = (first, second) {
         return Some(bonett_price(Discordant::of(a, b), n as u64, z));
     }
-    if n < bootstrap::FEWEST_ITEMS {
+    if n < bootstrap::FEWEST_ITEMS || n_changed(first, second) < bootstrap::FEWEST_CHANGED {
         let half =
             t_quantile(upper, n.checked_sub(1).filter(|df| *df > 0)? as f64) * paired_standard_error(first, second)?;
         return Some(Interval::around(first.score() - second.score(), half));

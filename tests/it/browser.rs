@@ -3,7 +3,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -20,11 +22,21 @@ pub struct Browser {
     port: u16,
     session: String,
     _profile: tempfile::TempDir,
+    /// What chromedriver says goes on to somebody: it would end where nobody listens.
+    _said: BufReader<ChildStdout>,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// One browser at a time: two on a small machine keep each other from starting in the time that chromedriver gives them.
+static ONE: Mutex<()> = Mutex::new(());
+
+/// Longest time an answer may take: a browser that hangs fails its test instead of keeping all of them waiting.
+const PATIENCE: Duration = Duration::from_secs(180);
 
 impl Browser {
     /// Starts one. None, with the reason printed, where chromedriver is not installed; a panic where skips are failures.
     pub fn start() -> Option<Self> {
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         let started = Command::new("chromedriver").arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
         let Ok(mut driver) = started else {
             return skip("`chromedriver` is not installed (Debian: chromium, chromium-driver)");
@@ -39,7 +51,8 @@ impl Browser {
             }
         };
         let profile = tempfile::tempdir().unwrap();
-        let mut browser = Self { driver, port, session: String::new(), _profile: profile };
+        let session = String::new();
+        let mut browser = Self { driver, port, session, _profile: profile, _said: said, _alone: alone };
         // No sandbox: tests run as root in containers, and the pages are our own.
         let profile = format!("--user-data-dir={}", browser._profile.path().display());
         let args = [
@@ -48,6 +61,8 @@ impl Browser {
             "--disable-gpu",
             "--disable-dev-shm-usage",
             "--hide-scrollbars",
+            // What is scrolled to is there at once: a click must not meet it on its way.
+            "--force-prefers-reduced-motion",
             &profile,
         ];
         let wanted = json!({ "capabilities": { "alwaysMatch": {
@@ -64,6 +79,7 @@ impl Browser {
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if method == "POST" { body.to_string() } else { String::new() };
         let mut stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         write!(
             stream,
             "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
@@ -159,6 +175,7 @@ impl Drop for Browser {
     /// chromedriver ends the browser when it is asked to shut down, not when it is killed.
     fn drop(&mut self) {
         if let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) {
+            let _ = stream.set_read_timeout(Some(PATIENCE / 18));
             let _ = stream.write_all(b"GET /shutdown HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
             let _ = stream.read_to_end(&mut Vec::new());
         }

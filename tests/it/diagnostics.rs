@@ -32,9 +32,9 @@ const SPEC: &str = "name = \"s\"\n\n[models]\nhere = \"./no-such-model\"\nnamed 
 
 #[test]
 fn the_committed_list_of_codes_is_that_of_the_program() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("DIAGNOSTICS.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("sweeps/DIAGNOSTICS.md");
     let committed = fs::read_to_string(path).unwrap_or_default();
-    assert!(committed == code::document(), "run `mergesweep explain --all > DIAGNOSTICS.md`");
+    assert!(committed == code::document(), "run `mergesweep explain --all > sweeps/DIAGNOSTICS.md`");
 }
 
 /// A code that nothing raises would be explained to nobody.

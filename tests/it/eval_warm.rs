@@ -200,6 +200,13 @@ fn a_run_falls_back_to_the_command_and_says_so() {
     let shown = status(&["--timeline"]);
     assert!(shown.contains("slot 0   ") && shown.contains("  Base\n") && shown.contains("orchestrator: "), "{shown}");
 
+    // So is one that ends well with results that are refused.
+    let (folder, mut command) = sweep(&python, "warm-silent");
+    assert_eq!(command.output().unwrap().status.code(), Some(0));
+    let journal = fs::read_to_string(folder.path().join("results/warm/journal.jsonl")).unwrap();
+    let count = |part: &str| journal.matches(part).count();
+    assert_eq!((count(r#""event":"evaluation-retried""#), count(r#""warm":true"#)), (2, 2), "{journal}");
+
     let (folder, mut command) = sweep(&python, "warm-killed");
     let spec = fs::read_to_string(folder.path().join("sweep.toml")).unwrap();
     let spec = spec.replace("device = \"cpu\"", "device = \"cpu\"\nharness.mode = \"command\"");

@@ -147,3 +147,23 @@ fn freezing_evaluates_twice_where_asked_and_stores_the_noise() {
     let holds = |text: &str| String::from_utf8_lossy(&items).contains(text) || record.contains(text);
     assert!(!holds("facts 1?") && !holds("Answer:"), "no texts");
 }
+
+#[test]
+fn scores_of_an_earlier_run_do_not_pass_for_trials_that_fail_now() {
+    let Some(sweep) = frozen(&tiny()) else { return };
+    let mut command = sweep.command(&CHECK, "killed");
+    let check = command.env("FAKE_LM_EVAL_WRONG", "10").env("FAKE_LM_EVAL_NOISE", "0").output().unwrap();
+    let told = text(&check.stdout);
+    assert_eq!(check.status.code(), Some(5), "{told}{}", text(&check.stderr));
+    assert!(told.starts_with("**FAIL** against `base`: 0 passed, 3 failed"), "{told}");
+    assert!(text(&check.stderr).contains("failed: Base: evaluate"), "{}", text(&check.stderr));
+}
+
+#[test]
+fn a_misspelt_column_of_the_gate_is_refused_by_check_too() {
+    let Some(sweep) = frozen(&tiny()) else { return };
+    sweep.write(&tiny().replace("advisory = [\"sums\"]", "advisory = [\"sum\"]"));
+    let check = with(&sweep, &CHECK, "10", "0");
+    assert_eq!(check.status.code(), Some(2), "{}", text(&check.stdout));
+    assert!(text(&check.stderr).contains("`gate` names `sum`, which is no column or task"), "{}", text(&check.stderr));
+}

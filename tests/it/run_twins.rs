@@ -36,19 +36,13 @@ models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
 dtype = "float32"
 "#;
 
-fn sweep() -> Option<Sweep> {
-    let sweep = Sweep::new()?;
-    sweep.write(SPEC);
-    Some(sweep)
-}
-
 fn events(sweep: &Sweep, event: &str) -> usize {
     count(&sweep.journal(), &format!("\"event\":\"{event}\""))
 }
 
 #[test]
 fn exact_twins_are_merged_and_evaluated_once_and_rounding_twins_measure_the_noise() {
-    let Some(sweep) = sweep() else { return };
+    let Some(sweep) = Sweep::of(SPEC) else { return };
     let first = sweep.run(&["run", "sweep.toml"], "ok");
     let (stdout, stderr) = (text(&first.stdout), text(&first.stderr));
     assert_eq!(first.status.code(), Some(0), "{stderr}");
@@ -76,7 +70,7 @@ fn exact_twins_are_merged_and_evaluated_once_and_rounding_twins_measure_the_nois
 
 #[test]
 fn rounding_twins_are_evaluated_once_where_the_spec_says_so_and_again_where_it_no_longer_does() {
-    let Some(sweep) = sweep() else { return };
+    let Some(sweep) = Sweep::of(SPEC) else { return };
     sweep.write(&format!("twins = \"share\"\n{SPEC}"));
     let shared = sweep.run(&["run", "sweep.toml"], "ok");
     assert_eq!(shared.status.code(), Some(0), "{}", text(&shared.stderr));
@@ -93,7 +87,7 @@ fn rounding_twins_are_evaluated_once_where_the_spec_says_so_and_again_where_it_n
 
 #[test]
 fn a_trial_fails_with_its_twin_and_is_done_with_it_later() {
-    let Some(sweep) = sweep() else { return };
+    let Some(sweep) = Sweep::of(SPEC) else { return };
     let failed = sweep.run(&["run", "sweep.toml"], "killed");
     assert_eq!(failed.status.code(), Some(3));
     let stderr = text(&failed.stderr);
@@ -106,4 +100,26 @@ fn a_trial_fails_with_its_twin_and_is_done_with_it_later() {
     let redo = sweep.run(&["run", "sweep.toml", "--redo", "Dare"], "ok");
     assert_eq!(redo.status.code(), Some(0), "{}", text(&redo.stderr));
     assert_eq!((events(&sweep, "merged"), events(&sweep, "evaluated")), (3, 3));
+}
+
+#[test]
+fn twins_that_are_done_again_together_have_the_new_scores() {
+    let Some(sweep) = Sweep::of(SPEC) else { return };
+    let of = |wrong: &str, args: &[&str]| {
+        let mut command = sweep.command(args, "ok");
+        let run = command.env("FAKE_LM_EVAL_WRONG", wrong).output().unwrap();
+        assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+        let table = text(&run.stdout);
+        let row = |name: &str| {
+            let row = table.lines().find(|line| line.starts_with(&format!("| {name} "))).unwrap();
+            row.split('|').skip(2).map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+        };
+        (row("Arithmetic"), row("Dare"))
+    };
+    sweep.write(&SPEC.replace("\"dummy\"", "\"hf\""));
+    let (first, twin) = of("10", &["run", "sweep.toml"]);
+    assert_eq!(first, twin);
+    let (again, twin) = of("20", &["run", "sweep.toml", "--redo", "Arithmetic", "--redo", "Dare"]);
+    assert_ne!(first, again, "the harness answers otherwise now");
+    assert_eq!(again, twin);
 }

@@ -76,6 +76,10 @@ impl<A: Arithmetic> Kernel<A> {
             let dots = kernel.measure(inputs, survey, |mean, units| {
                 units.iter().map(|unit| pair_sum(mean, unit, product)).collect()
             });
+            // The walk was stopped, and so is the merge.
+            if dots.is_empty() {
+                break;
+            }
             let pulls = dots.into_iter().map(|dot| pull::<A>(dot, share.wide(), tol)).collect();
             kernel.rounds.push(Round { pulls, cos: A::Real::of(0.0), sin: one, angle: one, length: one });
             // As it stands, the round leaves the tangent in place of the mean.

@@ -123,7 +123,8 @@ impl<'a> Reviewer<'a> {
         let forms = twins::forms(&resolution);
         let texts = twins::exact_texts(&resolution);
         let canonical = twins::canonical_of(&resolution, &forms, &texts);
-        let key = shape(config, &texts);
+        let place = &looked.document.span;
+        let key = format!("{:p} {} {}", Arc::as_ptr(&place.source), place.start, shape(config, &texts));
         if let Some(known) = self.alike.get(&key) {
             for finding in known {
                 self.findings[*finding].trials.push(number);
@@ -219,7 +220,9 @@ fn shape(config: &MergeConfig, texts: &[String]) -> String {
         // Numbers stand between blanks; those in the names of models are parts of words.
         for word in text.split(' ') {
             let number = word.trim_matches(['(', ',', '[', ']']);
-            shape.push_str(if number.parse::<f64>().is_ok() { "#" } else { word });
+            // With 0 and 1 a merge is another one.
+            let is_plain = number.parse::<f64>().is_ok_and(|number| number != 0.0 && number != 1.0);
+            shape.push_str(if is_plain { "#" } else { word });
             shape.push(' ');
         }
     }

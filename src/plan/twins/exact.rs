@@ -83,6 +83,11 @@ pub fn text(operation: &Operation, models: &[String], keys: &[&str], resolution:
         }
         Operation::ArceeFusion => format!("arcee_fusion of {}{steps}", listed(models)),
         Operation::Multislerp { weights, .. } if weights.len() == 1 => format!("copy of {}", listed(others)),
+        // Weights are rounded before they are summed: only the numbers themselves tell what comes of that.
+        Operation::Multislerp { weights, has_base, normalize_weights, eps } if has_steps(resolution) => format!(
+            "multislerp {weights:?} normalized {normalize_weights} base {has_base} eps {eps:?} of {}{steps}",
+            listed(models)
+        ),
         Operation::Multislerp { weights, has_base, normalize_weights, eps } => {
             let sum: f64 = if *normalize_weights { weights.iter().sum() } else { 1.0 };
             let weights: Vec<f64> = weights.iter().map(|weight| weight / sum).collect();

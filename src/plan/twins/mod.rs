@@ -11,8 +11,8 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::resolution::Resolution;
-use super::sites::Origin;
-use crate::config::{Dtype, Method, Numerics};
+use super::sites::{Origin, levels};
+use crate::config::{Dtype, Numerics, Setting};
 use rounding::Form;
 
 /// Names a computation; equal for twins.
@@ -93,10 +93,10 @@ pub fn canonical_of(resolution: &Resolution<'_>, forms: &[Form], exact_texts: &[
 /// What decides about the output beside the operations.
 fn header(resolution: &Resolution<'_>) -> String {
     let config = resolution.config;
-    let wide = resolution.numerics == Numerics::Mergekit && config.method == Method::ArceeFusion;
+    let wide = resolution.numerics == Numerics::Mergekit && config.method.has_wide_result();
     // A dtype that the result has anyway is no cast.
     let out = config.out_dtype.filter(|out| wide || Some(*out) != config.dtype);
-    format!("{:?} {out:?} {:?} {:?}\n", config.dtype, config.tokenizer, config.chat_template)
+    format!("{:?} {wide} {out:?} {:?} {:?}\n", config.dtype, config.tokenizer, config.chat_template)
 }
 
 /// For equal bytes also which models are read at all, since the tensors, dtypes and tokens that they have decide too, and
@@ -112,6 +112,14 @@ fn exact_header(resolution: &Resolution<'_>) -> String {
         names.sort();
         // Writing to a text cannot fail.
         let _ = writeln!(text, "{names:?}");
+    }
+    if resolution.sites.origin == Origin::LlamaLike {
+        // The model may have tensors that the list has not, and a setting with filters or layers may be for them.
+        for (stand, parameters) in levels(config) {
+            for (name, setting) in parameters.iter().filter(|(_, setting)| !matches!(setting, Setting::Scalar(_))) {
+                let _ = writeln!(text, "{stand:?} {name} {setting}");
+            }
+        }
     }
     text
 }
