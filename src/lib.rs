@@ -23,6 +23,7 @@ pub mod model;
 pub mod paired;
 pub mod plan;
 pub mod process;
+pub mod rehearsal;
 pub mod report;
 pub mod run;
 pub mod spec;

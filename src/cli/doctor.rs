@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Failure, diagnostics, interpreter, locator, print};
 use crate::document::Problems;
 use crate::exit_code::{self, Exit};
-use crate::plan;
+use crate::plan::{self, Plan};
 use crate::spec::{self, Sweep};
 
 /// Look whether this machine, and a spec, are ready for a run
@@ -94,13 +94,13 @@ impl Verdict {
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     let mut findings = vec![Finding::ok("mergesweep", env!("CARGO_PKG_VERSION"))];
     let mut problems = Problems::default();
-    let sweep = args.spec.as_ref().and_then(|path| spec_of(path, &mut findings, &mut problems));
-    let sweep = sweep.as_ref();
+    let opened = args.spec.as_ref().and_then(|path| spec_of(path, &mut findings, &mut problems));
+    let sweep = opened.as_ref().map(|(sweep, _)| sweep);
     let mut settings = sweep.map_or_else(spec::evaluate::defaults, |sweep| sweep.evaluate.clone());
     settings.python = interpreter(args.python.as_deref(), &settings.python);
     findings.extend(evaluation::findings(args, sweep, &settings)?);
     let locator = locator(sweep.map_or(Path::new("."), |sweep| &sweep.root), settings.python.clone())?;
-    findings.extend(evaluation::models(sweep, &locator));
+    findings.extend(evaluation::models(opened.as_ref(), &locator));
     findings.extend(machine::findings(args, sweep, &settings));
     if args.json {
         let items: Vec<_> = findings
@@ -124,7 +124,7 @@ fn is_ready(findings: &[Finding]) -> bool {
 }
 
 /// The spec, if it can be read, and what is to be said about it.
-fn spec_of(path: &Path, findings: &mut Vec<Finding>, problems: &mut Problems) -> Option<Sweep> {
+fn spec_of(path: &Path, findings: &mut Vec<Finding>, problems: &mut Problems) -> Option<(Sweep, Plan)> {
     let item = "spec";
     match plan::open(path) {
         Ok((sweep, plan)) => {
@@ -134,8 +134,8 @@ fn spec_of(path: &Path, findings: &mut Vec<Finding>, problems: &mut Problems) ->
                 0 => Finding::ok(item, text),
                 n => Finding::warning(item, format!("{text}, {}", super::counted(n, "warning")), None),
             });
-            *problems = plan.warnings;
-            Some(sweep)
+            *problems = plan.warnings.clone();
+            Some((sweep, plan))
         }
         Err(mistakes) => {
             diagnostics::show(&mistakes);

@@ -73,10 +73,12 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         print(&intended::text(&sweep, &plan, &headers))?;
     } else if args.json {
         let mut document = json::reported(&plan, &headers);
-        document["diagnostics"] = draw::list_json(&plan.warnings);
+        let mut diagnostics = plan.warnings.clone();
+        diagnostics.extend(review::placed(&sweep, &plan));
+        document["diagnostics"] = draw::list_json(&diagnostics);
         print(&serde_json::to_string_pretty(&document)?)?;
     } else {
-        print(&format!("{}{}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
+        print(&format!("{}{}", listing(&sweep, &plan), review::text(&sweep, &plan, diagnostics::style_of_stdout())))?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(

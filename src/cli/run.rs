@@ -7,14 +7,13 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 
-use super::interrupt::stop_on_signal;
+use super::interrupt::Session;
 use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
 use crate::console::Console;
-use crate::document::{Problem, Problems};
+use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
-use crate::process::cancellation;
 use crate::run::select::select;
 use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{Sweep, placed};
@@ -82,6 +81,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let (mut request, sweep) = request(&args.sweep, &args.only, &args.redo)?;
     if args.json {
         diagnostics::events(&request.plan.warnings)?;
+        diagnostics::events(&review::placed(&sweep, &request.plan))?;
     }
     request.fail_fast = args.fail_fast;
     if let Some(threads) = args.threads {
@@ -91,7 +91,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
         return dry_run(&request, &sweep);
     }
     if !args.quiet {
-        review::warnings(&sweep, &request.plan).iter().for_each(|line| warn(&format!("warning: {line}")));
+        review::warnings(&sweep, &request.plan, diagnostics::style()).iter().for_each(|warning| warn(warning));
     }
     let store = &request.store;
     let summary = drive(&request, &sweep, args.quiet, args.json)?;
@@ -117,7 +117,10 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
 
 /// What a run of a sweep is asked to do.
 pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
-    let (mut sweep, plan) = args.load()?;
+    let (mut sweep, mut plan) = args.read()?;
+    // Here it is no oddity that may be meant: a run refuses it, and says so once.
+    plan.warnings.0.retain(|warning| warning.code != Code::CodeNotAllowed);
+    diagnostics::show(&plan.warnings);
     sweep.evaluate.python = args.python(&sweep);
     let redo = if redo.is_empty() { Vec::new() } else { select(&plan, redo).map_err(usage)? };
     let selected = select(&plan, only).map_err(usage)?;
@@ -154,7 +157,7 @@ pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Res
 }
 
 /// Where evaluations run: on the GPUs, each set of them `slots_per_gpu` times over, else on the CPU.
-fn slots(sweep: &Sweep) -> Vec<Slot> {
+pub(super) fn slots(sweep: &Sweep) -> Vec<Slot> {
     let resources = &sweep.resources;
     let on_cpu = sweep.evaluate.device.as_deref().is_some_and(|device| device.starts_with("cpu"));
     let gpus = if on_cpu { Vec::new() } else { resources.gpus.clone().unwrap_or_else(visible_gpus) };
@@ -187,6 +190,12 @@ fn visible_gpus() -> Vec<String> {
 
 /// Runs the request with its display, listening for signals.
 pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -> Result<Summary, Failure> {
+    let session = Session::begin("what is finished is recorded")?;
+    attempt(&session, request, quiet, json).map_err(|error| sort(error, sweep))
+}
+
+/// The same in a session that goes on.
+pub(super) fn attempt(session: &Session, request: &Request, quiet: bool, json: bool) -> Result<Summary, RunError> {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
@@ -198,14 +207,9 @@ pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -
             console.show(&event);
         })
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let (canceller, cancel) = cancellation();
-    let summary = runtime.block_on(async {
-        tokio::spawn(stop_on_signal(canceller, "what is finished is recorded"));
-        run::run(request, &listener, &cancel).await
-    });
+    let summary = session.runtime.block_on(run::run(request, &listener, &session.cancel));
     console.finish();
-    summary.map_err(|error| sort(error, sweep))
+    summary
 }
 
 fn dry_run(request: &Request, sweep: &Sweep) -> Result<Exit, Failure> {
@@ -237,7 +241,7 @@ pub(super) fn explained(request: &Request, sweep: &Sweep) -> Result<String, Fail
 
 /// Whose fault an error is: models and the harness are input, the disk is not. What is lacking is told at its place in the
 /// spec.
-fn sort(error: RunError, sweep: &Sweep) -> Failure {
+pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     let RunError::Lacks(lacks) = error else {
         return match error {
             RunError::Locate(_) => Failure::Usage(error.into()),
@@ -251,7 +255,7 @@ fn sort(error: RunError, sweep: &Sweep) -> Failure {
     usage(problems)
 }
 
-fn place(lack: &Lack, sweep: &Sweep) -> Problem {
+pub(super) fn place(lack: &Lack, sweep: &Sweep) -> Problem {
     match lack {
         Lack::Model { model, source } => placed::model(sweep, model, source),
         Lack::Evaluation(problem) => placed::evaluation(&sweep.document, problem),

@@ -81,6 +81,14 @@ pub enum Code {
     SameTrial,
     /// A setting that nobody reads.
     DeadSetting,
+    /// A setting that others override for every tensor.
+    ShadowedSetting,
+    /// A filter that matches no tensor.
+    UnmatchedFilter,
+    /// A merge that cannot be resolved for some tensor.
+    UnresolvedMerge,
+    /// A setting that is read and changes nothing.
+    IdleSetting,
     /// A setting that the program makes itself.
     OwnSetting,
     /// A setting that needs another one.
@@ -111,6 +119,12 @@ pub enum Code {
     NoGpu,
     /// A folder that cannot be made.
     Folder,
+    /// A model that a rehearsal can put nothing in the place of.
+    NoStandIn,
+    /// A merge that fails in a rehearsal.
+    RehearsedMerge,
+    /// An evaluation that fails in a rehearsal.
+    RehearsedEvaluation,
 }
 
 /// A row of the table.
@@ -133,7 +147,7 @@ const fn row(code: Code, id: &'static str, title: &'static str, text: &'static s
 }
 
 /// Sections of the document, by the first digits of their codes.
-const SECTIONS: [(&str, &str); 7] = [
+const SECTIONS: [(&str, &str); 8] = [
     ("E00", "Files and syntax"),
     ("E01", "Keys and values"),
     ("E02", "Models, methods and parameters"),
@@ -141,6 +155,7 @@ const SECTIONS: [(&str, &str); 7] = [
     ("E04", "Trials"),
     ("E05", "Evaluation"),
     ("E06", "What a run needs"),
+    ("E07", "What a rehearsal finds"),
 ];
 
 /// Every kind, in the order of the codes.
@@ -408,6 +423,38 @@ pub const CODES: &[CodeSpec] = &[
          where configs are to be taken as they were published. `plan --as-intended` shows what was probably meant.",
         "models = { base = { density = 0.5 } }   # the base has no task vector\nparameters = { density = 0.5 }          # read",
     ),
+    row(
+        Code::ShadowedSetting,
+        "E0405",
+        "a setting is overridden everywhere",
+        "It stands where the method looks for it, and for every tensor a setting further in (on the model, or on the slice) \
+         answers first. Delete it, or those that override it.",
+        "parameters: { weight: 0.4 }      # decides nothing: both models have their own\nmodels:\n- { model: a, parameters: { \
+         weight: 0.3 } }\n- { model: b, parameters: { weight: 0.6 } }",
+    ),
+    row(
+        Code::UnmatchedFilter,
+        "E0406",
+        "a filter matches no tensor",
+        "A filter is a part of the name of a tensor as the model has it, such as `self_attn` or `mlp.down_proj`; none of the \
+         merge's tensors has it in its name, or an earlier case answers for all that do.",
+        "t: [ { filter: attention.q, value: 0.2 }, { value: 0.6 } ]      # wrong: self_attn.q_proj",
+    ),
+    row(
+        Code::UnresolvedMerge,
+        "E0407",
+        "a merge cannot be resolved",
+        "For some tensor the method has no value, or one that it cannot work with. The merge would fail on it.",
+        "",
+    ),
+    row(
+        Code::IdleSetting,
+        "E0408",
+        "a setting changes nothing",
+        "It is read, and whatever its value the result has the same bytes, or differs in rounding alone: the default written \
+         out, `gamma` where nothing is thinned out, `int8_mask`, a seed where nothing is drawn. No mistake; listed by `plan`.",
+        "",
+    ),
     row(Code::OwnSetting, "E0501", "the program sets this itself", "`pretrained` is the model of each trial.", ""),
     row(Code::Needs, "E0502", "the setting needs another one", "The message says which.", ""),
     row(
@@ -503,6 +550,29 @@ pub const CODES: &[CodeSpec] = &[
         "",
     ),
     row(Code::Folder, "E0606", "a folder cannot be made", "Check rights and free space where results go.", ""),
+    row(
+        Code::NoStandIn,
+        "E0701",
+        "a model cannot be rehearsed",
+        "`rehearse` makes a tiny model from config.json and tokenizer files with transformers of the configured interpreter, and \
+         that fails, or the weights on disk are not sound. The message says why; the real model would hardly load either.",
+        "",
+    ),
+    row(
+        Code::RehearsedMerge,
+        "E0702",
+        "a merge fails in the rehearsal",
+        "The same merge of tiny models with the same tensors, dtypes and tokenizers fails; that of the real ones would too.",
+        "",
+    ),
+    row(
+        Code::RehearsedEvaluation,
+        "E0703",
+        "an evaluation fails in the rehearsal",
+        "The real harness fails on tiny models with the same tokenizers, tasks and settings. Names of metrics, chat templates, \
+         packages and data are the usual reasons; the message has the harness's words.",
+        "tasks = [{ task = \"arc_easy\", columns = [\"acc_nrom\"] }]   # wrong: acc_norm",
+    ),
 ];
 
 impl Code {
@@ -575,7 +645,7 @@ mod tests {
             assert_eq!(Code::from_id(&row.id.to_lowercase()), Some(row.code));
             assert!(text.contains(&format!("### {}: ", row.id)), "{} has no section", row.id);
         }
-        assert_eq!(CODES.len(), Code::Folder as usize + 1);
+        assert_eq!(CODES.len(), Code::RehearsedEvaluation as usize + 1);
         assert!(CODES.windows(2).all(|pair| pair[0].id < pair[1].id));
     }
 }

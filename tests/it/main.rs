@@ -41,6 +41,7 @@ mod plan_properties;
 mod plan_study;
 mod plan_sweeps;
 mod process_run;
+mod rehearse;
 mod report_page;
 mod run_sweep;
 mod run_twins;

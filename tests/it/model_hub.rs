@@ -122,7 +122,7 @@ fn locator(python: &Path, folder: &Path, endpoint: &str, token: &str) -> Locator
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    Locator { root: folder.join("spec"), home: None, hub }
+    Locator { root: folder.join("spec"), home: None, hub, stand_ins: Default::default() }
 }
 
 #[test]
