@@ -114,7 +114,7 @@ fn rehearse(args: &RehearseArgs) -> Result<Exit, Failure> {
         warn("making tiny models");
     }
     let made = stand_ins(&request, &sweep, &stage.folder.join("models"), &files, &session)?;
-    let mut findings = Findings::new(&sweep, &stage.folder, &made.located);
+    let mut findings = Findings::new(&sweep, &stage.folder, &args.results, &made.located);
     let left_out = findings.of_stand_ins(&request, &made);
     request.selected.retain(|index| !left_out.contains(index));
     request.locator.stand_ins = made.located.clone();
@@ -260,7 +260,7 @@ impl Outcome {
         let drawn: Vec<String> =
             self.findings.iter().map(|finding| finding.drawn(diagnostics::style_of_stdout())).collect();
         if !drawn.is_empty() {
-            print(&format!("{}\n", drawn.join("\n\n")))?;
+            print(&format!("{}\n\n", drawn.join("\n\n")))?;
         }
         print(&self.summary())?;
         Ok(())
@@ -273,8 +273,13 @@ impl Outcome {
     fn summary(&self) -> String {
         let Played { n_rehearsed, on_models, by_dummy, .. } = &self.played;
         let listed = |tasks: &[String]| if tasks.is_empty() { "none".to_owned() } else { tasks.join(", ") };
+        let instead = if on_models.is_empty() && *n_rehearsed > 0 && by_dummy.is_empty() {
+            "; every model was loaded and asked two made-up questions instead"
+        } else {
+            ""
+        };
         let mut text = format!(
-            "rehearsed: {} in {:.0} s\n  tasks on tiny models: {}\n  tasks by dummy answers, with all documents: {}\n",
+            "rehearsed: {} in {:.0} s\n  tasks on tiny models: {}{instead}\n  tasks by dummy answers, with all documents: {}\n",
             counted(*n_rehearsed, "trial"),
             self.seconds,
             listed(on_models),

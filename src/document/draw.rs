@@ -135,6 +135,17 @@ mod tests {
     }
 
     #[test]
+    fn findings_of_one_file_are_drawn_together_with_each_hint_once() {
+        let text = "# é\n[evaluate]\ntaks = []\nlimt = 1\n";
+        let problems = [at(text, "taks").as_warning(), at(text, "limt").as_warning()];
+        assert_eq!(
+            together("two slips", &problems, &["one", "another"], Style::default()),
+            "warning[E0101]: two slips\n --> s.toml:3:1\n  |\n3 | taks = []\n  | ^^^^ one\n4 | limt = 1\n  | ---- another\n  |\n  = \
+             hint: did you mean `tasks`?"
+        );
+    }
+
+    #[test]
     fn lines_are_cut_and_control_characters_shown_not_sent() {
         let text = format!("a = '{}\u{1b}[31m'\r\nb = 1", "x".repeat(100_000));
         let source = Source { path: "s.toml".into(), text, format: Format::Toml };

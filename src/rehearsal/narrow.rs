@@ -94,20 +94,20 @@ fn divisor(config: &Config, heads: Heads) -> u64 {
         told if !told.is_empty() => told,
         _ => numbers(config, &["num_attention_heads", "n_head", "num_heads"])
             .next()
-            .filter(|n_heads| *n_heads > 0 && model % n_heads == 0)
+            .filter(|n_heads| *n_heads > 0 && model.is_multiple_of(*n_heads))
             .map(|n_heads| model / n_heads)
             .into_iter()
             .collect(),
     };
     let counts: Vec<u64> = numbers(config, HEADS).collect();
     let fits = |by: u64| {
-        let divides = |number: &u64| number % by == 0;
+        let divides = |number: &u64| number.is_multiple_of(by);
         widths.iter().all(divides)
             && model / by >= NARROWEST
             && match heads {
                 // Rotary embeddings turn pairs of numbers.
                 Heads::Narrower(least) => {
-                    per_head.iter().all(|width| divides(width) && width / by >= least && (width / by) % 2 == 0)
+                    per_head.iter().all(|width| divides(width) && width / by >= least && (width / by).is_multiple_of(2))
                 }
                 Heads::Fewer => !counts.is_empty() && counts.iter().all(divides),
             }

@@ -193,8 +193,8 @@ fn prepare(
             Located { base: folder, adapter: None }
         }
     };
-    if weights(&real.base, "model") > 0 {
-        // Python reads names and dtypes alone: what is wrong with the files is found here.
+    // Python reads names and dtypes alone: what is wrong with files that a run would use as they are is found here.
+    if matches!(making.locator.locate_on_disk(model), Ok(Some(_))) && weights(&real.base, "model") > 0 {
         Checkpoint::open(&real.base)?;
     }
     let is_small = |folder: &Path, stem| (1..=SMALL).contains(&weights(folder, stem));

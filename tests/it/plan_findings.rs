@@ -306,7 +306,7 @@ fn every_slice_has_the_tensors_of_its_own_models() {
         Some(Architecture::of(&checkpoint).present_in(&checkpoint))
     };
     let text = "merge_method: passthrough\nslices:\n- sources: [ { model: inputs/math, layer_range: [0, 1] } ]\n- sources: [ { model: \
-                other, layer_range: [1, 2], parameters: { scale: [ { filter: attn.weight, value: 0.5 }, { value: 1.0 } ] } } ]\n";
+                other, layer_range: [1, 2], parameters: { scale: { filter: attn.weight, value: 0.5 } } } ]\n";
     let document = document::parse::text_of(Path::new("config.yml"), text.to_owned()).unwrap();
     let config = parse::parse(&document, &Mergekit).unwrap().config;
     let sites = mergesweep::plan::sites::SiteFinder::new(&other).of(&config);

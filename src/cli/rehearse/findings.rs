@@ -54,14 +54,16 @@ fn first_few(names: &[String]) -> String {
 pub(super) struct Findings<'a> {
     sweep: &'a Sweep,
     folder: PathBuf,
-    /// Folders of stand-ins with the models that they stand for.
+    /// Folders of the rehearsal with what they stand for: models, and the folder of results.
     names: BTreeMap<PathBuf, String>,
     found: Vec<Finding>,
 }
 
 impl<'a> Findings<'a> {
-    pub fn new(sweep: &'a Sweep, folder: &Path, stand_ins: &BTreeMap<ModelRef, Located>) -> Self {
-        let mut names = BTreeMap::new();
+    /// Nothing found yet in a rehearsal in `folder`; `results` is where those of the real run go.
+    pub fn new(sweep: &'a Sweep, folder: &Path, results: &Path, stand_ins: &BTreeMap<ModelRef, Located>) -> Self {
+        let real = |name: &str| (folder.join(name), results.display().to_string());
+        let mut names = BTreeMap::from([real("results"), real("dummy")]);
         for (model, located) in stand_ins {
             names.insert(located.base.clone(), model.base.to_string());
             if let (Some(adapter), Some(location)) = (&located.adapter, &model.adapter) {
@@ -114,11 +116,22 @@ impl<'a> Findings<'a> {
 
     /// What a run would lack.
     pub fn of_lack(&mut self, lack: &Lack) {
-        let tasks = match lack {
-            Lack::Evaluation(problem) => problem.task().map(str::to_owned).into_iter().collect(),
-            Lack::Model { .. } => Vec::new(),
-        };
-        self.add(runner::place(lack, self.sweep), Vec::new(), tasks);
+        let mut problem = runner::place(lack, self.sweep);
+        problem.message = self.plain(&problem.message);
+        let Lack::Evaluation(lacking) = lack else { return self.add(problem, Vec::new(), Vec::new()) };
+        let tasks: Vec<String> = lacking.task().map(str::to_owned).into_iter().collect();
+        // One missing package or switch can keep many tasks from running: told once, at the first of them.
+        let shared = |message: &str, tasks: &[String]| tasks.first().map(|task| message.replace(task, "TASK"));
+        let said = shared(&problem.message, &tasks);
+        let known = self.found.iter_mut().find(|finding| {
+            said.is_some()
+                && (finding.problem.code, &finding.problem.hint) == (problem.code, &problem.hint)
+                && shared(&finding.problem.message, &finding.tasks) == said
+        });
+        match known {
+            Some(known) => merge_into(&mut known.tasks, tasks),
+            None => self.add(problem, Vec::new(), tasks),
+        }
     }
 
     /// A merge that failed.

@@ -117,7 +117,9 @@ impl Play<'_, '_> {
             };
             let made_up_fails = lacks.iter().any(|lack| task_of(lack) == Some(MADE_UP));
             lacks.iter().filter(|lack| task_of(lack) != Some(MADE_UP)).for_each(|lack| self.findings.of_lack(lack));
-            let goes_on = lacks.iter().fold(true, |goes_on, lack| self.leave_out(lack, request) && goes_on);
+            // All of them, also behind one that nothing can be done about.
+            let left_out: Vec<bool> = lacks.iter().map(|lack| self.leave_out(lack, request)).collect();
+            let goes_on = left_out.iter().all(|left_out| *left_out);
             let is_idle = request.settings.tasks.is_empty();
             if !goes_on || (is_idle && !with_models) {
                 return Ok(None);
