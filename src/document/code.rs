@@ -155,7 +155,7 @@ const SECTIONS: [(&str, &str); 8] = [
     ("E04", "Trials"),
     ("E05", "Evaluation"),
     ("E06", "What a run needs"),
-    ("E07", "What a rehearsal finds"),
+    ("E08", "What a rehearsal finds"),
 ];
 
 /// Every kind, in the order of the codes.
@@ -552,7 +552,7 @@ pub const CODES: &[CodeSpec] = &[
     row(Code::Folder, "E0606", "a folder cannot be made", "Check rights and free space where results go.", ""),
     row(
         Code::NoStandIn,
-        "E0701",
+        "E0801",
         "a model cannot be rehearsed",
         "`rehearse` makes a tiny model from config.json and tokenizer files with transformers of the configured interpreter, and \
          that fails, or the weights on disk are not sound. The message says why; the real model would hardly load either.",
@@ -560,14 +560,14 @@ pub const CODES: &[CodeSpec] = &[
     ),
     row(
         Code::RehearsedMerge,
-        "E0702",
+        "E0802",
         "a merge fails in the rehearsal",
         "The same merge of tiny models with the same tensors, dtypes and tokenizers fails; that of the real ones would too.",
         "",
     ),
     row(
         Code::RehearsedEvaluation,
-        "E0703",
+        "E0803",
         "an evaluation fails in the rehearsal",
         "The real harness fails on tiny models with the same tokenizers, tasks and settings. Names of metrics, chat templates, \
          packages and data are the usual reasons; the message has the harness's words.",

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use mergesweep::merge::checkpoint::Checkpoint;
 use serde_json::Value as Json;
 
 use crate::support::{fixture, require_model, require_python};
-use crate::sweep_support::{Sweep, TINY, text, walk};
+use crate::sweep_support::{Sweep, TINY, text, wait_for, walk};
 
 /// What a rehearsal says, with the folder that it works in watched.
 fn rehearse(sweep: &Sweep, args: &[&str], outcome: &str) -> (Output, Json) {
@@ -138,9 +138,9 @@ fn a_metric_that_a_task_does_not_report_is_found_with_its_task() {
     let Some(sweep) = Sweep::of(&TINY.replace(r#"["facts", "sums"]"#, tasks)) else { return };
     let (output, json) = rehearse(&sweep, &[], "ok");
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    let expected = [at("E0703", 10, "Base, SLERP (t=0.25), SLERP (t=0.5)", "sums")];
+    let expected = [at("E0803", 10, "Base, SLERP (t=0.25), SLERP (t=0.5)", "sums")];
     assert_eq!(found(&json), expected, "{json:#}");
-    assert!(told(&json, "E0703").contains("reports no `acc_nrom`"), "{json:#}");
+    assert!(told(&json, "E0803").contains("reports no `acc_nrom`"), "{json:#}");
 }
 
 #[test]
@@ -149,9 +149,9 @@ fn a_chat_template_that_fails_is_found() {
     let Some(sweep) = Sweep::of(&spec) else { return };
     let (output, json) = rehearse(&sweep, &[], "template");
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    let expected = [at("E0703", 10, "Base, SLERP (t=0.25), SLERP (t=0.5)", "facts, sums")];
+    let expected = [at("E0803", 10, "Base, SLERP (t=0.25), SLERP (t=0.5)", "facts, sums")];
     assert_eq!(found(&json), expected, "{json:#}");
-    assert!(told(&json, "E0703").contains("System role not supported"), "{json:#}");
+    assert!(told(&json, "E0803").contains("System role not supported"), "{json:#}");
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn models_that_cannot_be_merged_are_found_at_their_merge() {
     let Some(sweep) = Sweep::of(&spec) else { return };
     let (output, json) = rehearse(&sweep, &[], "ok");
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
-    let expected = [at("E0702", 19, "SLERP (t=0.25), SLERP (t=0.5)", "")];
+    let expected = [at("E0802", 19, "SLERP (t=0.25), SLERP (t=0.5)", "")];
     assert_eq!(found(&json), expected, "{json:#}");
     assert_eq!(json["rehearsed"], 3);
 }
@@ -206,7 +206,7 @@ fn a_model_that_transformers_cannot_make_is_told_and_tasks_are_rehearsed_without
     let (output, json) = rehearse(&sweep, &[], "ok");
     assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
     let codes: Vec<String> = found(&json).into_iter().map(|(code, ..)| code).collect();
-    assert_eq!(codes, ["E0701"; 3], "{json:#}");
+    assert_eq!(codes, ["E0801"; 3], "{json:#}");
     assert_eq!(json["rehearsed"], 0);
     assert_eq!(json["tasks"]["by_dummy"], serde_json::json!(["facts", "sums"]));
 }
@@ -222,6 +222,22 @@ fn without_the_harness_that_is_all_that_is_told() {
     assert!(told.contains("rehearsed: 0 trials"), "{told}");
 }
 
+#[test]
+fn an_interrupted_rehearsal_leaves_nothing() {
+    let Some(sweep) = Sweep::new() else { return };
+    let temporary = sweep.path("tmp");
+    fs::create_dir_all(&temporary).unwrap();
+    let mut command = sweep.command(&["rehearse", "sweep.toml", "--quiet"], "hang");
+    let mut child = command.env("TMPDIR", &temporary).stderr(Stdio::null()).spawn().unwrap();
+    // The stand-in of the harness tells when it hangs.
+    let hangs = |path: &PathBuf| fs::read_to_string(path).is_ok_and(|text| text.contains("child "));
+    wait_for(|| walk(&temporary).iter().any(|path| path.ends_with("stderr.log") && hangs(path)));
+    let id = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!(fs::read_dir(&temporary).unwrap().count(), 0, "something stays behind");
+}
+
 /// Names and dtypes of the tensors of a model.
 fn tensors(folder: &Path) -> BTreeMap<String, String> {
     let checkpoint = Checkpoint::open(folder).unwrap();
@@ -233,7 +249,7 @@ fn small_files(from: &Path, to: PathBuf) -> PathBuf {
     fs::create_dir_all(&to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
         let name = entry.file_name().unwrap().to_owned();
-        if !entry.extension().is_some_and(|extension| extension == "safetensors") {
+        if entry.extension().is_none_or(|extension| extension != "safetensors") {
             fs::copy(&entry, to.join(name)).unwrap();
         }
     }
