@@ -64,7 +64,7 @@ pub(super) fn play(
             // Without a back end the `dummy` answers.
             *(if request.settings.model == "dummy" { &mut played.by_dummy } else { &mut played.on_models }) = tasks;
             played.n_rehearsed = n_selected;
-            play.note_failures(&request, &summary)?;
+            play.note_failures(&request, &summary, true)?;
             play.tabulate(&request)?;
         }
     }
@@ -99,7 +99,7 @@ impl Play<'_, '_> {
         request.selected = vec![0];
         request.store = Store::new(&self.stage.folder.join("dummy"), &self.sweep.name)?;
         let Some(summary) = self.until_it_begins(&mut request, false)? else { return Ok(Vec::new()) };
-        self.note_failures(&request, &summary)?;
+        self.note_failures(&request, &summary, false)?;
         Ok(request.settings.tasks.into_iter().map(|task| task.name).collect())
     }
 
@@ -180,8 +180,8 @@ impl Play<'_, '_> {
         Ok(())
     }
 
-    /// Notes what failed. Where several tasks shared the process that failed, each is asked alone to see which it was.
-    fn note_failures(&mut self, request: &Request, summary: &Summary) -> Result<(), Failure> {
+    /// Notes what failed, with the names of the trials where these are the sweep's. Where several tasks shared the process that failed, each is asked alone to see which it was.
+    fn note_failures(&mut self, request: &Request, summary: &Summary, named: bool) -> Result<(), Failure> {
         let mut evaluations: Vec<(String, Vec<usize>)> = Vec::new();
         for (name, step, reason) in &summary.failed {
             let Some(index) = request.plan.trials.iter().position(|trial| trial.name == *name) else { continue };
@@ -198,7 +198,8 @@ impl Play<'_, '_> {
             }
         }
         for (number, (reason, trials)) in evaluations.into_iter().enumerate() {
-            let names: Vec<String> = trials.iter().map(|index| request.plan.trials[*index].name.clone()).collect();
+            let of_sweep = trials.iter().filter(|_| named);
+            let names: Vec<String> = of_sweep.map(|index| request.plan.trials[*index].name.clone()).collect();
             let tasks: Vec<String> = request.settings.tasks.iter().map(|task| task.name.clone()).collect();
             let apart = if tasks.len() > 1 { self.one_by_one(request, trials[0], number)? } else { Vec::new() };
             // A failure of all tasks alike is one of the model or the back end.
