@@ -116,8 +116,11 @@ fn settings(settings: &Settings, recorded: &Recorded, spec: &str) -> Vec<(String
     let number = |value: Option<u64>, none: &str| value.map_or_else(|| none.to_owned(), |value| value.to_string());
     let tasks = settings.tasks.iter().map(|task| {
         let limit = task.limit.or(settings.limit).map(|limit| format!(", limit {limit}")).unwrap_or_default();
-        let shots = number(task.num_fewshot.or(settings.num_fewshot), "the task’s own");
-        format!("{} ({shots} few-shot examples{limit})", task.name)
+        let shots = number(settings.of(task).num_fewshot, "the task’s own");
+        let batch_size = task.batch_size.iter().map(|size| format!(", batch size {size}"));
+        let arguments = task.model_args.iter().chain(&task.gen_kwargs).map(|(name, value)| format!(", {name}={value}"));
+        let own: String = batch_size.chain(arguments).collect();
+        format!("{} ({shots} few-shot examples{limit}{own})", task.name)
     });
     let arguments = settings.model_args.iter().map(|(name, value): (&String, &Scalar)| format!("{name}={value}"));
     let back_end: Vec<String> = std::iter::once(settings.model.clone()).chain(arguments).collect();

@@ -244,11 +244,14 @@ pub static LINT: TableShape = TableShape {
 /// An entry of `tasks`.
 pub static TASK: TableShape = TableShape {
     name: "task",
-    expected: "a task: its name, or `{ task, limit, num_fewshot, columns }`",
+    expected: "a task: its name, or `{ task, limit, num_fewshot, columns, … }`",
     keys: &[
         must("task", Shape::Text, "the name of a harness task"),
         key("limit", Shape::Whole(1), "that of `evaluate`", "documents of the task"),
         key("num_fewshot", Shape::Whole(0), "that of `evaluate`", "examples in every prompt"),
+        key("batch_size", BATCH_SIZE, "that of `evaluate`", "documents at a time"),
+        key("model_args", SCALARS, "none", "arguments of the back end, beside and over those of `evaluate`"),
+        key("gen_kwargs", SCALARS, "none", "settings of generation, beside and over those of `evaluate`"),
         key(
             "columns",
             COLUMNS,
