@@ -9,7 +9,8 @@ use super::{Forecast, Work};
 /// The whole of it.
 pub fn json(forecast: &Forecast) -> Json {
     let Forecast { work, volume, tasks, rates, time, detectable } = forecast;
-    let Work { n_trials, n_merges, n_twins, n_merges_reused, n_models, n_evaluations, n_reused, n_calls, n_slots } = work;
+    let Work { n_trials, n_merges, n_twins, n_merges_reused, n_models, n_evaluations, n_reused, n_calls, n_slots, n_baselines } =
+        work;
     let spread = |spread: &Option<Spread>| {
         spread.map(|Spread { low, mean, high }| json!({ "low": low, "mean": mean, "high": high }))
     };
@@ -29,6 +30,7 @@ pub fn json(forecast: &Forecast) -> Json {
     json!({
         "trials": n_trials,
         "merges": n_merges,
+        "merges_of_adapters": n_baselines,
         "twins": n_twins,
         "merges_reused": n_merges_reused,
         "models_evaluated": n_models,

@@ -57,6 +57,8 @@ pub struct Work {
     pub n_trials: usize,
     /// Merges to be made.
     pub n_merges: usize,
+    /// Of these, models with an adapter that are evaluated as they are: they are put together like a merge.
+    pub n_baselines: usize,
     /// Merges that are taken over from a twin.
     pub n_twins: usize,
     /// Merges that are there and hold.
@@ -78,6 +80,7 @@ impl Work {
         let mut work = Self { n_trials: foresight.trials.len(), n_slots: request.slots.len(), ..Self::default() };
         for trial in &foresight.trials {
             work.n_merges += usize::from(trial.merges);
+            work.n_baselines += usize::from(trial.merges && request.plan.trials[trial.index].baseline);
             work.n_twins += usize::from(trial.follows.is_some());
             work.n_merges_reused += usize::from(trial.is_merge_reused && !trial.merges);
             work.n_models += usize::from(!trial.tasks.is_empty());

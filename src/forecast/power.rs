@@ -33,6 +33,8 @@ pub struct Shown {
     pub n: Option<u64>,
     /// What can be told.
     pub smallest: Smallest,
+    /// Whether its score is an estimate made from right answers (gp-IRT): what is told is in those.
+    pub is_estimate: bool,
 }
 
 /// The smallest difference.
@@ -68,7 +70,9 @@ pub fn detectable(
     let shown = columns.iter().enumerate().map(|(place, column)| {
         let n = tasks.iter().find(|task| task.name == column.task).and_then(|task| task.n_documents);
         let seen = seen(entrants, place);
-        Shown { column: column.name.clone(), task: column.task.clone(), n, smallest: smallest(column, n, level, &seen) }
+        let smallest = smallest(column, n, level, &seen);
+        let is_estimate = column.estimator == Estimator::GpIrt && !matches!(smallest, Smallest::LaterKnown);
+        Shown { column: column.name.clone(), task: column.task.clone(), n, smallest, is_estimate }
     });
     Detectable { reference: sweep.report.reference.clone(), n_comparisons, level, columns: shown.collect() }
 }

@@ -40,9 +40,12 @@ pub fn text(forecast: &Forecast) -> String {
 fn merges(work: &Work, volume: &Volume) -> String {
     let mut parts = vec![match work.n_merges {
         0 => "none to be made".to_owned(),
-        n if volume.n_passes > 0 && n > 1 => format!("{n} to be made, in {}", counted(volume.n_passes, "pass", "passes")),
-        n => format!("{n} to be made"),
+        1 => "1 to be made".to_owned(),
+        n => format!("{n} to be made, in {}", counted(volume.n_passes, "pass", "passes")),
     }];
+    if work.n_baselines > 0 {
+        parts.push(format!("{} of them put a model and its adapter together", work.n_baselines));
+    }
     if work.n_twins > 0 {
         parts.push(format!("{} taken over from a twin", work.n_twins));
     }
@@ -139,6 +142,9 @@ fn detectable(detectable: &Detectable) -> String {
     let width = columns.iter().map(|shown| shown.column.chars().count()).max().unwrap_or_default();
     let lines = columns.iter().map(|shown| format!("{:width$}  {}", shown.column, smallest(shown))).collect();
     listed(lines).iter().for_each(|line| text += &format!("  {line}\n"));
+    if columns.iter().any(|shown| shown.is_estimate) {
+        text += "  tinyBenchmarks: in right answers; their score is an estimate made from these\n";
+    }
     text
 }
 

@@ -36,6 +36,15 @@ pub struct Wanted<'a> {
     pub numerics: Numerics,
 }
 
+/// A result.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Made {
+    /// As it is written.
+    pub rounded: Vec<f32>,
+    /// Before it is rounded at the end.
+    pub unrounded: Vec<f32>,
+}
+
 impl Rows {
     /// Their numbers.
     pub fn numbers(&self) -> Vec<f32> {
@@ -47,7 +56,7 @@ impl Rows {
 
 /// Computes results from rows of one shape, of which every `every`-th number is given; none for an operation that has no
 /// result.
-pub fn compute(rows: &[Rows], shape: &[usize], wanted: &[Wanted<'_>], every: usize) -> Vec<Option<Vec<f32>>> {
+pub fn compute(rows: &[Rows], shape: &[usize], wanted: &[Wanted<'_>], every: usize) -> Vec<Option<Made>> {
     let mut computed = vec![None; wanted.len()];
     let key = |one: &Wanted<'_>| (one.working, one.numerics, one.operation.is_wide());
     let mut left: Vec<usize> = (0..wanted.len()).collect();
@@ -69,7 +78,7 @@ fn together(
     wanted: &[Wanted<'_>],
     which: &[usize],
     every: usize,
-) -> Vec<Option<Vec<f32>>> {
+) -> Vec<Option<Made>> {
     let Wanted { working, numerics, operation, .. } = &wanted[which[0]];
     let inputs = Inputs {
         inputs: rows
@@ -98,7 +107,7 @@ struct Computation<'a> {
 }
 
 impl Work for Computation<'_> {
-    type Output = Result<Vec<Vec<f32>>, MethodError>;
+    type Output = Result<Vec<Made>, MethodError>;
 
     fn run<A: Arithmetic>(self) -> Self::Output {
         let Self { inputs, wanted, every } = self;
@@ -107,7 +116,7 @@ impl Work for Computation<'_> {
         let kernels = prepare::<A>(&tasks, inputs)?;
         let n_inputs = inputs.inputs.len();
         let n_scratch = kernels.iter().map(super::method::Kernel::n_scratch).max().unwrap_or_default();
-        let mut results = vec![Vec::with_capacity(inputs.len() / every + 1); wanted.len()];
+        let mut results = vec![Made::default(); wanted.len()];
         A::Real::with_blocks(n_inputs + n_scratch + 1, |blocks| {
             let (blocks, scratch) = blocks.split_at_mut(n_inputs);
             let Some((out, scratch)) = scratch.split_last_mut() else { return };
@@ -120,9 +129,10 @@ impl Work for Computation<'_> {
                 for ((one, kernel), result) in wanted.iter().zip(&kernels).zip(&mut results) {
                     let block = Block { start, blocks, inputs: &one.inputs };
                     vectorised(Apply { kernel, block, scratch, out });
+                    let kept = || (start..end).filter(|place| place % every == 0).map(|place| place - start);
+                    result.unrounded.extend(kept().map(|place| out[place].wide() as f32));
                     one.rounded.iter().for_each(|dtype| A::Real::round_to(out, *dtype));
-                    let kept = (start..end).filter(|place| place % every == 0);
-                    result.extend(kept.map(|place| out[place - start].wide() as f32));
+                    result.rounded.extend(kept().map(|place| out[place].wide() as f32));
                 }
             }
         });

@@ -18,7 +18,7 @@ use crate::spec::{Sweep, placed};
 
 /// Models are no kin from this relative distance on: those that have nothing to do with each other are √2 apart where they
 /// are of one size, fine-tunes a few hundredths from their base.
-const FAR: f64 = 0.6;
+const FAR: f64 = 0.9;
 
 /// A layer is odd that is this far from the base, and so many times as far as the layers are in the middle.
 const ODD: (f64, f64) = (0.3, 8.0);
@@ -209,7 +209,11 @@ impl<'a> Findings<'a> {
                 base.name,
                 cosine(pair)
             );
-            let others = (0..models.0.len()).filter(|place| !pair.models.contains(place));
+            // Not another fine-tune that the same base is given for.
+            let is_sibling = |place: usize| {
+                kinship.pairs.iter().any(|other| other.kind == Kind::Base && other.models == [pair.models[0], place])
+            };
+            let others = (0..models.0.len()).filter(|place| *place != pair.models[0] && !is_sibling(*place));
             let distances = others.filter_map(|place| {
                 let found = kinship.pair(place, pair.models[1]).filter(|pair| pair.n_tensors > 0)?;
                 Some((found.all().distance(), place))

@@ -52,12 +52,13 @@ pub fn json(probe: &Probe, plan: &Plan) -> Json {
         })
     });
     let apart = |apart: &Apart| {
-        let Apart { trials, distance, cosine, share } = apart;
+        let Apart { trials, distance, cosine, share, rounded_share } = apart;
         json!({
             "trials": trials.each_ref().map(trial),
             "distance": distance,
             "cosine": cosine,
             "share": share,
+            "rounded_share": rounded_share,
         })
     };
     let groups = probe.near.groups.iter().map(|group| {

@@ -122,7 +122,11 @@ fn references(plan: &Plan) -> Vec<ModelRef> {
         Subject::Merge { config, .. } => Some(config),
         Subject::Checkpoint(_) => None,
     });
-    configs.for_each(|config| config.models().into_iter().for_each(&mut add));
+    for config in configs {
+        // A base before its fine-tunes.
+        config.base_model.iter().for_each(&mut add);
+        config.models().into_iter().for_each(&mut add);
+    }
     for trial in &plan.trials {
         if let Subject::Checkpoint(model) = &trial.subject {
             add(model);

@@ -10,7 +10,7 @@ use super::health::Findings;
 use super::models::Models;
 use super::sample::Site;
 use crate::config::Numerics;
-use crate::merge::excerpt::{self, Rows, Wanted};
+use crate::merge::excerpt::{self, Made, Rows, Wanted};
 use crate::merge::recipe::Recipe;
 use crate::merge::source::Source;
 use crate::merge::{MergeOptions, Pool, TokenizerFiles};
@@ -19,7 +19,8 @@ use crate::plan::{Plan, Subject};
 /// Merges that are compared at most: the first of the plan, since neighbours in a grid are the nearest.
 const MOST: usize = 256;
 
-/// Merges are near twins up to this share of what their models differ by.
+/// Merges are near twins up to this share of what their models differ by, before results are rounded: rounding to 16 bits
+/// moves the weights of light fine-tunes by some percent of it, in directions of no meaning.
 pub const NEAR: f64 = 0.02;
 
 /// Every so many-th number of the sampled rows is kept for comparisons.
@@ -30,12 +31,14 @@ const EVERY: usize = 8;
 pub struct Apart {
     /// Numbers of the trials in the plan.
     pub trials: [usize; 2],
-    /// `|a − b| / |a|` of the weights.
+    /// `|a − b| / |a|` of the weights as they are written.
     pub distance: f64,
-    /// Cosine of the angle between the weights.
+    /// Cosine of the angle between the weights as they are written.
     pub cosine: f64,
-    /// `|a − b|` in units of what the models that are merged differ by.
+    /// `|a − b|` before rounding, in units of what the models that are merged differ by.
     pub share: f64,
+    /// The same of the weights as they are written.
+    pub rounded_share: f64,
 }
 
 /// Near twins: every one to every other.
@@ -69,7 +72,7 @@ struct Merge {
     recipes: BTreeMap<String, Recipe>,
     sources: Vec<Source>,
     /// By site: the numbers, and the square of the largest distance between two of the inputs.
-    results: Vec<Option<(Vec<f32>, f64)>>,
+    results: Vec<Option<(Made, f64)>>,
 }
 
 /// The results of all merges.
@@ -146,7 +149,7 @@ impl Outputs {
             pairs.map(|(one, other)| apart[one][other]).fold(0.0, f64::max)
         };
         let computed = excerpt::compute(&rows, &site.shape(), &wanted, EVERY);
-        let mut results: BTreeMap<usize, (Vec<f32>, f64)> = BTreeMap::new();
+        let mut results: BTreeMap<usize, (Made, f64)> = BTreeMap::new();
         for ((number, wanted), result) in numbers.into_iter().zip(&wanted).zip(computed) {
             results.extend(result.map(|result| (number, (result, spread(&wanted.inputs)))));
         }
@@ -200,22 +203,26 @@ fn distances(rows: &[Rows]) -> Vec<Vec<f64>> {
 
 /// What two merges differ by; none where they have nothing in common or their models do not differ.
 fn apart(one: &Merge, other: &Merge) -> Option<Apart> {
-    let (mut first, mut second, mut product, mut difference, mut spread) = (0.0, 0.0, 0.0, 0.0, 0.0);
+    let (mut first, mut second, mut product, mut difference) = (0.0, 0.0, 0.0, 0.0);
+    let (mut unrounded, mut spread) = (0.0, 0.0);
     for ((left, left_spread), (right, right_spread)) in one.results.iter().zip(&other.results).filter_map(both) {
-        for (left, right) in left.iter().zip(right) {
+        for (left, right) in left.rounded.iter().zip(&right.rounded) {
             let (left, right) = (f64::from(*left), f64::from(*right));
             first += left * left;
             second += right * right;
             product += left * right;
             difference += (left - right) * (left - right);
         }
+        let pairs = left.unrounded.iter().zip(&right.unrounded);
+        unrounded += pairs.map(|(left, right)| (f64::from(*left) - f64::from(*right)).powi(2)).sum::<f64>();
         spread += left_spread.min(*right_spread);
     }
     (first > 0.0 && second > 0.0 && spread > 0.0).then(|| Apart {
         trials: [one.trial, other.trial],
         distance: (difference / first).sqrt(),
         cosine: (product / (first * second).sqrt()).clamp(-1.0, 1.0),
-        share: (difference / spread).sqrt(),
+        share: (unrounded / spread).sqrt(),
+        rounded_share: (difference / spread).sqrt(),
     })
 }
 
@@ -264,7 +271,13 @@ mod tests {
 
     #[test]
     fn a_chain_of_near_ones_is_cut_where_its_ends_are_far() {
-        let apart = |one, other, share| Apart { trials: [one, other], distance: 0.0, cosine: 1.0, share };
+        let apart = |one, other, share| Apart {
+            trials: [one, other],
+            distance: 0.0,
+            cosine: 1.0,
+            share,
+            rounded_share: share,
+        };
         let near = [apart(1, 2, 0.001), apart(2, 3, 0.002), apart(3, 4, 0.003), apart(5, 6, 0.004)];
         let found: Vec<Vec<usize>> = groups(&near).into_iter().map(|group| group.trials).collect();
         assert_eq!(found, [vec![1, 2], vec![3, 4], vec![5, 6]]);

@@ -120,8 +120,9 @@ fn near(probe: &Probe, plan: &Plan) -> Vec<String> {
         lines.push(format!("none among {} merges", near.n_looked_at));
     }
     if let Some(next) = &near.next {
-        let lead = if near.groups.is_empty() { "the nearest" } else { "the next" };
-        lines.push(format!("{lead} two, {}, differ by {} of it", names(plan, &next.trials), percent(next.share)));
+        let lead = if near.groups.is_empty() { "the nearest two" } else { "the next two" };
+        let names = names(plan, &next.trials);
+        lines.push(format!("{lead}, {names}, are {} of what their models differ by apart", percent(next.share)));
     }
     if near.n_looked_at < near.n_merges {
         let (some, all) = (near.n_looked_at, near.n_merges);
@@ -131,13 +132,19 @@ fn near(probe: &Probe, plan: &Plan) -> Vec<String> {
 }
 
 fn near_line(group: &Group, plan: &Plan) -> String {
-    let Apart { distance, cosine, share, .. } = group.widest;
+    let Apart { distance, cosine, share, rounded_share, .. } = group.widest;
     let most = if group.trials.len() > 2 { "at most " } else { "" };
+    let rounding = if rounded_share > 2.0 * share && rounded_share > 0.001 {
+        format!(", {} once they are rounded", percent(rounded_share))
+    } else {
+        String::new()
+    };
     format!(
-        "{}: {most}{} of what their models differ by (relative distance {distance:.0e}, cosine {}): expect the same scores",
+        "{}: relative distance {distance:.1e}, cosine {}; {most}{} of what their models differ by{rounding}: expect the same \
+         scores",
         names(plan, &group.trials),
-        percent(share),
         nines(cosine),
+        percent(share),
     )
 }
 

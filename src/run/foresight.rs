@@ -12,7 +12,7 @@ use super::state::{SweepState, TrialState};
 use super::{Facts, Request, RunError, twins};
 use crate::eval::{TaskRequest, command};
 use crate::model::identity::identity;
-use crate::plan::{Subject, TrialId};
+use crate::plan::Subject;
 use crate::spec::Keep;
 
 /// What a run would do for one trial.
@@ -48,7 +48,8 @@ pub struct Foresight {
 pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
     let state = SweepState::replay(&journal::read(&request.store.journal())?);
     let elsewhere = Elsewhere::read(&request.store);
-    let facts = facts(request, &state)?;
+    let version = state.recorded_version().or_else(|| elsewhere.recorded_version()).unwrap_or_default();
+    let facts = facts(request, version)?;
     let followers = twins::followers(request);
     let mut asked: HashSet<(String, Key)> = HashSet::new();
     let mut foresight = Foresight::default();
@@ -102,7 +103,7 @@ fn holds(facts: &Facts, request: &Request, index: usize, state: &TrialState) -> 
 }
 
 /// What is known without asking anyone. Models that are not here, or cannot be read, are left out.
-fn facts(request: &Request, state: &SweepState) -> Result<Facts, RunError> {
+fn facts(request: &Request, version: String) -> Result<Facts, RunError> {
     let mut models = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for model in request.selected.iter().flat_map(|index| super::models_of(&request.plan.trials[*index])) {
@@ -112,20 +113,14 @@ fn facts(request: &Request, state: &SweepState) -> Result<Facts, RunError> {
             models.insert(model, identity(&located)?);
         }
     }
-    let trials = request.selected.iter().map(|index| &request.plan.trials[*index].id);
-    let version = trials.filter_map(|id| recorded_version(state, id)).next_back();
     let task_files = match request.settings.include_path.as_deref() {
         Some(path) if path.is_dir() => Some(folder_digest(path)?),
         _ => None,
     };
-    let harness = HarnessIdentity { version: version.unwrap_or_default(), task_files };
+    let harness = HarnessIdentity { version, task_files };
     let (known_tasks, elsewhere) = (command::KnownTasks::new(), Elsewhere::default());
     let rounded = twins::rounded(request);
     Ok(Facts { harness, models, known_tasks, elsewhere, rounded })
-}
-
-fn recorded_version(state: &SweepState, id: &TrialId) -> Option<String> {
-    state.of(id).evaluations.last().and_then(|(done, _)| done.key.0.get("harness").cloned())
 }
 
 /// The passes in which merges are made, where the disk does not hold them up: the first one that is left, and the next
