@@ -101,8 +101,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         print(&serde_json::to_string_pretty(&document)?)?;
     } else {
         let probed = probe.as_ref().map(|probe| probe::text(probe, &plan)).unwrap_or_default();
-        let cost = forecast::text(&args.sweep, &sweep, &plan, args.calibrate)?;
-        print(&format!("{}{}{probed}{cost}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
+        print(&format!("{}{}{probed}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
+        print(&forecast::text(&args.sweep, &sweep, &plan, args.calibrate)?)?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(

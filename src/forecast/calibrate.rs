@@ -2,15 +2,17 @@
 //! written where merged models go, again and again with other tensors until the time is over. Nothing of it stays.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::rates::Pass;
+use crate::config::Numerics;
 use crate::merge::engine;
 use crate::merge::recipe::Recipe;
 use crate::merge::source::Source;
 use crate::merge::staging::Staging;
 use crate::merge::writer::Writer;
-use crate::merge::{BoxError, MergeError, MergeOptions, Pool, TokenizerFiles};
+use crate::merge::{BoxError, MergeError, MergeOptions, Pool, Progress, TokenizerFiles};
 use crate::model::{Located, ModelRef};
 use crate::plan::Subject;
 use crate::run::Request;
@@ -26,13 +28,13 @@ const LAST_ROUND: Duration = Duration::from_secs(12);
 const ROUNDS: usize = 6;
 
 /// Bytes written in a round, about.
-const PER_ROUND: u64 = 256 << 20;
+const PER_ROUND: u64 = 128 << 20;
 
 /// One merge of a pass.
 struct Planned {
     recipes: Vec<Recipe>,
     sources: Vec<Source>,
-    numerics: crate::config::Numerics,
+    numerics: Numerics,
 }
 
 /// Merges parts of the first merges that are to be made, under `folder`. Empty where no merge is left or its models are
@@ -52,9 +54,19 @@ pub fn calibrate(request: &Request, folder: &Path) -> Result<Vec<Pass>, MergeErr
         let parts: Vec<Planned> = planned.iter().map(|one| part(one, round % n_parts, n_parts)).collect();
         let bytes: u64 = parts.iter().flat_map(|part| &part.recipes).map(Recipe::n_bytes).sum();
         let started = Instant::now();
-        match merge(&parts, folder, &|_, _| begun.elapsed() < LONGEST) {
+        let done = AtomicU64::new(0);
+        let progress = |bytes: u64, _: u64| {
+            done.store(bytes, Ordering::Relaxed);
+            begun.elapsed() < LONGEST
+        };
+        match merge(&parts, folder, &progress) {
             Ok(()) => passes.push(Pass { bytes, seconds: started.elapsed().as_secs_f64() }),
-            Err(MergeError::Cancelled) => break,
+            Err(MergeError::Cancelled) => {
+                // What was done until then says more than nothing.
+                let bytes = done.into_inner();
+                passes.extend((bytes > 0).then(|| Pass { bytes, seconds: started.elapsed().as_secs_f64() }));
+                break;
+            }
             Err(error) => return Err(error),
         }
     }
@@ -95,12 +107,12 @@ fn planned(request: &Request) -> Result<Vec<Planned>, MergeError> {
     Ok(planned)
 }
 
-fn merge(parts: &[Planned], folder: &Path, progress: &crate::merge::Progress<'_>) -> Result<(), MergeError> {
+fn merge(parts: &[Planned], folder: &Path, progress: &Progress<'_>) -> Result<(), MergeError> {
     let mut outputs = Vec::with_capacity(parts.len());
-    for number in 0..parts.len() {
+    for (number, part) in parts.iter().enumerate() {
         // It goes when it is dropped.
         let staging = Staging::new(&folder.join(format!("calibration-{}-{number}", std::process::id())))?;
-        let writer = Writer::create(&staging, &parts[number].recipes, MergeOptions::default().shard_size)?;
+        let writer = Writer::create(&staging, &part.recipes, MergeOptions::default().shard_size)?;
         outputs.push((staging, writer));
     }
     let jobs: Vec<engine::Job<'_>> = parts

@@ -9,8 +9,18 @@ use super::{Forecast, Work};
 /// The whole of it.
 pub fn json(forecast: &Forecast) -> Json {
     let Forecast { work, volume, tasks, rates, time, detectable } = forecast;
-    let Work { n_trials, n_merges, n_twins, n_merges_reused, n_models, n_evaluations, n_reused, n_calls, n_slots, n_baselines } =
-        work;
+    let Work {
+        n_trials,
+        n_merges,
+        n_twins,
+        n_merges_reused,
+        n_models,
+        n_evaluations,
+        n_reused,
+        n_calls,
+        n_slots,
+        n_baselines,
+    } = work;
     let spread = |spread: &Option<Spread>| {
         spread.map(|Spread { low, mean, high }| json!({ "low": low, "mean": mean, "high": high }))
     };

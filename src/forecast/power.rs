@@ -87,7 +87,8 @@ struct Seen {
 fn seen(entrants: &[Entrant], place: usize) -> Vec<Seen> {
     let outcomes = |entrant: &Entrant| entrant.outcomes.get(place).cloned().flatten();
     let Some(reference) = entrants.first().and_then(outcomes) else { return Vec::new() };
-    let others = entrants[1..].iter().filter(|entrant| entrant.weights.is_none() || entrant.weights != entrants[0].weights);
+    let others =
+        entrants[1..].iter().filter(|entrant| entrant.weights.is_none() || entrant.weights != entrants[0].weights);
     others
         .filter_map(|entrant| {
             let other = outcomes(entrant)?;

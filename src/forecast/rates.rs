@@ -114,7 +114,8 @@ impl Rates {
         rates.take(own, Origin::Sweep);
         for other in others {
             let passes = passes(other);
-            let sizes: Vec<f64> = other.iter().filter_map(|record| size_of(&record.what)).map(|size| size as f64).collect();
+            let sizes: Vec<f64> =
+                other.iter().filter_map(|record| size_of(&record.what)).map(|size| size as f64).collect();
             let size = sizes.iter().sum::<f64>() / sizes.len() as f64;
             // Where nothing is known of the sizes, times of other sweeps say nothing.
             let is_alike = typical.is_some_and(|own| (1.0 / ALIKE..=ALIKE).contains(&(size / own as f64)));

@@ -60,7 +60,11 @@ impl Source {
 pub fn tasks(settings: &Settings, foresight: &Foresight, own: &[Record], others: &[Vec<Record>]) -> Vec<Task> {
     let files = settings.include_path.as_deref().map(task_files::read).unwrap_or_default();
     let recorded: Vec<&Score> = others.iter().map(Vec::as_slice).chain([own]).flat_map(scores).collect();
-    settings.tasks.iter().map(|request| task(settings, request, files.get(&request.name), &recorded, foresight)).collect()
+    settings
+        .tasks
+        .iter()
+        .map(|request| task(settings, request, files.get(&request.name), &recorded, foresight))
+        .collect()
 }
 
 /// Scores in a journal, oldest first.

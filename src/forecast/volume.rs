@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::words::bytes;
 use crate::config::{MergeConfig, Numerics, Parameters, write};
 use crate::merge::{BoxError, MergeOptions, MergePlan, Pool, TokenizerFiles};
 use crate::model::{Located, ModelRef};
@@ -58,15 +59,12 @@ struct Size {
 impl Volume {
     /// Of what is left.
     pub fn of(request: &Request, foresight: &Foresight) -> Self {
-        let mut volume = Self {
-            held: foresight.held,
-            budget: request.disk,
-            free: request.store.free_bytes(),
-            ..Self::default()
-        };
+        let mut volume =
+            Self { held: foresight.held, budget: request.disk, free: request.store.free_bytes(), ..Self::default() };
         let mut sizes = Sizes { pool: Pool::default(), kinds: Vec::new(), places: HashMap::new(), n_planned: 0 };
         let mut kinds: HashMap<usize, usize> = HashMap::new();
-        let merges: Vec<usize> = foresight.trials.iter().filter(|trial| trial.merges).map(|trial| trial.index).collect();
+        let merges: Vec<usize> =
+            foresight.trials.iter().filter(|trial| trial.merges).map(|trial| trial.index).collect();
         for index in &merges {
             let Subject::Merge { config, numerics, .. } = &request.plan.trials[*index].subject else { continue };
             kinds.insert(*index, sizes.kind(request, config, *numerics, &mut volume));
@@ -115,15 +113,11 @@ impl Volume {
             (None, free) => (free?, "free space"),
         };
         if one > limit {
-            return Some(format!("no merge fits: {} is less than one of {}", name, words(one)));
+            return Some(format!("no merge fits: {} is less than one of {}", name, bytes(one)));
         }
         let is_short = self.peak.saturating_sub(self.held) > limit;
-        is_short.then(|| format!("{name} of {} holds up merges: they wait until others are scored", words(limit)))
+        is_short.then(|| format!("{name} of {} holds up merges: they wait until others are scored", bytes(limit)))
     }
-}
-
-fn words(bytes: u64) -> String {
-    super::words::bytes(bytes)
 }
 
 /// As many as a pass makes at most, and as there is room for.
@@ -132,7 +126,8 @@ fn per_pass(request: &Request, free: Option<u64>, largest: u64) -> usize {
         (Some(budget), Some(free)) => Some(budget.min(free)),
         (budget, free) => budget.or(free),
     };
-    let fit = room.filter(|_| largest > 0).map_or(usize::MAX, |room| usize::try_from(room / largest).unwrap_or(usize::MAX));
+    let fit =
+        room.filter(|_| largest > 0).map_or(usize::MAX, |room| usize::try_from(room / largest).unwrap_or(usize::MAX));
     request.merges_per_pass.max(1).min(fit.max(1))
 }
 

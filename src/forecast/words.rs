@@ -138,7 +138,9 @@ fn detectable(detectable: &Detectable) -> String {
     }
     let with = reference.as_ref().map(|name| format!(" with {name}")).unwrap_or_default();
     let shared = counted(*n_comparisons, "comparison", "comparisons");
-    let mut text = format!("\nSmallest differences that can be told from noise (power 80 %, level 5 % shared by {shared}{with}):\n");
+    let mut text = format!(
+        "\nSmallest differences that can be told from noise (power 80 %, level 5 % shared by {shared}{with}):\n"
+    );
     let width = columns.iter().map(|shown| shown.column.chars().count()).max().unwrap_or_default();
     let lines = columns.iter().map(|shown| format!("{:width$}  {}", shown.column, smallest(shown))).collect();
     listed(lines).iter().for_each(|line| text += &format!("  {line}\n"));
@@ -165,7 +167,9 @@ fn smallest(shown: &Shown) -> String {
         }
         Smallest::Assumed(each) => match each {
             [_, (_, None), (_, None)] => format!("{n}none that is likely: too few documents"),
-            [_, (_, None), (_, wide)] => format!("{n}{} where 20 % of the answers differ; none where 10 %", points(wide)),
+            [_, (_, None), (_, wide)] => {
+                format!("{n}{} where 20 % of the answers differ; none where 10 %", points(wide))
+            }
             [_, (_, usual), (_, wide)] => {
                 format!("{n}{} where 10 % of the answers differ, {} where 20 %", points(usual), points(wide))
             }
@@ -203,7 +207,11 @@ pub fn bytes(bytes: u64) -> String {
 fn range(spread: Spread) -> String {
     let Spread { low, mean, high } = spread;
     let is_narrow = high <= low * 1.05 + 0.5;
-    if is_narrow { format!("about {}", duration(mean)) } else { format!("about {} ({} to {})", duration(mean), duration(low), duration(high)) }
+    if is_narrow {
+        format!("about {}", duration(mean))
+    } else {
+        format!("about {} ({} to {})", duration(mean), duration(low), duration(high))
+    }
 }
 
 fn duration(seconds: f64) -> String {

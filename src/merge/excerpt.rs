@@ -72,13 +72,7 @@ pub fn compute(rows: &[Rows], shape: &[usize], wanted: &[Wanted<'_>], every: usi
 }
 
 /// Results of one arithmetic.
-fn together(
-    rows: &[Rows],
-    shape: &[usize],
-    wanted: &[Wanted<'_>],
-    which: &[usize],
-    every: usize,
-) -> Vec<Option<Made>> {
+fn together(rows: &[Rows], shape: &[usize], wanted: &[Wanted<'_>], which: &[usize], every: usize) -> Vec<Option<Made>> {
     let Wanted { working, numerics, operation, .. } = &wanted[which[0]];
     let inputs = Inputs {
         inputs: rows

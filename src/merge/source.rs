@@ -75,7 +75,8 @@ impl Source {
     /// # Errors
     /// [`AdapterError`] where the low-rank product fails.
     pub fn rows(&self, name: &str, rows: &[usize]) -> Result<Option<(Vec<u8>, Dtype)>, AdapterError> {
-        let found = self.checkpoint.tensor(name).and_then(|tensor| Some((tensor, tensor.dtype()?, self.dtype(tensor)?)));
+        let found =
+            self.checkpoint.tensor(name).and_then(|tensor| Some((tensor, tensor.dtype()?, self.dtype(tensor)?)));
         let Some((tensor, own, dtype)) = found else { return Ok(None) };
         let row = tensor.shape.last().copied().unwrap_or(1) * own.size();
         let bytes = self.checkpoint.bytes(tensor);

@@ -149,7 +149,9 @@ impl<'a> Findings<'a> {
             (left, right) if left == right => return,
             (None, _) => format!("`{lost}` has a chat template and `{kept}` has none: merges are without"),
             (Some(_), None) => format!("`{lost}` has no chat template: merges have that of `{kept}`"),
-            (Some(_), Some(_)) => format!("`{lost}` has another chat template than `{kept}`: merges have that of `{kept}`"),
+            (Some(_), Some(_)) => {
+                format!("`{lost}` has another chat template than `{kept}`: merges have that of `{kept}`")
+            }
         };
         if self.sweep.evaluate.chat_template == ChatTemplate::Off {
             self.notes.push(format!("{message} (evaluations use none)"));
@@ -185,8 +187,14 @@ impl<'a> Findings<'a> {
             match pair.kind {
                 Kind::Strangers => {}
                 Kind::Base if pair.is_equal() => {
-                    let message = format!("`{}` is equal to its base `{}` wherever it was looked at", second.name, first.name);
-                    self.warn(Code::NoChange, &second.model, message, "merging it adds nothing: is it the model you mean?");
+                    let message =
+                        format!("`{}` is equal to its base `{}` wherever it was looked at", second.name, first.name);
+                    self.warn(
+                        Code::NoChange,
+                        &second.model,
+                        message,
+                        "merging it adds nothing: is it the model you mean?",
+                    );
                 }
                 Kind::Beside if pair.is_equal() => {
                     let message = format!("`{}` is equal to `{}` wherever it was looked at", second.name, first.name);
@@ -283,7 +291,8 @@ impl<'a> Findings<'a> {
         }
         for (place, tensors) in std::mem::take(&mut self.unsound) {
             let (model, Some(first)) = (&models.0[place], tensors.first()) else { continue };
-            let more = if tensors.len() > 1 { format!(" and {} more tensors", tensors.len() - 1) } else { String::new() };
+            let more =
+                if tensors.len() > 1 { format!(" and {} more tensors", tensors.len() - 1) } else { String::new() };
             let message = format!("`{}` has infinities or NaN: in `{first}`{more}", model.name);
             let hint = "whatever is merged from it answers nothing sensible: fetch or train it again";
             self.add(Code::NotFinite, &model.model, message, hint);

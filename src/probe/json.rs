@@ -27,7 +27,8 @@ pub fn json(probe: &Probe, plan: &Plan) -> Json {
         })
     });
     let pairs = probe.kinship.pairs.iter().filter(|pair| pair.n_tensors > 0).map(|pair| {
-        let layers = pair.distances().into_iter().map(|(layer, distance)| json!({ "layer": layer, "distance": distance }));
+        let layers =
+            pair.distances().into_iter().map(|(layer, distance)| json!({ "layer": layer, "distance": distance }));
         json!({
             "models": pair.models.map(name),
             "kind": match pair.kind {
@@ -61,9 +62,9 @@ pub fn json(probe: &Probe, plan: &Plan) -> Json {
             "rounded_share": rounded_share,
         })
     };
-    let groups = probe.near.groups.iter().map(|group| {
-        json!({ "trials": group.trials.iter().map(trial).collect::<Vec<_>>(), "widest": apart(&group.widest) })
-    });
+    let groups = probe.near.groups.iter().map(
+        |group| json!({ "trials": group.trials.iter().map(trial).collect::<Vec<_>>(), "widest": apart(&group.widest) }),
+    );
     json!({
         "tensors": probe.extent.n_tensors,
         "numbers": probe.extent.n_numbers,

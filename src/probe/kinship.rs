@@ -177,9 +177,8 @@ impl Kinship {
 
     fn meet(&mut self, base: usize, models: [usize; 2]) {
         let [one, other] = models;
-        let is_it = |meeting: &Meeting| {
-            meeting.base == base && (meeting.models == models || meeting.models == [other, one])
-        };
+        let is_it =
+            |meeting: &Meeting| meeting.base == base && (meeting.models == models || meeting.models == [other, one]);
         if one != other && !self.meetings.iter().any(is_it) {
             self.meetings.push(Meeting { base, models, sums: Sums::default(), n_both: 0, n_opposed: 0 });
         }

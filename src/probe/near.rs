@@ -193,8 +193,7 @@ fn is_at(recipe: &Recipe, site: &Site) -> bool {
 
 /// Squares of the distances between rows, of the numbers that are kept.
 fn distances(rows: &[Rows]) -> Vec<Vec<f64>> {
-    let numbers: Vec<Vec<f32>> =
-        rows.iter().map(|rows| rows.numbers().into_iter().step_by(EVERY).collect()).collect();
+    let numbers: Vec<Vec<f32>> = rows.iter().map(|rows| rows.numbers().into_iter().step_by(EVERY).collect()).collect();
     let square = |one: &Vec<f32>, other: &Vec<f32>| {
         one.iter().zip(other).map(|(one, other)| (f64::from(*one) - f64::from(*other)).powi(2)).sum::<f64>()
     };
@@ -256,8 +255,8 @@ fn groups(near: &[Apart]) -> Vec<Group> {
         .into_iter()
         .filter_map(|mut trials| {
             trials.sort_unstable();
-            let inside = near.iter().filter(|apart| apart.trials.iter().all(|trial| trials.contains(trial)));
-            let widest = inside.last().copied()?;
+            let is_inside = |apart: &&Apart| apart.trials.iter().all(|trial| trials.contains(trial));
+            let widest = near.iter().rfind(is_inside).copied()?;
             Some(Group { trials, widest })
         })
         .collect();
@@ -271,13 +270,8 @@ mod tests {
 
     #[test]
     fn a_chain_of_near_ones_is_cut_where_its_ends_are_far() {
-        let apart = |one, other, share| Apart {
-            trials: [one, other],
-            distance: 0.0,
-            cosine: 1.0,
-            share,
-            rounded_share: share,
-        };
+        let apart =
+            |one, other, share| Apart { trials: [one, other], distance: 0.0, cosine: 1.0, share, rounded_share: share };
         let near = [apart(1, 2, 0.001), apart(2, 3, 0.002), apart(3, 4, 0.003), apart(5, 6, 0.004)];
         let found: Vec<Vec<usize>> = groups(&near).into_iter().map(|group| group.trials).collect();
         assert_eq!(found, [vec![1, 2], vec![3, 4], vec![5, 6]]);

@@ -67,7 +67,8 @@ impl Site {
 /// The sites of models that are built like this one.
 pub fn sites(model: &Model) -> Vec<Site> {
     let (checkpoint, architecture) = (&model.source.checkpoint, &model.source.architecture);
-    let shape = |name: &str| checkpoint.tensor(name).filter(|tensor| tensor.dtype().is_some()).map(|found| &found.shape);
+    let shape =
+        |name: &str| checkpoint.tensor(name).filter(|tensor| tensor.dtype().is_some()).map(|found| &found.shape);
     let mut sites = Vec::new();
     for part in &architecture.outside {
         sites.extend(shape(&part.name).and_then(|shape| Site::new(&part.name, None, shape)));
@@ -77,7 +78,8 @@ pub fn sites(model: &Model) -> Vec<Site> {
     for turn in 0..n_looked_at {
         let layer = turn * n_layers / n_looked_at;
         let names = architecture.layer(layer).iter().map(|part| architecture.layer_tensor(layer, &part.name));
-        let here: Vec<(String, &Vec<usize>)> = names.filter_map(|name| shape(&name).map(|shape| (name, shape))).collect();
+        let here: Vec<(String, &Vec<usize>)> =
+            names.filter_map(|name| shape(&name).map(|shape| (name, shape))).collect();
         let (matrices, vectors): (Vec<_>, Vec<_>) = here.into_iter().partition(|(_, shape)| shape.len() > 1);
         let mut add = |among: &[(String, &Vec<usize>)], place: usize| {
             let picked = among.get(place % among.len().max(1));

@@ -29,7 +29,10 @@ pub fn text(probe: &Probe, plan: &Plan) -> String {
     section(format!("Models{}:", extent(&probe.extent)), models(probe));
     let of_kind = |kind: Kind| probe.kinship.pairs.iter().filter(move |pair| pair.kind == kind && pair.n_tensors > 0);
     let name = |place: usize| probe.models[place].name.as_str();
-    section("Distance from the base, relative:".to_owned(), of_kind(Kind::Base).map(|pair| descent(pair, &name)).collect());
+    section(
+        "Distance from the base, relative:".to_owned(),
+        of_kind(Kind::Base).map(|pair| descent(pair, &name)).collect(),
+    );
     let met: Vec<&Meeting> = probe.kinship.meetings.iter().filter(|meeting| meeting.ratio().is_some()).collect();
     section("How changes of the base meet:".to_owned(), met.into_iter().flat_map(|one| meeting(one, &name)).collect());
     section("Near twins:".to_owned(), near(probe, plan));
@@ -43,7 +46,10 @@ fn extent(extent: &Extent) -> String {
         return String::new();
     }
     let cut = if *is_cut { "; the time was over before more" } else { "" };
-    format!(" (rows of {n_tensors} of {n_all} tensors, {:.1} million numbers of each model{cut})", *n_numbers as f64 / 1e6)
+    format!(
+        " (rows of {n_tensors} of {n_all} tensors, {:.1} million numbers of each model{cut})",
+        *n_numbers as f64 / 1e6
+    )
 }
 
 fn models(probe: &Probe) -> Vec<String> {
@@ -94,13 +100,15 @@ fn meeting<'a>(meeting: &Meeting, name: &dyn Fn(usize) -> &'a str) -> Vec<String
     let follows = match meeting.opposed() {
         None => {
             parts.push("they change no number together".to_owned());
-            "no signs to elect, nothing to average: sums of task vectors with and without sign election are one".to_owned()
+            "no signs to elect, nothing to average: sums of task vectors with and without sign election are one"
+                .to_owned()
         }
         Some(opposed) => {
             parts.push(format!("opposite signs in {:.1} % of the numbers that both change", opposed * 100.0));
             match opposed {
                 opposed if opposed < 0.02 => {
-                    "signs agree: sign election (ties, dare_ties, breadcrumbs_ties) has hardly anything to elect".to_owned()
+                    "signs agree: sign election (ties, dare_ties, breadcrumbs_ties) has hardly anything to elect"
+                        .to_owned()
                 }
                 opposed if opposed < 0.35 => "sign election changes some of the sum".to_owned(),
                 _ => "as good as independent: sign election drops about half of what the smaller one adds".to_owned(),
@@ -122,7 +130,7 @@ fn near(probe: &Probe, plan: &Plan) -> Vec<String> {
     if let Some(next) = &near.next {
         let lead = if near.groups.is_empty() { "the nearest two" } else { "the next two" };
         let names = names(plan, &next.trials);
-        lines.push(format!("{lead}, {names}, are {} of what their models differ by apart", percent(next.share)));
+        lines.push(format!("{lead}, {names}: {}", percent(next.share)));
     }
     if near.n_looked_at < near.n_merges {
         let (some, all) = (near.n_looked_at, near.n_merges);
@@ -135,12 +143,12 @@ fn near_line(group: &Group, plan: &Plan) -> String {
     let Apart { distance, cosine, share, rounded_share, .. } = group.widest;
     let most = if group.trials.len() > 2 { "at most " } else { "" };
     let rounding = if rounded_share > 2.0 * share && rounded_share > 0.001 {
-        format!(", {} once they are rounded", percent(rounded_share))
+        format!(", {} once rounded", percent(rounded_share))
     } else {
         String::new()
     };
     format!(
-        "{}: relative distance {distance:.1e}, cosine {}; {most}{} of what their models differ by{rounding}: expect the same \
+        "{}: relative distance {distance:.1e}, cosine {} ({most}{} of what their models differ by{rounding}): expect the same \
          scores",
         names(plan, &group.trials),
         nines(cosine),

@@ -131,7 +131,11 @@ fn more_of_the_same_is_timed_by_what_was_measured_and_reuses_what_is_there() {
     assert!(0.0 < low && low <= mean && mean <= high, "{all}");
     // Another sweep beside it takes the scores of the model that both have.
     let other = SPEC.replace("name = \"costs\"", "name = \"beside\"");
-    fs::write(sweep.path("beside.toml"), fs::read_to_string(sweep.path("sweep.toml")).unwrap().replace("\"costs\"", "\"beside\"")).unwrap();
+    fs::write(
+        sweep.path("beside.toml"),
+        fs::read_to_string(sweep.path("sweep.toml")).unwrap().replace("\"costs\"", "\"beside\""),
+    )
+    .unwrap();
     assert!(other.contains("beside"));
     let told = sweep.run(&["plan", "beside.toml", "--json"], "ok");
     let told: Json = serde_json::from_slice(&told.stdout).unwrap();

@@ -31,14 +31,17 @@ fn tensors(salt: u64) -> Tensors {
     let mut add = |name: String, shape: &[usize]| {
         let n = shape.iter().product();
         let salt = salt * 1000 + made.len() as u64 + 1;
-        let values = pseudo_random(n, salt).into_iter().map(|x| if shape.len() == 1 { 1.0 + x / 100.0 } else { x }).collect();
+        let values =
+            pseudo_random(n, salt).into_iter().map(|x| if shape.len() == 1 { 1.0 + x / 100.0 } else { x }).collect();
         made.insert(name, Numbers { dtype: Dtype::F32, shape: shape.to_vec(), values });
     };
     add("model.embed_tokens.weight".to_owned(), &[ROWS, WIDTH]);
     add("model.norm.weight".to_owned(), &[WIDTH]);
     for layer in 0..LAYERS {
         let name = |part: &str| format!("model.layers.{layer}.{part}.weight");
-        ["q_proj", "k_proj", "v_proj", "o_proj"].iter().for_each(|part| add(name(&format!("self_attn.{part}")), &[WIDTH, WIDTH]));
+        ["q_proj", "k_proj", "v_proj", "o_proj"]
+            .iter()
+            .for_each(|part| add(name(&format!("self_attn.{part}")), &[WIDTH, WIDTH]));
         ["gate_proj", "up_proj"].iter().for_each(|part| add(name(&format!("mlp.{part}")), &[32, WIDTH]));
         add(name("mlp.down_proj"), &[WIDTH, 32]);
         ["input_layernorm", "post_attention_layernorm"].iter().for_each(|part| add(name(part), &[WIDTH]));
@@ -98,7 +101,8 @@ impl Bench {
     fn write_adapter(&self, name: &str, module: &str, b: f64) {
         let folder = self.path().join(name);
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("adapter_config.json"), "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2}").unwrap();
+        fs::write(folder.join("adapter_config.json"), "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_alpha\": 2}")
+            .unwrap();
         let half = |shape: [usize; 2], value| {
             let values = pseudo_random(shape[0] * shape[1], 5).into_iter().map(|x| x * value).collect();
             Numbers { dtype: Dtype::F32, shape: shape.to_vec(), values }
@@ -251,7 +255,8 @@ fn other_tokenizers_templates_and_heads_are_said() {
     let told = only(&bench.findings(""), Code::OtherTokenizer);
     assert!(told.contains("2 tokens differ"), "{told}");
     // Brought together by token.
-    let (probe, _) = bench.probe(&TASK_ARITHMETIC.replace("name = \"TA\"", "name = \"TA\"\ntokenizer_source = \"union\""));
+    let (probe, _) =
+        bench.probe(&TASK_ARITHMETIC.replace("name = \"TA\"", "name = \"TA\"\ntokenizer_source = \"union\""));
     assert_eq!(probe.problems.0, []);
 
     let bench = Bench::new();
@@ -348,7 +353,9 @@ fn near_twins_are_found_and_far_merges_are_not() {
 
 #[test]
 fn an_excerpt_of_all_rows_is_what_the_merge_writes() {
-    for case in ["slerp_t03", "ties_rescale", "task_arithmetic_bf16", "model_stock_three", "sce_topk", "nuslerp_no_base"] {
+    for case in
+        ["slerp_t03", "ties_rescale", "task_arithmetic_bf16", "model_stock_three", "sce_topk", "nuslerp_no_base"]
+    {
         let root = crate::merge_support::fixtures();
         let text = fs::read_to_string(root.join("cases").join(case).join("config.yml")).unwrap();
         let merged = merge(&text);
