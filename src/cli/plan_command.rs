@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, diagnostics, intended, print, review, usage, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, forecast, intended, print, probe, review, usage, warn};
 
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::document::draw;
@@ -30,8 +30,19 @@ use crate::table::render::plain;
 /// found by resolving every parameter as the merge does: for the tensors in the headers of models
 /// that are on this machine, otherwise for those of a Llama-like decoder.
 ///
+/// Last comes what a run would cost: merges, bytes, disk, evaluations, documents and generated tokens
+/// after twins and with what earlier runs left, the time at rates that earlier runs had, and the smallest
+/// difference that the documents of each task can tell from noise. `--calibrate` measures the
+/// throughput of merges first (20 s at most); how long evaluations take is known from earlier runs alone.
+///
+/// `--probe` reads rows of some tensors of the models that are on this machine, which takes seconds: are
+/// the models kin, do tokenizers, chat templates and heads agree, is there NaN, how do their changes of
+/// the base meet, and which merges would come out so near to each other that their scores must be the
+/// same. What a merge would fail on is an error (exit code 2).
+///
 /// Examples:
 ///   mergesweep plan sweeps/study.toml
+///   mergesweep plan sweeps/quickstart.toml --probe
 ///   mergesweep plan sweeps/quickstart.toml --json
 ///   mergesweep plan sweeps/study.toml --write-configs /tmp/configs
 ///   mergesweep plan sweeps/study.toml --as-intended
@@ -45,8 +56,14 @@ pub(super) struct PlanArgs {
     json: bool,
     /// Instead of the plan, print every merge that has settings nobody reads beside what its author probably meant:
     /// those settings at top level, and what differs then
-    #[arg(long, conflicts_with_all = ["json", "write_configs"])]
+    #[arg(long, conflicts_with_all = ["json", "write_configs", "probe", "calibrate"])]
     as_intended: bool,
+    /// Also look at the models: their health, and which merges would be near twins
+    #[arg(long)]
+    probe: bool,
+    /// Measure how fast merges are made here, for the time: at most 20 s, nothing is left behind
+    #[arg(long)]
+    calibrate: bool,
     /// Write the config of every merge as a mergekit YAML file into DIR
     #[arg(long, value_name = "DIR")]
     write_configs: Option<PathBuf>,
@@ -69,14 +86,23 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         warn(&format!("{} written to {}", counted(written.len(), "config"), folder.display()));
     }
     let headers = |model: &ModelRef| args.sweep.tensors_of(&sweep, model);
+    let probe = args.probe.then(|| probe::look(&args.sweep, &sweep, &plan)).transpose()?;
     if args.as_intended {
         print(&intended::text(&sweep, &plan, &headers))?;
     } else if args.json {
         let mut document = json::reported(&plan, &headers);
-        document["diagnostics"] = draw::list_json(&plan.warnings);
+        document["forecast"] = forecast::json(&args.sweep, &sweep, &plan, args.calibrate)?;
+        let mut diagnostics = plan.warnings.clone();
+        if let Some(probe) = &probe {
+            document["probe"] = probe::json(probe, &plan);
+            diagnostics.extend(probe.problems.clone());
+        }
+        document["diagnostics"] = draw::list_json(&diagnostics);
         print(&serde_json::to_string_pretty(&document)?)?;
     } else {
-        print(&format!("{}{}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
+        let probed = probe.as_ref().map(|probe| probe::text(probe, &plan)).unwrap_or_default();
+        print(&format!("{}{}{probed}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
+        print(&forecast::text(&args.sweep, &sweep, &plan, args.calibrate)?)?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(
@@ -88,7 +114,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
             tasks.join(", "),
         ));
     }
-    Ok(Exit::Ok)
+    let fails = probe.is_some_and(|probe| probe.problems.has_errors());
+    Ok(if fails { Exit::Usage } else { Exit::Ok })
 }
 
 /// Refuses margins of the gate that even identical answers could not pass, where the number of documents is known.

@@ -147,9 +147,15 @@ impl Recorded {
 
     /// What every row scored, document by document.
     pub fn entrants(&self, store: &Store) -> Result<Vec<Entrant>, Failure> {
+        self.entrants_at(store, &(0..self.table.rows.len()).collect::<Vec<_>>())
+    }
+
+    /// The same of some rows, by place.
+    pub fn entrants_at(&self, store: &Store, places: &[usize]) -> Result<Vec<Entrant>, Failure> {
         let outputs = Outputs::read(store)?;
         let mut entrants = Vec::new();
-        for ((row, sources), weights) in self.table.rows.iter().zip(&self.sources).zip(&self.weights) {
+        for place in places {
+            let (row, sources, weights) = (&self.table.rows[*place], &self.sources[*place], &self.weights[*place]);
             let mut entrant = Entrant { name: row.trial.clone(), weights: weights.clone(), ..Entrant::default() };
             let mut read = BTreeMap::new();
             for column in &self.table.columns {

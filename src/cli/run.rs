@@ -14,6 +14,7 @@ use crate::console::Console;
 use crate::document::{Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
+use crate::plan::Plan;
 use crate::process::cancellation;
 use crate::run::select::select;
 use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
@@ -117,7 +118,18 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
 
 /// What a run of a sweep is asked to do.
 pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
-    let (mut sweep, plan) = args.load()?;
+    let (sweep, plan) = args.load()?;
+    request_of(args, sweep, plan, only, redo)
+}
+
+/// The same for a spec that is read already.
+pub(super) fn request_of(
+    args: &SweepArgs,
+    mut sweep: Sweep,
+    plan: Plan,
+    only: &[String],
+    redo: &[String],
+) -> Result<(Request, Sweep), Failure> {
     sweep.evaluate.python = args.python(&sweep);
     let redo = if redo.is_empty() { Vec::new() } else { select(&plan, redo).map_err(usage)? };
     let selected = select(&plan, only).map_err(usage)?;

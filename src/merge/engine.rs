@@ -399,12 +399,16 @@ impl<R: Real> Loop for HasNonFinite<'_, R> {
     }
 }
 
-/// One block of one member.
-struct Apply<'a, A: Arithmetic> {
-    kernel: &'a Kernel<A>,
-    block: Block<'a, A::Real>,
-    scratch: &'a mut [Vec<A::Real>],
-    out: &'a mut [A::Real],
+/// One block of one result.
+pub(super) struct Apply<'a, A: Arithmetic> {
+    /// How it is computed.
+    pub kernel: &'a Kernel<A>,
+    /// From what.
+    pub block: Block<'a, A::Real>,
+    /// Buffers to work in.
+    pub scratch: &'a mut [Vec<A::Real>],
+    /// Where it goes.
+    pub out: &'a mut [A::Real],
 }
 
 impl<A: Arithmetic> Loop for Apply<'_, A> {

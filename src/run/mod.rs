@@ -8,6 +8,7 @@ pub mod clean;
 pub mod decide;
 pub mod event;
 pub mod fingerprint;
+pub mod foresight;
 pub mod imported;
 pub mod journal;
 mod merging;
@@ -369,12 +370,7 @@ fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), 
         _ => None,
     };
     let harness = HarnessIdentity { version, task_files };
-    let trials = &request.plan.trials;
-    let rounded = twins::followers(request)
-        .into_iter()
-        .filter(|(index, leader)| !twins::is_exact(request, *index, *leader))
-        .map(|(index, leader)| (trials[index].id.clone(), trials[leader].name.clone()))
-        .collect();
+    let rounded = twins::rounded(request);
     let (known_tasks, elsewhere) = (command::KnownTasks::new(), Elsewhere::default());
     Ok((Facts { harness, models, known_tasks, elsewhere, rounded }, lacks))
 }

@@ -109,6 +109,12 @@ impl Elsewhere {
         Self(sweeps.collect())
     }
 
+    /// The version of the harness that an evaluation was last made with.
+    pub fn recorded_version(&self) -> Option<String> {
+        let states = self.0.iter().map(|(_, _, state)| state);
+        states.filter_map(SweepState::recorded_version).next_back()
+    }
+
     /// An evaluation of a task with that key, and whose it is.
     pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(String, TaskEvaluation, HarnessFacts)> {
         self.0.iter().find_map(|(sweep, plan, state)| {

@@ -8,6 +8,7 @@ use super::event::RunEvent;
 use super::journal::{Stage, What};
 use super::trial::Work;
 use super::{Outcome, Request, RunError, decide};
+use crate::plan::TrialId;
 use crate::spec::TwinEvaluation;
 
 /// The trials that follow another one, each with the one it follows, by number in the plan.
@@ -39,8 +40,18 @@ pub(super) fn followers(request: &Request) -> Followers {
     followers
 }
 
+/// Followers that are not exact twins of the trial they follow, with its name.
+pub(super) fn rounded(request: &Request) -> BTreeMap<TrialId, String> {
+    let trials = &request.plan.trials;
+    followers(request)
+        .into_iter()
+        .filter(|(index, leader)| !is_exact(request, *index, *leader))
+        .map(|(index, leader)| (trials[index].id.clone(), trials[leader].name.clone()))
+        .collect()
+}
+
 /// Whether a trial's twin has its very bytes.
-pub(super) fn is_exact(request: &Request, trial: usize, other: usize) -> bool {
+fn is_exact(request: &Request, trial: usize, other: usize) -> bool {
     request.plan.review.twins.exact.iter().any(|group| group.contains(&trial) && group.contains(&other))
 }
 

@@ -8,13 +8,18 @@ use crate::model::{LocateError, ModelRef};
 
 /// A model that cannot be found, where it is declared, else where it is named.
 pub fn model(sweep: &Sweep, model: &ModelRef, error: &LocateError) -> Problem {
+    at_model(sweep, model, Code::ModelNotFound, error.to_string(), error.hint())
+}
+
+/// A mistake about a model, where it is declared, else where it is named.
+pub fn at_model(sweep: &Sweep, model: &ModelRef, code: Code, message: String, hint: Option<String>) -> Problem {
     let short = sweep.models.iter().find(|(_, reference)| reference == model);
     let declared = short.and_then(|(short, _)| sweep.document.get("models")?.get(short));
     let text = model.to_string();
     let documents = || std::iter::once(&sweep.document).chain(sweep.merges.iter().map(|merge| &merge.document));
     let node = declared.or_else(|| documents().find_map(|document| document.find_text(&text)));
     let span = node.map_or_else(|| top(sweep), |node| node.span.clone());
-    placed(sweep, Problem::error(Code::ModelNotFound, span, "", error.to_string(), error.hint()))
+    placed(sweep, Problem::error(code, span, "", message, hint))
 }
 
 /// A mistake in how models are evaluated, at its task or key. `document` is the whole spec.
