@@ -45,6 +45,7 @@ mod report_page;
 mod run_sweep;
 mod run_twins;
 mod slurm;
+mod slurm_chaos;
 mod slurm_recorded;
 mod slurm_support;
 mod spec_axes;

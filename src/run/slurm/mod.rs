@@ -159,12 +159,12 @@ pub async fn run(
             }
         }
     }
-    let state = SweepState::replay(&journal::read(&request.store.journal())?);
-    let is_open = Submission::open(&journal::read(&request.store.journal())?).is_some();
-    if !is_open {
+    let records = journal::read(&request.store.journal())?;
+    let open = Submission::open(&records);
+    if open.is_none() {
         prune(&session)?;
     }
-    Ok(session.summary(&state, &attempted, is_open))
+    Ok(session.summary(&SweepState::replay(&records), &attempted, open.as_ref()))
 }
 
 /// What a run would submit now: lines of the shell, each with the script that it names. Submits and writes nothing.

@@ -224,7 +224,7 @@ pub fn array_size(config: &str) -> Option<usize> {
 /// # Errors
 /// [`Unanswered`] where its programs are not installed.
 pub fn is_there(cancel: &Cancel) -> Result<(), Unanswered> {
-    ask("sbatch", &["--version"], cancel).map(|_| ())
+    ask("scontrol", &["--version"], cancel).map(|_| ())
 }
 
 /// What is assumed where no cluster answers.

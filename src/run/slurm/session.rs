@@ -251,12 +251,21 @@ impl<'a> Session<'a> {
     }
 
     /// How the selected trials stand.
-    pub fn summary(&self, state: &SweepState, attempted: &BTreeSet<TrialId>, is_open: bool) -> Summary {
+    pub fn summary(
+        &self,
+        state: &SweepState,
+        attempted: &BTreeSet<TrialId>,
+        open: Option<&Submission>,
+    ) -> Summary {
+        let units = open.iter().flat_map(|open| open.unsettled().map(|unit| &open.units[unit]));
+        let left: BTreeSet<&TrialId> = units.flat_map(|unit| &unit.trials).map(|trial| &trial.id).collect();
         let mut summary = Summary::default();
         let settings = &self.request.settings;
         for trial in self.request.selected.iter().map(|index| &self.request.plan.trials[*index]) {
             let state = state.of(&trial.id);
-            if let Some((stage, reason)) = state.failure.clone() {
+            if left.contains(&trial.id) {
+                summary.n_left += 1;
+            } else if let Some((stage, reason)) = state.failure.clone() {
                 summary.failed.push((trial.name.clone(), stage, reason));
             } else if settings.tasks.iter().all(|task| state.current(settings, task).is_some()) {
                 summary.n_done += 1;
@@ -265,7 +274,7 @@ impl<'a> Session<'a> {
                 summary.n_left += 1;
             }
         }
-        summary.interrupted = self.cancel.is_cancelled() || (summary.n_left > 0 && !is_open);
+        summary.interrupted = self.cancel.is_cancelled() || (summary.n_left > 0 && open.is_none());
         summary
     }
 

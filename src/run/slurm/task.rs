@@ -86,7 +86,8 @@ pub async fn work(
     let done = match done {
         Ok(summary) if summary.interrupted || cancel.is_cancelled() => return Ok(Done::Interrupted),
         Ok(summary) => Done::Ended(summary),
-        Err(_) if cancel.is_cancelled() => return Ok(Done::Interrupted),
+        // What it asked may have been ended a moment before it hears of its own end.
+        Err(_) if is_stopping(cancel).await => return Ok(Done::Interrupted),
         Err(reason) => Done::Impossible(reason),
     };
     let reason = match &done {
@@ -97,6 +98,11 @@ pub async fn work(
     let ended = Step::UnitEnded { submission: number, job: job.to_owned(), reason };
     journal.append(None, What::Slurm(ended))?;
     Ok(done)
+}
+
+/// Whether the end of the job is heard within a moment.
+async fn is_stopping(cancel: &Cancel) -> bool {
+    tokio::time::timeout(Duration::from_secs(1), cancel.cancelled()).await.is_ok()
 }
 
 async fn hold(store: &Store, cancel: &Cancel) -> Result<Lock, SlurmError> {
