@@ -107,7 +107,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
 fn scripts(args: &SweepArgs) -> Result<Exit, Failure> {
     let (request, sweep) = super::run::request(args, &[], &[])?;
     let options = super::slurm::options(args, &sweep, false)?;
-    let preview = slurm::preview(&request, &options, &Cancel::never()).map_err(|error| super::slurm::sort(error, &sweep))?;
+    let preview =
+        slurm::preview(&request, &options, &Cancel::never()).map_err(|error| super::slurm::sort(error, &sweep))?;
     for note in &preview.notes {
         warn(&format!("note: {note}: every trial counts as left to do, and a throttle by disk may be missing"));
     }

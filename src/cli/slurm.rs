@@ -34,8 +34,7 @@ pub(super) fn engine(
 
 /// What a run through Slurm is told.
 pub(super) fn options(args: &SweepArgs, sweep: &Sweep, detach: bool) -> Result<Options, Failure> {
-    let absolute =
-        |path: &Path| std::path::absolute(path).with_context(|| format!("finding `{}`", path.display()));
+    let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("finding `{}`", path.display()));
     Ok(Options {
         slurm: sweep.engine.slurm.clone(),
         spec: absolute(&args.spec)?,
@@ -62,9 +61,9 @@ pub(super) fn sort(error: SlurmError, sweep: &Sweep) -> Failure {
         | SlurmError::Keeps { .. }
         | SlurmError::KeptOnNode
         | SlurmError::Path(_) => usage(error),
-        SlurmError::Unanswered(_)
-        | SlurmError::StillThere(_)
-        | SlurmError::StillWorking(_) => Failure::Busy(error.into()),
+        SlurmError::Unanswered(_) | SlurmError::StillThere(_) | SlurmError::StillWorking(_) => {
+            Failure::Busy(error.into())
+        }
         error => Failure::Internal(error.into()),
     }
 }

@@ -47,8 +47,8 @@ impl Cancel {
     /// before the wish to end is heard here.
     pub(super) async fn exit_of(&self, status: ExitStatus) -> Exit {
         let exit = Exit::of(status);
-        let is_asked = exit == Exit::Signal(Signal::TERM.as_raw())
-            && tokio::time::timeout(MOMENT, self.cancelled()).await.is_ok();
+        let is_asked =
+            exit == Exit::Signal(Signal::TERM.as_raw()) && tokio::time::timeout(MOMENT, self.cancelled()).await.is_ok();
         if is_asked { Exit::Cancelled } else { exit }
     }
 

@@ -138,9 +138,7 @@ pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
 }
 
 fn job(table: &mut Table<'_>, job: &mut JobRequest, problems: &mut Problems) {
-    for (key, into) in
-        [("partition", &mut job.partition), ("account", &mut job.account), ("qos", &mut job.qos)]
-    {
+    for (key, into) in [("partition", &mut job.partition), ("account", &mut job.account), ("qos", &mut job.qos)] {
         if let Some(found) = table.optional(key).and_then(|field| word(&field, problems)) {
             *into = Some(found);
         }

@@ -44,7 +44,8 @@ const KEEP: Shape = Shape::Either(&[
     Shape::Form("^best:\\+?0*[1-9][0-9]*(:.*)?$", "`\"best:3\"` (by mean rank) or `\"best:3:COLUMN\"`"),
 ]);
 const SLURM_NAME: Shape = Shape::Form(r"^[A-Za-z0-9_.,:@+-]+$", "name of Slurm (letters, digits, `_.,:@+-`)");
-const SBATCH: Shape = Shape::List(&Shape::Form(r"^--?[A-Za-z][^\n\r]*$", "option of `sbatch` (`\"--constraint=a100\"`)"));
+const SBATCH: Shape =
+    Shape::List(&Shape::Form(r"^--?[A-Za-z][^\n\r]*$", "option of `sbatch` (`\"--constraint=a100\"`)"));
 const NAME: Shape = Shape::Form(r"^[^./\\\s-]([^/\\]*[^/\\\s])?$", "text that can be the name of a folder");
 
 /// The whole spec.
@@ -342,7 +343,12 @@ pub static ENGINE: TableShape = TableShape {
             "`limits.merges_per_pass`; 1 for models that are not merged",
             "trials that one task works through, with one harness process",
         ),
-        key("tasks_at_once", Shape::Whole(1), "what `resources.disk` allows", "tasks that run at the same time at most"),
+        key(
+            "tasks_at_once",
+            Shape::Whole(1),
+            "what `resources.disk` allows",
+            "tasks that run at the same time at most",
+        ),
         key(
             "max_resubmissions",
             Shape::Whole(0),

@@ -105,8 +105,7 @@ fn attached(cluster: &Cluster, expected: &str) {
         assert!(script.contains("#SBATCH --nice=7") || script.contains("slurm-table"), "{script}");
     }
     let written = walk(&sweep.results()).into_iter().filter(|path| path.is_file());
-    let told: Vec<PathBuf> =
-        written.filter(|path| text(&fs::read(path).unwrap()).contains("a-secret-token")).collect();
+    let told: Vec<PathBuf> = written.filter(|path| text(&fs::read(path).unwrap()).contains("a-secret-token")).collect();
     assert_eq!(told, Vec::<PathBuf>::new());
 
     let again = cluster.run(&sweep, &["run", "sweep.toml"], "ok");
@@ -129,12 +128,17 @@ fn detached(cluster: &Cluster, expected: &str) {
 fn twice(cluster: &Cluster, expected: &str) {
     let sweep = tiny("twice", ENGINE);
     assert_code(&cluster.run(&sweep, &["run", "sweep.toml", "--detach"], "ok"), 0);
-    let script = walk(&sweep.results().join("slurm/1")).into_iter().find(|path| path.to_string_lossy().ends_with(".1.sh"));
+    let script =
+        walk(&sweep.results().join("slurm/1")).into_iter().find(|path| path.to_string_lossy().ends_with(".1.sh"));
     let by_hand = cluster.slurm("sbatch", &[&script.unwrap().to_string_lossy()]);
     assert_code(&by_hand, 0);
     let second = cluster.run(&sweep, &["run", "sweep.toml"], "ok");
     assert_code(&second, 0);
-    assert!(text(&second.stderr).contains("submission 1 of this sweep is on Slurm already"), "{}", text(&second.stderr));
+    assert!(
+        text(&second.stderr).contains("submission 1 of this sweep is on Slurm already"),
+        "{}",
+        text(&second.stderr)
+    );
     assert_eq!(sweep.table(), expected);
     assert_each_once(&sweep);
     assert_eq!(count(&sweep.journal(), "\"opened\""), 1);
@@ -260,9 +264,9 @@ grid.t = [0.3, 0.6]
 
 /// What the harness wrote about every document, by trial.
 fn items(sweep: &Sweep) -> BTreeMap<String, String> {
-    let samples = walk(&sweep.results().join("trials")).into_iter().filter(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("samples_"))
-    });
+    let samples = walk(&sweep.results().join("trials"))
+        .into_iter()
+        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("samples_")));
     let mut items = BTreeMap::new();
     for file in samples {
         let trial = file.strip_prefix(sweep.results().join("trials")).unwrap().iter().next().unwrap();

@@ -123,7 +123,11 @@ fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
         let mut child = client(&cluster, &sweep);
         let begun = Instant::now();
         loop {
-            assert!(begun.elapsed() < Duration::from_secs(900), "{}", fs::read_to_string(sweep.path("client.log")).unwrap());
+            assert!(
+                begun.elapsed() < Duration::from_secs(900),
+                "{}",
+                fs::read_to_string(sweep.path("client.log")).unwrap()
+            );
             std::thread::sleep(Duration::from_millis(100 + dice.below(900)));
             if let Some(status) = child.try_wait().unwrap() {
                 assert!(status.success(), "{}", fs::read_to_string(sweep.path("client.log")).unwrap());
@@ -179,5 +183,9 @@ fn check(sweep: &Sweep, undisturbed: &str, n_units: usize) {
     let log = fs::read_to_string(sweep.path("evaluated.log")).unwrap();
     let mut finished: BTreeMap<&str, usize> = BTreeMap::new();
     log.lines().for_each(|line| *finished.entry(line).or_default() += 1);
-    assert!(finished.values().all(|count| *count == 1), "a finished evaluation was repeated: {finished:#?}\n{}", told());
+    assert!(
+        finished.values().all(|count| *count == 1),
+        "a finished evaluation was repeated: {finished:#?}\n{}",
+        told()
+    );
 }

@@ -73,7 +73,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let down = Command::new(script("slurm-down")).env("SLURM_CONF", &self.conf).stdin(Stdio::null()).output().unwrap();
+        let down =
+            Command::new(script("slurm-down")).env("SLURM_CONF", &self.conf).stdin(Stdio::null()).output().unwrap();
         if !down.status.success() && !std::thread::panicking() {
             panic!("{}", text(&down.stderr));
         }

@@ -61,10 +61,7 @@ impl Manifest {
 
 /// Digest of what settings ask of the harness, whatever the model, its version and the files.
 pub fn asked(settings: &Settings) -> String {
-    let keys: Vec<_> = settings
-        .tasks
-        .iter()
-        .map(|task| (&task.name, evaluation_key("", settings, task, "", None)))
-        .collect();
+    let keys: Vec<_> =
+        settings.tasks.iter().map(|task| (&task.name, evaluation_key("", settings, task, "", None))).collect();
     digest(&serde_json::to_vec(&keys).unwrap_or_default())
 }

@@ -76,7 +76,9 @@ pub enum SlurmError {
     #[error("{0} (is this a login node of a cluster?)")]
     Absent(Unanswered),
     /// Slurm does not answer where its answer is needed.
-    #[error("{0}; whether jobs of this sweep still run is not known (try again; `mergesweep cancel --abandon` gives them up)")]
+    #[error(
+        "{0}; whether jobs of this sweep still run is not known (try again; `mergesweep cancel --abandon` gives them up)"
+    )]
     Unanswered(Unanswered),
     /// Slurm does not want a job.
     #[error("{}: Slurm refuses it: {why} (see `engine` of the spec)", .script.display())]
@@ -98,7 +100,9 @@ pub enum SlurmError {
         disk: u64,
     },
     /// Models that are to stay would lie on a node.
-    #[error("`limits.keep` keeps models, and `engine.work_dir` puts them where a job's files are deleted: set one of them only")]
+    #[error(
+        "`limits.keep` keeps models, and `engine.work_dir` puts them where a job's files are deleted: set one of them only"
+    )]
     KeptOnNode,
     /// A path that cannot stand in a script.
     #[error("`{}`: a path with a line break cannot stand in a job script", .0.display())]
@@ -186,7 +190,13 @@ pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<
     session.at_once = manifest.at_once;
     let open = Submission::open(&records).map(|open| open.number);
     let notes = lacks.iter().map(ToString::to_string).collect();
-    Ok(Preview { scripts: session.preview(&manifest), n_units: manifest.units.len(), is_cluster: asked.is_some(), open, notes })
+    Ok(Preview {
+        scripts: session.preview(&manifest),
+        n_units: manifest.units.len(),
+        is_cluster: asked.is_some(),
+        open,
+        notes,
+    })
 }
 
 /// What would be submitted.

@@ -49,11 +49,7 @@ pub(super) fn prepare(
 
 /// How many tasks may run at once, and how much disk each may take: together what the spec allows. Where models lie on the
 /// nodes, every task has a disk of its own.
-fn budget(
-    request: &Request,
-    options: &Options,
-    units: &[Unit],
-) -> Result<(Option<usize>, Option<u64>), SlurmError> {
+fn budget(request: &Request, options: &Options, units: &[Unit]) -> Result<(Option<usize>, Option<u64>), SlurmError> {
     let asked = options.slurm.tasks_at_once;
     let Some(disk) = request.disk.filter(|_| options.slurm.work_dir.is_none()) else {
         return Ok((asked, request.disk));

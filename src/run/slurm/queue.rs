@@ -83,9 +83,8 @@ impl TaskState {
     pub fn of(text: &str) -> Self {
         let word = text.split([' ', '+']).next().unwrap_or_default();
         match word {
-            "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "SPECIAL_EXIT" | "RESV_DEL_HOLD" => {
-                Self::Pending
-            }
+            "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "SPECIAL_EXIT"
+            | "RESV_DEL_HOLD" => Self::Pending,
             "COMPLETED" | "FAILED" => Self::Ended(Ending::ByItself),
             "TIMEOUT" | "DEADLINE" => Self::Ended(Ending::TimedOut),
             "NODE_FAIL" | "BOOT_FAIL" | "PREEMPTED" | "REVOKED" => Self::Ended(Ending::Lost(word.to_owned())),
@@ -158,7 +157,8 @@ pub fn submit(script: &Path, after: &[String], cancel: &Cancel) -> Result<String
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let invocation = Invocation::new("sbatch", args.iter().copied());
     let unanswered = |why: String| Unanswered { command: "sbatch".to_owned(), why };
-    let answer = capture(&invocation, Some(PATIENCE), cancel, &mut |_| {}).map_err(|error| unanswered(error.to_string()))?;
+    let answer =
+        capture(&invocation, Some(PATIENCE), cancel, &mut |_| {}).map_err(|error| unanswered(error.to_string()))?;
     let said = last_line(&answer);
     match answer.exit {
         Exit::Code(0) => {
@@ -235,7 +235,8 @@ pub fn usual_array_size() -> usize {
 fn ask(command: &str, args: &[&str], cancel: &Cancel) -> Result<Captured, Unanswered> {
     let unanswered = |why: String| Unanswered { command: command.to_owned(), why };
     let invocation = Invocation::new(command, args.iter().copied());
-    let answer = capture(&invocation, Some(PATIENCE), cancel, &mut |_| {}).map_err(|error| unanswered(error.to_string()))?;
+    let answer =
+        capture(&invocation, Some(PATIENCE), cancel, &mut |_| {}).map_err(|error| unanswered(error.to_string()))?;
     if answer.exit.is_success() {
         return Ok(answer);
     }

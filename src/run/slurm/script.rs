@@ -63,7 +63,8 @@ impl Setting<'_> {
 
     /// The job that gathers what the units left and writes the table.
     pub fn table(&self, name: &str) -> String {
-        let mut text = self.head(name, "gathers the results of a sweep and writes its table", &self.settings.table, "%x-%j.log");
+        let mut text =
+            self.head(name, "gathers the results of a sweep and writes its table", &self.settings.table, "%x-%j.log");
         let _ = writeln!(text, "{}{}", self.prologue(), self.command(TABLE_COMMAND));
         text
     }
@@ -90,7 +91,8 @@ impl Setting<'_> {
     }
 
     fn prologue(&self) -> String {
-        let prologue = self.settings.prologue.as_deref().map(|lines| format!("{}\n", lines.trim_end())).unwrap_or_default();
+        let prologue =
+            self.settings.prologue.as_deref().map(|lines| format!("{}\n", lines.trim_end())).unwrap_or_default();
         format!("\n{prologue}")
     }
 

@@ -239,9 +239,7 @@ impl<'a> Session<'a> {
                 let elapsed = Duration::try_from_secs_f64(evaluation.seconds).unwrap_or_default();
                 RunEvent::StageFinished { trial, stage: Stage::Evaluate, elapsed, what: tasks.join(", ") }
             }
-            What::Shared { task, from, .. } => {
-                RunEvent::Shared { trial, task: task.task.clone(), from: from.clone() }
-            }
+            What::Shared { task, from, .. } => RunEvent::Shared { trial, task: task.task.clone(), from: from.clone() },
             What::Failed { stage, reason } => {
                 self.seen().n_failed += 1;
                 RunEvent::Failed { trial, stage: *stage, reason: reason.clone(), log: None }
@@ -251,12 +249,7 @@ impl<'a> Session<'a> {
     }
 
     /// How the selected trials stand.
-    pub fn summary(
-        &self,
-        state: &SweepState,
-        attempted: &BTreeSet<TrialId>,
-        open: Option<&Submission>,
-    ) -> Summary {
+    pub fn summary(&self, state: &SweepState, attempted: &BTreeSet<TrialId>, open: Option<&Submission>) -> Summary {
         let units = open.iter().flat_map(|open| open.unsettled().map(|unit| &open.units[unit]));
         let left: BTreeSet<&TrialId> = units.flat_map(|unit| &unit.trials).map(|trial| &trial.id).collect();
         let mut summary = Summary::default();
@@ -346,8 +339,6 @@ impl<'a> Session<'a> {
 /// The task that works on a unit now.
 fn running<'t>(submission: &Submission, unit: usize, tasks: &'t [Task]) -> Option<&'t Task> {
     let (job, index) = submission.job_of(unit)?;
-    let is_it = |task: &&Task| {
-        task.name == job.name && task.index == Some(index) && task.state == TaskState::Running
-    };
+    let is_it = |task: &&Task| task.name == job.name && task.index == Some(index) && task.state == TaskState::Running;
     tasks.iter().find(is_it)
 }

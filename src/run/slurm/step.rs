@@ -142,11 +142,7 @@ fn number_jobs(
 }
 
 /// How tasks ended that the queue no longer lists, as the accounting tells.
-fn accounted(
-    session: &Session<'_>,
-    submission: &Submission,
-    polled: &Polled,
-) -> BTreeMap<(String, usize), TaskState> {
+fn accounted(session: &Session<'_>, submission: &Submission, polled: &Polled) -> BTreeMap<(String, usize), TaskState> {
     let Some(tasks) = &polled.tasks else { return BTreeMap::new() };
     let listed: BTreeSet<(&str, Option<usize>)> = tasks.iter().map(|task| (task.job.as_str(), task.index)).collect();
     let jobs: BTreeSet<&str> = submission
@@ -231,7 +227,11 @@ fn sentence(session: &Session<'_>, submission: &Submission, unit: usize, task: &
         _ => "its output is among the logs of the submission",
     };
     let logs = session.request.store.submission(submission.number).join("logs");
-    Fate::Failed(format!("task {task} {how}, after {}\nhint: {hint}: {}", counted(n_attempts, "attempt"), logs.display()))
+    Fate::Failed(format!(
+        "task {task} {how}, after {}\nhint: {hint}: {}",
+        counted(n_attempts, "attempt"),
+        logs.display()
+    ))
 }
 
 /// Hands over units that have no job.
@@ -264,11 +264,7 @@ fn is_awaited(session: &Session<'_>, job: &Job, polled: &Polled) -> bool {
 }
 
 /// Hands over a job that writes the table once the jobs of all units are over.
-fn enter_table(
-    session: &Session<'_>,
-    submission: &mut Submission,
-    journal: &mut Journal,
-) -> Result<(), SlurmError> {
+fn enter_table(session: &Session<'_>, submission: &mut Submission, journal: &mut Journal) -> Result<(), SlurmError> {
     let name = session.table_name(submission);
     let jobs: BTreeSet<&str> =
         submission.unsettled().filter_map(|unit| submission.job_of(unit)?.0.id.as_deref()).collect();
@@ -342,12 +338,7 @@ fn send(
 }
 
 /// Closes a submission of which Slurm refuses a part, and ends the other jobs.
-fn give_up(
-    session: &Session<'_>,
-    submission: &Submission,
-    why: &str,
-    journal: &mut Journal,
-) -> Result<(), SlurmError> {
+fn give_up(session: &Session<'_>, submission: &Submission, why: &str, journal: &mut Journal) -> Result<(), SlurmError> {
     let ids: Vec<&str> = submission.jobs.iter().filter_map(|job| job.id.as_deref()).collect();
     let number = submission.number;
     if ids.is_empty() {

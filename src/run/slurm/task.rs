@@ -31,11 +31,16 @@ pub enum Done {
 ///
 /// # Errors
 /// Why the unit cannot be worked on: the spec is no longer the one that was submitted.
-pub fn narrow(request: &Request, manifest: &Manifest, unit: &Unit, work_dir: Option<&PathBuf>) -> Result<Request, String> {
+pub fn narrow(
+    request: &Request,
+    manifest: &Manifest,
+    unit: &Unit,
+    work_dir: Option<&PathBuf>,
+) -> Result<Request, String> {
     let changed = "the spec has changed since it was submitted";
-    let positions = unit
-        .positions(&request.plan)
-        .ok_or_else(|| format!("{changed}: a trial of `{}` is no longer in it\nhint: cancel, and run again", unit.label()))?;
+    let positions = unit.positions(&request.plan).ok_or_else(|| {
+        format!("{changed}: a trial of `{}` is no longer in it\nhint: cancel, and run again", unit.label())
+    })?;
     if asked(&request.settings) != manifest.asked {
         return Err(format!("{changed}: it asks something else of the harness\nhint: cancel, and run again"));
     }

@@ -40,9 +40,8 @@ impl Unit {
 
     /// Its trials by number in the plan. None where the plan has other trials now.
     pub fn positions(&self, plan: &Plan) -> Option<Vec<usize>> {
-        let position = |member: &Member| {
-            plan.trials.iter().position(|trial| trial.name == member.name && trial.id == member.id)
-        };
+        let position =
+            |member: &Member| plan.trials.iter().position(|trial| trial.name == member.name && trial.id == member.id);
         self.trials.iter().map(position).collect()
     }
 }
@@ -54,7 +53,8 @@ pub(super) fn deal(request: &Request, per_unit: Option<usize>, is_wanted: &dyn F
     let trials = &request.plan.trials;
     let selected: BTreeSet<usize> = request.selected.iter().copied().collect();
     let unit = |group: Vec<usize>| {
-        let all: Vec<String> = group.iter().map(|index| format!("{} {}", trials[*index].id, trials[*index].name)).collect();
+        let all: Vec<String> =
+            group.iter().map(|index| format!("{} {}", trials[*index].id, trials[*index].name)).collect();
         let members = group.iter().filter(|index| selected.contains(index));
         let members = members.map(|index| Member { name: trials[*index].name.clone(), id: trials[*index].id.clone() });
         Unit { id: digest(all.join("\n").as_bytes())[..12].to_owned(), trials: members.collect() }
