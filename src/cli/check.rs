@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::freeze::now;
-use super::{Failure, SweepArgs, print, run, usage, warn};
+use super::{Failure, SweepArgs, print, run, slurm, usage, warn};
 use crate::exit_code::{self, Exit};
 use crate::gate::{Baseline, Judgement, judge, render};
 use crate::paired::Entrant;
@@ -94,7 +94,7 @@ pub(super) fn afresh(args: &SweepArgs, reuse: bool) -> Result<Summary, Failure> 
     if !reuse {
         request.redo.clone_from(&request.selected);
     }
-    let summary = run::drive(&request, &sweep, false, false)?;
+    let summary = run::drive(&request, &sweep, &slurm::engine(args, &sweep, None, false)?, false, false)?;
     for (trial, stage, reason) in &summary.failed {
         warn(&format!("failed: {trial}: {}: {}", stage.name(), reason.lines().next().unwrap_or_default()));
     }

@@ -28,6 +28,7 @@ mod review;
 mod run;
 mod schema;
 mod side;
+mod slurm;
 mod status;
 
 use std::io::{self, Write};
@@ -69,6 +70,7 @@ enum Command {
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
     Materialize(materialize::MaterializeArgs),
+    Cancel(slurm::cancel::CancelArgs),
     Clean(clean::CleanArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
@@ -76,6 +78,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     #[command(hide = true)]
     MergePass(merge_pass::MergePassArgs),
+    #[command(hide = true)]
+    SlurmUnit(slurm::unit::UnitArgs),
+    #[command(hide = true)]
+    SlurmTable(slurm::table::TableArgs),
 }
 
 /// Which sweep, and where its results are. Shared by every command that takes a spec.
@@ -136,12 +142,15 @@ pub fn main() -> ExitCode {
         Command::Merge(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Materialize(args) => materialize::run(&args),
+        Command::Cancel(args) => slurm::cancel::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::MergePass(args) => merge_pass::run(&args),
+        Command::SlurmUnit(args) => slurm::unit::run(&args),
+        Command::SlurmTable(args) => slurm::table::run(&args),
     };
     match done {
         Ok(exit) => exit.into(),

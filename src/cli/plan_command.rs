@@ -15,7 +15,9 @@ use crate::gate::margins::{planned_documents, too_small};
 use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
 use crate::plan::{Plan, Subject, Trial, json};
-use crate::spec::Sweep;
+use crate::process::Cancel;
+use crate::run::slurm;
+use crate::spec::{EngineKind, Sweep};
 use crate::table::render::plain;
 
 /// Print every trial of a sweep, in order, with its resolved settings; runs nothing
@@ -39,6 +41,9 @@ use crate::table::render::plain;
 /// the models kin, do tokenizers, chat templates and heads agree, is there NaN, how do their changes of
 /// the base meet, and which merges would come out so near to each other that their scores must be the
 /// same. What a merge would fail on is an error (exit code 2).
+///
+/// With --engine slurm, the scripts are printed that `mergesweep run --engine slurm` would submit
+/// now, each under its `sbatch` command. That looks at models, harness and results as `run` does.
 ///
 /// Examples:
 ///   mergesweep plan sweeps/study.toml
@@ -64,12 +69,19 @@ pub(super) struct PlanArgs {
     /// Measure how fast merges are made here, for the time: at most 20 s, nothing is left behind
     #[arg(long)]
     calibrate: bool,
+    /// Instead of the plan, print the job scripts that a run through this engine would submit
+    #[arg(long, value_name = "ENGINE", value_parser = super::run::parse_engine,
+        conflicts_with_all = ["json", "as_intended", "write_configs", "probe", "calibrate"])]
+    engine: Option<EngineKind>,
     /// Write the config of every merge as a mergekit YAML file into DIR
     #[arg(long, value_name = "DIR")]
     write_configs: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
+    if args.engine == Some(EngineKind::Slurm) {
+        return scripts(&args.sweep);
+    }
     let (sweep, plan) = match args.sweep.load() {
         Err(failure) => {
             if let Some(problems) = diagnostics::of(&failure).filter(|_| args.json) {
@@ -116,6 +128,28 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
     }
     let fails = probe.is_some_and(|probe| probe.problems.has_errors());
     Ok(if fails { Exit::Usage } else { Exit::Ok })
+}
+
+/// Prints what a run would submit to Slurm.
+fn scripts(args: &SweepArgs) -> Result<Exit, Failure> {
+    let (request, sweep) = super::run::request(args, &[], &[])?;
+    let options = super::slurm::options(args, &sweep, false)?;
+    let preview =
+        slurm::preview(&request, &options, &Cancel::never()).map_err(|error| super::slurm::sort(error, &sweep))?;
+    for note in &preview.notes {
+        warn(&format!("note: {note}: every trial counts as left to do, and a throttle by disk may be missing"));
+    }
+    if !preview.is_cluster {
+        warn("note: no cluster answers here: arrays are cut as Slurm's default has it");
+    }
+    if let Some(open) = preview.open {
+        warn(&format!("note: submission {open} is on Slurm: a run joins it before it submits anything"));
+    }
+    for (command, script) in &preview.scripts {
+        print(&format!("$ {command}\n{script}"))?;
+    }
+    warn(&format!("{} in {}", counted(preview.n_units, "unit"), counted(preview.scripts.len(), "job")));
+    Ok(Exit::Ok)
 }
 
 /// Refuses margins of the gate that even identical answers could not pass, where the number of documents is known.

@@ -9,16 +9,17 @@ use serde_json::json;
 
 use super::interrupt::stop_on_signal;
 use super::recorded::{self, Recorded};
+use super::slurm::{self, Engine};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
 use crate::console::Console;
 use crate::document::{Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
 use crate::plan::Plan;
-use crate::process::cancellation;
+use crate::process::{Cancel, cancellation};
 use crate::run::select::select;
 use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
-use crate::spec::{Sweep, placed};
+use crate::spec::{EngineKind, Sweep, placed};
 use crate::table::render;
 
 /// Merge and evaluate every trial of a sweep, and print the table
@@ -36,8 +37,15 @@ use crate::table::render;
 /// row per trial), scores.csv and .parquet (one row per score), trials/ (config, logs and
 /// harness output of each trial).
 ///
+/// With `--engine slurm` (or `engine.kind = "slurm"` in the spec), the same is done in jobs of a
+/// Slurm cluster: an array with a task for every few trials, and a job after it that writes the
+/// table. The command follows the jobs; Ctrl-C leaves them alone, the same command follows them
+/// again from any login, and `mergesweep cancel` ends them. `mergesweep plan --engine slurm`
+/// prints the scripts.
+///
 /// Examples:
 ///   mergesweep run sweeps/quickstart.toml
+///   mergesweep run sweeps/quickstart.toml --engine slurm --detach
 ///   mergesweep run sweeps/quickstart.toml --only 'SLERP*' --limit 4
 ///   mergesweep run sweeps/quickstart.toml --redo TIES
 #[derive(Debug, Args)]
@@ -54,6 +62,12 @@ pub(super) struct RunArgs {
     /// Say what would be done and why, and do nothing; everything that would keep a run from beginning is told at once
     #[arg(long)]
     dry_run: bool,
+    /// Where to work: in this process, or in jobs of a Slurm cluster [default: the spec's]
+    #[arg(long, value_name = "ENGINE", value_parser = parse_engine)]
+    engine: Option<EngineKind>,
+    /// On Slurm: leave once everything is submitted; `status`, `cancel` and the same command without this come back to it
+    #[arg(long)]
+    detach: bool,
     /// Begin nothing new after the first failure
     #[arg(long)]
     fail_fast: bool,
@@ -91,11 +105,16 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&request, &sweep);
     }
+    let engine = slurm::engine(&args.sweep, &sweep, args.engine, args.detach)?;
+    check_engine(args, &engine)?;
     if !args.quiet {
         review::warnings(&sweep, &request.plan).iter().for_each(|line| warn(&format!("warning: {line}")));
     }
     let store = &request.store;
-    let summary = drive(&request, &sweep, args.quiet, args.json)?;
+    let summary = drive(&request, &sweep, &engine, args.quiet, args.json)?;
+    if args.detach && summary.n_left > 0 && !summary.interrupted {
+        return detached(args, &summary, store);
+    }
     let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
     report::write_files(&table, store);
     if args.json {
@@ -114,6 +133,39 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
         Summary { failed, .. } if !failed.is_empty() => Exit::TrialsFailed,
         _ => Exit::Ok,
     })
+}
+
+/// Refuses what only one of the engines can do.
+fn check_engine(args: &RunArgs, engine: &Engine) -> Result<(), Failure> {
+    let refused = match engine {
+        Engine::Local if args.detach => "`--detach` needs the engine `slurm`",
+        Engine::Slurm(_) if args.fail_fast => "`--fail-fast` needs the engine `local`: jobs are submitted all at once",
+        Engine::Slurm(_) if args.threads.is_some() => "`--threads` needs the engine `local`: jobs use `engine.cpus`",
+        _ => return Ok(()),
+    };
+    Err(usage(anyhow!("{refused}")))
+}
+
+/// What a run says that leaves its jobs to Slurm.
+fn detached(args: &RunArgs, summary: &Summary, store: &crate::run::store::Store) -> Result<Exit, Failure> {
+    if args.json {
+        print(&summary_json(summary, store).to_string())?;
+        return Ok(Exit::Ok);
+    }
+    let spec = args.sweep.spec.display();
+    warn(&format!(
+        "{} with Slurm\nhint: `mergesweep status {spec}` shows where they stand, `mergesweep run {spec} --engine slurm` follows \
+         them, `mergesweep cancel {spec}` ends them",
+        counted(summary.n_left, "trial")
+    ));
+    Ok(Exit::Ok)
+}
+
+/// An engine by its name in specs.
+pub(super) fn parse_engine(text: &str) -> Result<EngineKind, String> {
+    let found = EngineKind::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind);
+    let names: Vec<&str> = EngineKind::NAMES.iter().map(|(name, _)| *name).collect();
+    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
 /// What a run of a sweep is asked to do.
@@ -166,7 +218,7 @@ pub(super) fn request_of(
 }
 
 /// Where evaluations run: on the GPUs, each set of them `slots_per_gpu` times over, else on the CPU.
-fn slots(sweep: &Sweep) -> Vec<Slot> {
+pub(super) fn slots(sweep: &Sweep) -> Vec<Slot> {
     let resources = &sweep.resources;
     let on_cpu = sweep.evaluate.device.as_deref().is_some_and(|device| device.starts_with("cpu"));
     let gpus = if on_cpu { Vec::new() } else { resources.gpus.clone().unwrap_or_else(visible_gpus) };
@@ -198,7 +250,35 @@ fn visible_gpus() -> Vec<String> {
 }
 
 /// Runs the request with its display, listening for signals.
-pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -> Result<Summary, Failure> {
+pub(super) fn drive(
+    request: &Request,
+    sweep: &Sweep,
+    engine: &Engine,
+    quiet: bool,
+    json: bool,
+) -> Result<Summary, Failure> {
+    match engine {
+        Engine::Local => {
+            let work = async |listener: &Listener, cancel: &Cancel| run::run(request, listener, cancel).await;
+            let (summary, _) = followed(quiet, json, "what is finished is recorded", work)?;
+            summary.map_err(|error| sort(error, sweep))
+        }
+        Engine::Slurm(options) => {
+            let work =
+                async |listener: &Listener, cancel: &Cancel| run::slurm::run(request, options, listener, cancel).await;
+            let (summary, _) = followed(quiet, json, "the jobs go on; `mergesweep cancel` ends them", work)?;
+            summary.map_err(|error| slurm::sort(error, sweep))
+        }
+    }
+}
+
+/// Long work with its display, stopped by signals; `what` says what becomes of it then. Gives back whether it was stopped.
+pub(super) fn followed<T>(
+    quiet: bool,
+    json: bool,
+    what: &'static str,
+    work: impl AsyncFnOnce(&Listener, &Cancel) -> T,
+) -> Result<(T, bool), Failure> {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
@@ -212,12 +292,12 @@ pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (canceller, cancel) = cancellation();
-    let summary = runtime.block_on(async {
-        tokio::spawn(stop_on_signal(canceller, "what is finished is recorded"));
-        run::run(request, &listener, &cancel).await
+    let done = runtime.block_on(async {
+        tokio::spawn(stop_on_signal(canceller, what));
+        work(&listener, &cancel).await
     });
     console.finish();
-    summary.map_err(|error| sort(error, sweep))
+    Ok((done, cancel.is_cancelled()))
 }
 
 fn dry_run(request: &Request, sweep: &Sweep) -> Result<Exit, Failure> {
@@ -249,10 +329,11 @@ pub(super) fn explained(request: &Request, sweep: &Sweep) -> Result<String, Fail
 
 /// Whose fault an error is: models and the harness are input, the disk is not. What is lacking is told at its place in the
 /// spec.
-fn sort(error: RunError, sweep: &Sweep) -> Failure {
+pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     let RunError::Lacks(lacks) = error else {
         return match error {
             RunError::Locate(_) => Failure::Usage(error.into()),
+            RunError::Submitted(_) => Failure::Busy(error.into()),
             RunError::Store(error) => error.into(),
             _ => Failure::Internal(error.into()),
         };

@@ -176,7 +176,7 @@ impl TrialState {
                 self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
-            What::RunStarted { .. } | What::RunEnded => {}
+            What::RunStarted { .. } | What::RunEnded | What::Slurm(_) => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

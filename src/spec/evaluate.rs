@@ -302,7 +302,7 @@ fn chat_template(field: &Field<'_>, problems: &mut Problems) -> ChatTemplate {
 }
 
 /// `6h`, `1h30m`, `90s`, or a number of seconds.
-fn duration(field: &Field<'_>, problems: &mut Problems) -> Option<Duration> {
+pub(super) fn duration(field: &Field<'_>, problems: &mut Problems) -> Option<Duration> {
     let seconds = match &field.node.value {
         Value::Scalar(Scalar::Int(seconds)) => u64::try_from(*seconds).ok(),
         Value::Scalar(Scalar::Text(text)) => seconds(text),
