@@ -2,8 +2,28 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::warn;
-use crate::process::{self, Canceller};
+use anyhow::Context;
+use tokio::runtime::Runtime;
+
+use super::{Failure, warn};
+use crate::process::{self, Cancel, Canceller, cancellation};
+
+/// A runtime in which work goes on until it is done or a signal asks for its end.
+pub(super) struct Session {
+    pub runtime: Runtime,
+    pub cancel: Cancel,
+}
+
+impl Session {
+    /// Listens for signals from now on; `what` is going to happen at the first one.
+    pub fn begin(what: &'static str) -> Result<Self, Failure> {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+        let (canceller, cancel) = cancellation();
+        runtime.spawn(stop_on_signal(canceller, what));
+        Ok(Self { runtime, cancel })
+    }
+}
 
 /// First signal: say `what` is going to happen, and stop without losing anything. Second: stop at once.
 pub(super) async fn stop_on_signal(canceller: Canceller, what: &str) {

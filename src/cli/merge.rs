@@ -9,7 +9,7 @@ use super::interrupt::stop_on_signal;
 use super::percent::{Percent, megabytes};
 use super::{Failure, counted, default_python, diagnostics, locator, print, tensors_of, usage, warn};
 use crate::config::{Dtype, MergeConfig, Numerics, parse};
-use crate::document::{self, Code, Problem, Problems, Span};
+use crate::document::{self, Code, Problem, Problems};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::staging::OutputError;
@@ -209,21 +209,19 @@ impl MergeArgs {
             let (seed, numerics) = (self.random_seed, self.numerics);
             let looked = Looked { config: &parsed.config, seed, numerics, document: &document };
             let findings = lint::of_file(looked, &|model| tensors_of(locator, model));
-            // What the findings tell as well is told once.
-            let is_told = |span: &Span| {
-                findings.iter().any(|finding| finding.span.as_ref().is_some_and(|found| found.same_as(span)))
-            };
-            parsed.warnings.0.retain(|warning| !is_told(&warning.span));
+            lint::tell_once(&mut parsed.warnings, &findings);
             if !self.quiet {
                 diagnostics::show(&parsed.warnings);
             }
             // What cannot be resolved is said by the merge itself.
             let is_odd =
                 |finding: &&Finding| finding.kind.severity() == Severity::Warning && finding.kind != Kind::Unresolved;
-            for finding in findings.iter().filter(is_odd) {
-                let hint = finding.remedy.as_ref().map(|remedy| format!("\nhint: {remedy}")).unwrap_or_default();
-                self.note(&format!("warning: {finding}{hint}"));
+            let (placed, others): (Vec<&Finding>, Vec<&Finding>) =
+                findings.iter().filter(is_odd).partition(|finding| finding.problem().is_some());
+            if !self.quiet {
+                diagnostics::show(&Problems(placed.into_iter().filter_map(Finding::problem).collect()));
             }
+            others.into_iter().for_each(|finding| self.note(&format!("warning: {finding}")));
             for finding in findings.iter().filter(|finding| finding.kind == Kind::Reduces) {
                 self.note(&format!("note: {}: the merge {}", file.display(), finding.message));
             }

@@ -23,6 +23,7 @@ mod percent;
 mod plan_command;
 mod probe;
 mod recorded;
+mod rehearse;
 mod report;
 mod review;
 mod run;
@@ -31,6 +32,7 @@ mod side;
 mod slurm;
 mod status;
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -60,6 +62,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Plan(plan_command::PlanArgs),
+    Rehearse(rehearse::RehearseArgs),
     Run(run::RunArgs),
     Report(report::ReportArgs),
     Compare(compare::CompareArgs),
@@ -132,6 +135,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = match cli.command {
         Command::Plan(args) => plan_command::run(&args),
+        Command::Rehearse(args) => rehearse::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Compare(args) => compare::run(&args),
@@ -225,10 +229,16 @@ impl SweepArgs {
         Self { spec: spec.to_owned(), results: PathBuf::from("results"), python: None, limit: None }
     }
 
-    /// Reads and expands the spec, with the command line's overrides.
+    /// Reads and expands the spec, and shows what is odd about it.
     fn load(&self) -> Result<(Sweep, Plan), Failure> {
-        let (mut sweep, plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;
+        let (sweep, plan) = self.read()?;
         diagnostics::show(&plan.warnings);
+        Ok((sweep, plan))
+    }
+
+    /// Reads and expands the spec, with the command line's overrides.
+    fn read(&self) -> Result<(Sweep, Plan), Failure> {
+        let (mut sweep, plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;
         if let Some(reference) = &sweep.report.reference
             && !plan.trials.iter().any(|trial| trial.name == *reference)
         {
@@ -273,7 +283,8 @@ impl SweepArgs {
 fn locator(root: &Path, python: PathBuf) -> Result<Locator, Failure> {
     let root = std::path::absolute(root).with_context(|| format!("finding `{}`", root.display()))?;
     let variable = |name: &str| std::env::var(name).ok();
-    Ok(Locator { root, home: variable("HOME").map(PathBuf::from), hub: Hub::from_environment(&variable, python) })
+    let (home, hub) = (variable("HOME").map(PathBuf::from), Hub::from_environment(&variable, python));
+    Ok(Locator { root, home, hub, stand_ins: BTreeMap::new() })
 }
 
 /// The interpreter of the command line, else of a spec, else of the environment.

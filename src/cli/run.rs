@@ -7,16 +7,16 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 
-use super::interrupt::stop_on_signal;
+use super::interrupt::Session;
 use super::recorded::{self, Recorded};
 use super::slurm::{self, Engine};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
 use crate::console::Console;
-use crate::document::{Problem, Problems};
+use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
 use crate::plan::Plan;
-use crate::process::{Cancel, cancellation};
+use crate::process::Cancel;
 use crate::run::select::select;
 use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{EngineKind, Sweep, placed};
@@ -97,6 +97,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let (mut request, sweep) = request(&args.sweep, &args.only, &args.redo)?;
     if args.json {
         diagnostics::events(&request.plan.warnings)?;
+        diagnostics::events(&review::placed(&sweep, &request.plan))?;
     }
     request.fail_fast = args.fail_fast;
     if let Some(threads) = args.threads {
@@ -108,7 +109,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let engine = slurm::engine(&args.sweep, &sweep, args.engine, args.detach)?;
     check_engine(args, &engine)?;
     if !args.quiet {
-        review::warnings(&sweep, &request.plan).iter().for_each(|line| warn(&format!("warning: {line}")));
+        review::warnings(&sweep, &request.plan, diagnostics::style()).iter().for_each(|warning| warn(warning));
     }
     let store = &request.store;
     let summary = drive(&request, &sweep, &engine, args.quiet, args.json)?;
@@ -170,7 +171,10 @@ pub(super) fn parse_engine(text: &str) -> Result<EngineKind, String> {
 
 /// What a run of a sweep is asked to do.
 pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
-    let (sweep, plan) = args.load()?;
+    let (sweep, mut plan) = args.read()?;
+    // Here it is no oddity that may be meant: a run refuses it, and says so once.
+    plan.warnings.0.retain(|warning| warning.code != Code::CodeNotAllowed);
+    diagnostics::show(&plan.warnings);
     request_of(args, sweep, plan, only, redo)
 }
 
@@ -259,9 +263,8 @@ pub(super) fn drive(
 ) -> Result<Summary, Failure> {
     match engine {
         Engine::Local => {
-            let work = async |listener: &Listener, cancel: &Cancel| run::run(request, listener, cancel).await;
-            let (summary, _) = followed(quiet, json, "what is finished is recorded", work)?;
-            summary.map_err(|error| sort(error, sweep))
+            let session = Session::begin("what is finished is recorded")?;
+            attempt(&session, request, quiet, json).map_err(|error| sort(error, sweep))
         }
         Engine::Slurm(options) => {
             let work =
@@ -279,6 +282,18 @@ pub(super) fn followed<T>(
     what: &'static str,
     work: impl AsyncFnOnce(&Listener, &Cancel) -> T,
 ) -> Result<(T, bool), Failure> {
+    let session = Session::begin(what)?;
+    let done = shown(&session, quiet, json, work);
+    Ok((done, session.cancel.is_cancelled()))
+}
+
+/// A run in a session that goes on after it.
+pub(super) fn attempt(session: &Session, request: &Request, quiet: bool, json: bool) -> Result<Summary, RunError> {
+    shown(session, quiet, json, async |listener, cancel| run::run(request, listener, cancel).await)
+}
+
+/// Work in a session, with its events as bars and lines, or as JSON.
+fn shown<T>(session: &Session, quiet: bool, json: bool, work: impl AsyncFnOnce(&Listener, &Cancel) -> T) -> T {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
@@ -290,14 +305,9 @@ pub(super) fn followed<T>(
             console.show(&event);
         })
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let (canceller, cancel) = cancellation();
-    let done = runtime.block_on(async {
-        tokio::spawn(stop_on_signal(canceller, what));
-        work(&listener, &cancel).await
-    });
+    let done = session.runtime.block_on(work(&listener, &session.cancel));
     console.finish();
-    Ok((done, cancel.is_cancelled()))
+    done
 }
 
 fn dry_run(request: &Request, sweep: &Sweep) -> Result<Exit, Failure> {
@@ -344,7 +354,7 @@ pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     usage(problems)
 }
 
-fn place(lack: &Lack, sweep: &Sweep) -> Problem {
+pub(super) fn place(lack: &Lack, sweep: &Sweep) -> Problem {
     match lack {
         Lack::Model { model, source } => placed::model(sweep, model, source),
         Lack::Evaluation(problem) => placed::evaluation(&sweep.document, problem),

@@ -101,11 +101,16 @@ fn factors<A: Arithmetic>(t: f64, cos: f64) -> Factors<A::Real> {
     Factors { left: factor(1.0 - t), right: factor(t), divisor: one }
 }
 
+/// How far from the first to the second two weights lead: 0 is the first.
+pub fn share([first, second]: [f64; 2]) -> f64 {
+    let sum = first + second;
+    if sum.abs() < SMALLEST_WEIGHT_SUM { 0.5 } else { second / sum }
+}
+
 impl<A: Arithmetic> Kernel<A> {
     /// Takes the angles.
     pub fn new(weights: [f64; 2], has_base: bool, axis: Axis, inputs: &[usize], survey: &Survey<'_, A>) -> Self {
-        let sum = weights[0] + weights[1];
-        let t = if sum.abs() < SMALLEST_WEIGHT_SUM { 0.5 } else { weights[1] / sum };
+        let t = share(weights);
         let tensors = survey.inputs;
         let axis = axis.in_shape(&tensors.shape);
         let vectors = vectors(inputs, has_base);
