@@ -2,11 +2,11 @@
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::warn;
 use crate::process::{self, Canceller};
 
-/// First signal: say `what` is going to happen, and stop without losing anything. Second: stop at once.
-pub(super) async fn stop_on_signal(canceller: Canceller, what: &str) {
+/// First signal: say `what` is going to happen, and stop without losing anything. Second: stop at once. `say` writes a line,
+/// `leave` clears the screen of what is drawn there.
+pub(super) async fn stop_on_signal(canceller: Canceller, what: &str, say: impl Fn(&str), leave: impl Fn()) {
     let listen = |kind| signal(kind).ok();
     let (Some(mut interrupt), Some(mut terminate), Some(mut hangup)) =
         (listen(SignalKind::interrupt()), listen(SignalKind::terminate()), listen(SignalKind::hangup()))
@@ -20,10 +20,11 @@ pub(super) async fn stop_on_signal(canceller: Canceller, what: &str) {
             _ = hangup.recv() => {}
         }
         if first {
-            warn(&format!("stopping: {what} (again to stop at once)"));
+            say(&format!("stopping: {what} (again to stop at once)"));
             canceller.cancel();
         }
     }
     process::kill_all();
+    leave();
     std::process::exit(130);
 }

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 
+use super::comparisons::Comparisons;
 use super::interrupt::stop_on_signal;
 use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
@@ -14,11 +15,14 @@ use crate::console::Console;
 use crate::document::{Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
+use crate::paired::Against;
+use crate::plan::Plan;
 use crate::process::cancellation;
 use crate::run::select::select;
-use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
+use crate::run::store::Store;
+use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{Sweep, placed};
-use crate::table::render;
+use crate::table::{differences, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
@@ -95,18 +99,17 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     }
     let store = &request.store;
     let summary = drive(&request, &sweep, args.quiet, args.json)?;
-    let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
-    report::write_files(&table, store);
+    let recorded = recorded::collect(&request.plan, &sweep, store)?;
+    report::write_files(&recorded.table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        print(&render::markdown(&render::wide(&table, None), output_width()))?;
-        report::print_footnotes(&footnotes)?;
+        let against = beside_reference(&recorded, &request.plan, &sweep, store);
+        print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
+        let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
+        report::print_footnotes(&remarks.chain(recorded.footnotes).collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
-        for (trial, stage, reason) in &summary.failed {
-            let reason = reason.lines().next().unwrap_or_default();
-            warn(&format!("failed: {trial}: {}: {reason}", stage.name()));
-        }
+        tell_failed(&summary);
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
@@ -115,9 +118,32 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// All rows beside the reference of the spec, for the marks of the table. A table without them is better than none.
+fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep, store: &Store) -> Option<Against> {
+    let compared = recorded.reference(None, sweep).and_then(|reference| {
+        let Some(reference) = reference else { return Ok(None) };
+        Ok(Comparisons::of(recorded, Some(reference), plan, store, None)?.against)
+    });
+    compared.unwrap_or_else(|failure| {
+        warn(&format!("warning: the table is without marks of significance: {}", failure.in_words()));
+        None
+    })
+}
+
 /// What a run of a sweep is asked to do.
 pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
-    let (mut sweep, plan) = args.load()?;
+    let (sweep, plan) = args.load()?;
+    request_of(args, sweep, plan, only, redo)
+}
+
+/// The same of a spec that was read already.
+pub(super) fn request_of(
+    args: &SweepArgs,
+    mut sweep: Sweep,
+    plan: Plan,
+    only: &[String],
+    redo: &[String],
+) -> Result<(Request, Sweep), Failure> {
     sweep.evaluate.python = args.python(&sweep);
     let redo = if redo.is_empty() { Vec::new() } else { select(&plan, redo).map_err(usage)? };
     let selected = select(&plan, only).map_err(usage)?;
@@ -139,6 +165,7 @@ pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Res
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,
+        merge_memory: sweep.resources.merge_memory,
         merge_timeout: sweep.limits.merge_timeout,
         disk: sweep.resources.disk,
         retries: sweep.limits.retries,
@@ -201,7 +228,9 @@ pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
     let (canceller, cancel) = cancellation();
     let summary = runtime.block_on(async {
-        tokio::spawn(stop_on_signal(canceller, "what is finished is recorded"));
+        let (told, cleared) = (console.clone(), console.clone());
+        let (say, leave) = (move |line: &str| told.tell(line), move || cleared.finish());
+        tokio::spawn(stop_on_signal(canceller, "what is finished is recorded", say, leave));
         run::run(request, &listener, &cancel).await
     });
     console.finish();
@@ -258,13 +287,22 @@ fn place(lack: &Lack, sweep: &Sweep) -> Problem {
     }
 }
 
+/// What failed, a line each: why, and where to read more.
+pub(super) fn tell_failed(summary: &Summary) {
+    for Failed { trial, stage, reason, log } in &summary.failed {
+        let reason = reason.lines().next().unwrap_or_default();
+        let log = log.as_ref().map(|log| format!(" (log: {})", log.display())).unwrap_or_default();
+        warn(&format!("failed: {trial}: {}: {reason}{log}", stage.name()));
+    }
+}
+
 fn in_words(summary: &Summary) -> String {
     let mut text = format!("{} done", counted(summary.n_done, "trial"));
     if summary.n_reused > 0 {
         text.push_str(&format!(", {} of them reused from before", summary.n_reused));
     }
     if !summary.failed.is_empty() {
-        let names: Vec<&str> = summary.failed.iter().map(|(name, ..)| name.as_str()).collect();
+        let names: Vec<&str> = summary.failed.iter().map(|failed| failed.trial.as_str()).collect();
         text.push_str(&format!(", {} failed: {}", names.len(), names.join(", ")));
     }
     if summary.n_left > 0 {
@@ -283,7 +321,9 @@ fn summary_json(summary: &Summary, store: &crate::run::store::Store) -> serde_js
     let failed: Vec<_> = summary
         .failed
         .iter()
-        .map(|(trial, stage, reason)| json!({ "trial": trial, "stage": stage, "reason": reason }))
+        .map(|Failed { trial, stage, reason, log }| {
+            json!({ "trial": trial, "stage": stage, "reason": reason, "log": log })
+        })
         .collect();
     json!({
         "event": "summary",
