@@ -251,7 +251,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     locator.hub.cancel = cancel.clone();
     // Lives until the end of this function, and with it the listener.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.spawn(stop_on_signal(canceller, "what is unfinished goes"));
+    runtime.spawn(stop_on_signal(canceller, "what is unfinished goes", warn, || {}));
     let options = args.options();
     let work = || -> Result<Exit, Failure> {
         let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);

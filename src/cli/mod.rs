@@ -4,9 +4,11 @@
 mod check;
 mod clean;
 mod compare;
+mod comparisons;
 mod diagnostics;
 mod diff;
 mod doctor;
+mod estimates;
 mod explain;
 mod explain_trial;
 mod forecast;
@@ -112,6 +114,14 @@ enum Failure {
     Busy(anyhow::Error),
     /// Anything else: exit code 1.
     Internal(anyhow::Error),
+}
+
+impl Failure {
+    /// Why, in one line.
+    fn in_words(&self) -> String {
+        let (Self::Usage(error) | Self::Busy(error) | Self::Internal(error)) = self;
+        error.to_string().lines().next().unwrap_or_default().to_owned()
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {

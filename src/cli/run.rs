@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 
+use super::comparisons::Comparisons;
 use super::interrupt::Session;
 use super::recorded::{self, Recorded};
 use super::slurm::{self, Engine};
@@ -15,12 +16,14 @@ use crate::console::Console;
 use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
+use crate::paired::Against;
 use crate::plan::Plan;
 use crate::process::Cancel;
 use crate::run::select::select;
-use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
+use crate::run::store::Store;
+use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{EngineKind, Sweep, placed};
-use crate::table::render;
+use crate::table::{differences, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
@@ -116,18 +119,17 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     if args.detach && summary.n_left > 0 && !summary.interrupted {
         return detached(args, &summary, store);
     }
-    let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
-    report::write_files(&table, store);
+    let recorded = recorded::collect(&request.plan, &sweep, store)?;
+    report::write_files(&recorded.table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        print(&render::markdown(&render::wide(&table, None), output_width()))?;
-        report::print_footnotes(&footnotes)?;
+        let against = beside_reference(&recorded, &request.plan, &sweep, store);
+        print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
+        let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
+        report::print_footnotes(&remarks.chain(recorded.footnotes).collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
-        for (trial, stage, reason) in &summary.failed {
-            let reason = reason.lines().next().unwrap_or_default();
-            warn(&format!("failed: {trial}: {}: {reason}", stage.name()));
-        }
+        tell_failed(&summary);
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
@@ -148,7 +150,7 @@ fn check_engine(args: &RunArgs, engine: &Engine) -> Result<(), Failure> {
 }
 
 /// What a run says that leaves its jobs to Slurm.
-fn detached(args: &RunArgs, summary: &Summary, store: &crate::run::store::Store) -> Result<Exit, Failure> {
+fn detached(args: &RunArgs, summary: &Summary, store: &Store) -> Result<Exit, Failure> {
     if args.json {
         print(&summary_json(summary, store).to_string())?;
         return Ok(Exit::Ok);
@@ -167,6 +169,18 @@ pub(super) fn parse_engine(text: &str) -> Result<EngineKind, String> {
     let found = EngineKind::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind);
     let names: Vec<&str> = EngineKind::NAMES.iter().map(|(name, _)| *name).collect();
     found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+/// All rows beside the reference of the spec, for the marks of the table. A table without them is better than none.
+fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep, store: &Store) -> Option<Against> {
+    let compared = recorded.reference(None, sweep).and_then(|reference| {
+        let Some(reference) = reference else { return Ok(None) };
+        Ok(Comparisons::of(recorded, Some(reference), plan, store, None)?.against)
+    });
+    compared.unwrap_or_else(|failure| {
+        warn(&format!("warning: the table is without marks of significance: {}", failure.in_words()));
+        None
+    })
 }
 
 /// What a run of a sweep is asked to do.
@@ -207,6 +221,7 @@ pub(super) fn request_of(
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,
+        merge_memory: sweep.resources.merge_memory,
         merge_timeout: sweep.limits.merge_timeout,
         disk: sweep.resources.disk,
         retries: sweep.limits.retries,
@@ -305,6 +320,7 @@ fn shown<T>(session: &Session, quiet: bool, json: bool, work: impl AsyncFnOnce(&
             console.show(&event);
         })
     };
+    session.show_on(&console);
     let done = session.runtime.block_on(work(&listener, &session.cancel));
     console.finish();
     done
@@ -361,13 +377,22 @@ pub(super) fn place(lack: &Lack, sweep: &Sweep) -> Problem {
     }
 }
 
+/// What failed, a line each: why, and where to read more.
+pub(super) fn tell_failed(summary: &Summary) {
+    for Failed { trial, stage, reason, log } in &summary.failed {
+        let reason = reason.lines().next().unwrap_or_default();
+        let log = log.as_ref().map(|log| format!(" (log: {})", log.display())).unwrap_or_default();
+        warn(&format!("failed: {trial}: {}: {reason}{log}", stage.name()));
+    }
+}
+
 fn in_words(summary: &Summary) -> String {
     let mut text = format!("{} done", counted(summary.n_done, "trial"));
     if summary.n_reused > 0 {
         text.push_str(&format!(", {} of them reused from before", summary.n_reused));
     }
     if !summary.failed.is_empty() {
-        let names: Vec<&str> = summary.failed.iter().map(|(name, ..)| name.as_str()).collect();
+        let names: Vec<&str> = summary.failed.iter().map(|failed| failed.trial.as_str()).collect();
         text.push_str(&format!(", {} failed: {}", names.len(), names.join(", ")));
     }
     if summary.n_left > 0 {
@@ -382,11 +407,13 @@ fn in_words(summary: &Summary) -> String {
     text
 }
 
-fn summary_json(summary: &Summary, store: &crate::run::store::Store) -> serde_json::Value {
+fn summary_json(summary: &Summary, store: &Store) -> serde_json::Value {
     let failed: Vec<_> = summary
         .failed
         .iter()
-        .map(|(trial, stage, reason)| json!({ "trial": trial, "stage": stage, "reason": reason }))
+        .map(|Failed { trial, stage, reason, log }| {
+            json!({ "trial": trial, "stage": stage, "reason": reason, "log": log })
+        })
         .collect();
     json!({
         "event": "summary",
