@@ -97,7 +97,7 @@ pub(super) fn afresh(args: &SweepArgs, sweep: &Sweep, plan: &Plan, reuse: bool) 
     if !reuse {
         request.redo.clone_from(&request.selected);
     }
-    let summary = run::drive(&request, sweep, &slurm::engine(args, sweep, None, false)?, false, false)?;
+    let summary = run::drive(&request, &sweep, &slurm::engine(args, &sweep, None, false)?, false, false)?;
     run::tell_failed(&summary);
     Ok(summary)
 }

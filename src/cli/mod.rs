@@ -87,6 +87,8 @@ enum Command {
     SlurmUnit(slurm::unit::UnitArgs),
     #[command(hide = true)]
     SlurmTable(slurm::table::TableArgs),
+    #[command(hide = true, name = merge::apart::COMMAND)]
+    MergeApart(merge::MergeArgs),
 }
 
 /// Which sweep, and where its results are. Shared by every command that takes a spec.
@@ -153,7 +155,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Merge(args) => merge::run(&args),
+        Command::Merge(args) => merge::apart::run(&args),
+        Command::MergeApart(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Materialize(args) => materialize::run(&args),
         Command::Cancel(args) => slurm::cancel::run(&args),

@@ -49,7 +49,7 @@ pub(super) fn page(
     page.settings = settings(&sweep.evaluate, recorded, &text);
     page.sources = vec![(file_name(&sweep.path), text)];
     page.findings = plan.warnings.0.iter().map(|problem| first_line(&problem.to_string())).collect();
-    page.findings.extend(review::warnings(sweep, plan));
+    page.findings.extend(review::lines(sweep, plan));
     page.remarks = compared.single_draws.clone();
     page.remarks.extend(compared.against.iter().flat_map(|against| differences::of_estimates(table, against)));
     page.remarks.extend(recorded.footnotes.iter().cloned());

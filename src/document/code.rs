@@ -163,7 +163,7 @@ const fn row(code: Code, id: &'static str, title: &'static str, text: &'static s
 }
 
 /// Sections of the document, by the first digits of their codes.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("E00", "Files and syntax"),
     ("E01", "Keys and values"),
     ("E02", "Models, methods and parameters"),
