@@ -47,7 +47,7 @@ pub struct Foresight {
 /// [`RunError`] where the journal or a model that is here cannot be read.
 pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
     let state = SweepState::replay(&journal::read(&request.store.journal())?);
-    let elsewhere = Elsewhere::read(&request.store);
+    let elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
     let version = state.recorded_version().or_else(|| elsewhere.recorded_version()).unwrap_or_default();
     let facts = facts(request, version)?;
     let followers = twins::followers(request);

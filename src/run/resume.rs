@@ -116,7 +116,7 @@ impl Elsewhere {
 
     /// The version of the harness that an evaluation was last made with.
     pub fn recorded_version(&self) -> Option<String> {
-        let states = self.0.iter().map(|(_, _, state)| state);
+        let states = self.sweeps.iter().map(|(_, _, state)| state);
         states.filter_map(SweepState::recorded_version).next_back()
     }
 
