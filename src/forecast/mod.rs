@@ -19,9 +19,11 @@ pub mod time;
 pub mod volume;
 pub mod words;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
-use crate::eval::command;
+use crate::eval::TaskRequest;
+use crate::eval::command::{self, Call};
+use crate::eval::task::Column;
 use crate::paired::Entrant;
 use crate::run::foresight::{Foresight, foresee};
 use crate::run::journal::{self, Record};
@@ -77,6 +79,7 @@ pub struct Work {
 
 impl Work {
     fn of(request: &Request, foresight: &Foresight) -> Self {
+        let mut calls = Calls::new(request);
         let mut work = Self { n_trials: foresight.trials.len(), n_slots: request.slots.len(), ..Self::default() };
         for trial in &foresight.trials {
             work.n_merges += usize::from(trial.merges);
@@ -86,10 +89,29 @@ impl Work {
             work.n_models += usize::from(!trial.tasks.is_empty());
             work.n_evaluations += trial.tasks.len();
             work.n_reused += trial.n_reused;
-            let runs_code = |task: &str| command::runs_code(&command::KnownTasks::new(), task);
-            work.n_calls += command::calls(&request.settings, &trial.tasks, &runs_code).len();
+            work.n_calls += calls.of(&trial.tasks).len();
         }
         work
+    }
+}
+
+/// Calls of the harness for lists of tasks, of which there are few: each is shared out once.
+struct Calls<'a> {
+    request: &'a Request,
+    known: HashMap<Vec<String>, Vec<Call>>,
+}
+
+impl<'a> Calls<'a> {
+    fn new(request: &'a Request) -> Self {
+        Self { request, known: HashMap::new() }
+    }
+
+    fn of(&mut self, tasks: &[TaskRequest]) -> &[Call] {
+        let names = tasks.iter().map(|task| task.name.clone()).collect();
+        self.known.entry(names).or_insert_with(|| {
+            let runs_code = |task: &str| command::runs_code(&command::KnownTasks::new(), task);
+            command::calls(&self.request.settings, tasks, &runs_code)
+        })
     }
 }
 
@@ -100,7 +122,7 @@ pub struct Known<'a> {
     /// What some of its trials scored, the one that the others are compared with first.
     pub entrants: &'a [Entrant],
     /// Columns of their outcomes, and of what is to come.
-    pub columns: &'a [crate::eval::task::Column],
+    pub columns: &'a [Column],
     /// Throughput of merges that was measured just now, pass by pass.
     pub calibrated: Vec<rates::Pass>,
 }

@@ -105,7 +105,7 @@ fn task(
         n_documents,
         n_total: total.map(|(n, _)| n),
         source,
-        max_tokens: max_tokens(settings, name, file),
+        max_tokens: max_tokens(&settings.of(request), name, file),
         n_models: foresight.trials.iter().filter(|trial| asks(&trial.tasks)).count(),
     }
 }

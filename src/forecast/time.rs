@@ -1,9 +1,12 @@
 //! How long what is left would take at the rates that were measured: as long as the merges or the evaluations, whichever take
 //! longer, since both go on at once.
 
+use std::collections::HashMap;
+
+use super::Calls;
 use super::rates::{Origin, Rates, Spread, asked};
 use super::volume::Volume;
-use crate::eval::command;
+use crate::eval::command::Call;
 use crate::run::Request;
 use crate::run::fingerprint::evaluation_key;
 use crate::run::foresight::Foresight;
@@ -49,18 +52,28 @@ fn merges(volume: &Volume, rates: &Rates) -> Option<Spread> {
 }
 
 fn evaluations(request: &Request, foresight: &Foresight, rates: &Rates) -> Option<(Spread, Origin)> {
-    let settings = &request.settings;
-    let runs_code = |task: &str| command::runs_code(&command::KnownTasks::new(), task);
+    let mut calls = Calls::new(request);
+    let mut times: HashMap<Vec<String>, (Spread, Origin)> = HashMap::new();
     let (mut sum, mut origin) = (NOTHING, Origin::None);
     for trial in &foresight.trials {
-        for call in command::calls(settings, &trial.tasks, &runs_code) {
-            let asked_of = |task| asked(&evaluation_key("", settings, task, "", None), &task.name);
-            let mut asked: Vec<String> = call.tasks.iter().map(asked_of).collect();
-            asked.sort();
-            let (times, from) = rates.calls.get(&asked)?;
-            sum = sum.and(Spread::of(times)?);
-            origin = *from;
+        for call in calls.of(&trial.tasks) {
+            let names: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
+            if !times.contains_key(&names) {
+                times.insert(names.clone(), time_of(request, call, rates)?);
+            }
+            let (spread, from) = times[&names];
+            sum = sum.and(spread);
+            origin = from;
         }
     }
     Some((sum.times(1.0 / request.slots.len().max(1) as f64), origin))
+}
+
+/// How long calls took that were asked the same.
+fn time_of(request: &Request, call: &Call, rates: &Rates) -> Option<(Spread, Origin)> {
+    let asked_of = |task| asked(&evaluation_key("", &request.settings, task, "", None), &task.name);
+    let mut asked: Vec<String> = call.tasks.iter().map(asked_of).collect();
+    asked.sort();
+    let (times, from) = rates.calls.get(&asked)?;
+    Some((Spread::of(times)?, *from))
 }

@@ -273,7 +273,10 @@ model = "m"
     );
     let own = settings.of(&settings.tasks[2]);
     assert_eq!(own.batch_size, Scalar::Int(2));
-    assert_eq!((own.model_args["dtype"].to_string(), own.model_args["tp"].to_string()), ("bfloat16".into(), "2".into()));
+    assert_eq!(
+        (own.model_args["dtype"].to_string(), own.model_args["tp"].to_string()),
+        ("bfloat16".into(), "2".into())
+    );
     assert_eq!((own.gen_kwargs.len(), own.num_fewshot), (2, Some(1)));
     assert_eq!(settings.seeds, [7; 4]);
     assert_eq!(settings.chat_template, ChatTemplate::Named("tool".to_owned()));
