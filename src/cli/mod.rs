@@ -4,11 +4,14 @@
 mod check;
 mod clean;
 mod compare;
+mod comparisons;
 mod diagnostics;
 mod diff;
 mod doctor;
+mod estimates;
 mod explain;
 mod explain_trial;
+mod forecast;
 mod freeze;
 mod import;
 mod init;
@@ -20,6 +23,7 @@ mod merge_pass;
 mod page;
 mod percent;
 mod plan_command;
+mod probe;
 mod recorded;
 mod rehearse;
 mod report;
@@ -27,6 +31,7 @@ mod review;
 mod run;
 mod schema;
 mod side;
+mod slurm;
 mod status;
 
 use std::collections::BTreeMap;
@@ -70,6 +75,7 @@ enum Command {
     Merge(merge::MergeArgs),
     Diff(diff::DiffArgs),
     Materialize(materialize::MaterializeArgs),
+    Cancel(slurm::cancel::CancelArgs),
     Clean(clean::CleanArgs),
     Explain(explain::ExplainArgs),
     Schema(schema::SchemaArgs),
@@ -77,6 +83,12 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     #[command(hide = true)]
     MergePass(merge_pass::MergePassArgs),
+    #[command(hide = true)]
+    SlurmUnit(slurm::unit::UnitArgs),
+    #[command(hide = true)]
+    SlurmTable(slurm::table::TableArgs),
+    #[command(hide = true, name = merge::apart::COMMAND)]
+    MergeApart(merge::MergeArgs),
 }
 
 /// Which sweep, and where its results are. Shared by every command that takes a spec.
@@ -104,6 +116,14 @@ enum Failure {
     Busy(anyhow::Error),
     /// Anything else: exit code 1.
     Internal(anyhow::Error),
+}
+
+impl Failure {
+    /// Why, in one line.
+    fn in_words(&self) -> String {
+        let (Self::Usage(error) | Self::Busy(error) | Self::Internal(error)) = self;
+        error.to_string().lines().next().unwrap_or_default().to_owned()
+    }
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failure {
@@ -135,15 +155,19 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Import(args) => import::run(&args),
         Command::Status(args) => status::run(&args),
-        Command::Merge(args) => merge::run(&args),
+        Command::Merge(args) => merge::apart::run(&args),
+        Command::MergeApart(args) => merge::run(&args),
         Command::Diff(args) => diff::run(&args),
         Command::Materialize(args) => materialize::run(&args),
+        Command::Cancel(args) => slurm::cancel::run(&args),
         Command::Clean(args) => clean::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Schema(args) => schema::run(&args),
         Command::Init(args) => init::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::MergePass(args) => merge_pass::run(&args),
+        Command::SlurmUnit(args) => slurm::unit::run(&args),
+        Command::SlurmTable(args) => slurm::table::run(&args),
     };
     match done {
         Ok(exit) => exit.into(),

@@ -105,6 +105,12 @@ pub(super) fn warnings(sweep: &Sweep, plan: &Plan, style: Style) -> Vec<String> 
     warnings
 }
 
+/// The same findings, a line each.
+pub(super) fn lines(sweep: &Sweep, plan: &Plan) -> Vec<String> {
+    let findings = told(sweep, plan).map(|finding| format!("{finding} ({})", names(plan, &finding.trials)));
+    findings.chain(twin_lines(sweep, plan, &plan.review.twins)).collect()
+}
+
 /// What was found out about one trial, from a severity on.
 pub(super) fn of_trial(sweep: &Sweep, plan: &Plan, trial: usize, from: Severity) -> Vec<String> {
     let review = &plan.review;

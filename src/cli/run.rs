@@ -7,17 +7,23 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 
+use super::comparisons::Comparisons;
 use super::interrupt::Session;
 use super::recorded::{self, Recorded};
+use super::slurm::{self, Engine};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
 use crate::console::Console;
 use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
+use crate::paired::Against;
+use crate::plan::Plan;
+use crate::process::Cancel;
 use crate::run::select::select;
-use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
-use crate::spec::{Sweep, placed};
-use crate::table::render;
+use crate::run::store::Store;
+use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
+use crate::spec::{EngineKind, Sweep, placed};
+use crate::table::{differences, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
@@ -34,8 +40,15 @@ use crate::table::render;
 /// row per trial), scores.csv and .parquet (one row per score), trials/ (config, logs and
 /// harness output of each trial).
 ///
+/// With `--engine slurm` (or `engine.kind = "slurm"` in the spec), the same is done in jobs of a
+/// Slurm cluster: an array with a task for every few trials, and a job after it that writes the
+/// table. The command follows the jobs; Ctrl-C leaves them alone, the same command follows them
+/// again from any login, and `mergesweep cancel` ends them. `mergesweep plan --engine slurm`
+/// prints the scripts.
+///
 /// Examples:
 ///   mergesweep run sweeps/quickstart.toml
+///   mergesweep run sweeps/quickstart.toml --engine slurm --detach
 ///   mergesweep run sweeps/quickstart.toml --only 'SLERP*' --limit 4
 ///   mergesweep run sweeps/quickstart.toml --redo TIES
 #[derive(Debug, Args)]
@@ -52,6 +65,12 @@ pub(super) struct RunArgs {
     /// Say what would be done and why, and do nothing; everything that would keep a run from beginning is told at once
     #[arg(long)]
     dry_run: bool,
+    /// Where to work: in this process, or in jobs of a Slurm cluster [default: the spec's]
+    #[arg(long, value_name = "ENGINE", value_parser = parse_engine)]
+    engine: Option<EngineKind>,
+    /// On Slurm: leave once everything is submitted; `status`, `cancel` and the same command without this come back to it
+    #[arg(long)]
+    detach: bool,
     /// Begin nothing new after the first failure
     #[arg(long)]
     fail_fast: bool,
@@ -90,23 +109,27 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&request, &sweep);
     }
+    let engine = slurm::engine(&args.sweep, &sweep, args.engine, args.detach)?;
+    check_engine(args, &engine)?;
     if !args.quiet {
         review::warnings(&sweep, &request.plan, diagnostics::style()).iter().for_each(|warning| warn(warning));
     }
     let store = &request.store;
-    let summary = drive(&request, &sweep, args.quiet, args.json)?;
-    let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
-    report::write_files(&table, store);
+    let summary = drive(&request, &sweep, &engine, args.quiet, args.json)?;
+    if args.detach && summary.n_left > 0 && !summary.interrupted {
+        return detached(args, &summary, store);
+    }
+    let recorded = recorded::collect(&request.plan, &sweep, store)?;
+    report::write_files(&recorded.table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        print(&render::markdown(&render::wide(&table, None), output_width()))?;
-        report::print_footnotes(&footnotes)?;
+        let against = beside_reference(&recorded, &request.plan, &sweep, store);
+        print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
+        let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
+        report::print_footnotes(&remarks.chain(recorded.footnotes).collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
-        for (trial, stage, reason) in &summary.failed {
-            let reason = reason.lines().next().unwrap_or_default();
-            warn(&format!("failed: {trial}: {}: {reason}", stage.name()));
-        }
+        tell_failed(&summary);
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
@@ -115,12 +138,68 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// Refuses what only one of the engines can do.
+fn check_engine(args: &RunArgs, engine: &Engine) -> Result<(), Failure> {
+    let refused = match engine {
+        Engine::Local if args.detach => "`--detach` needs the engine `slurm`",
+        Engine::Slurm(_) if args.fail_fast => "`--fail-fast` needs the engine `local`: jobs are submitted all at once",
+        Engine::Slurm(_) if args.threads.is_some() => "`--threads` needs the engine `local`: jobs use `engine.cpus`",
+        _ => return Ok(()),
+    };
+    Err(usage(anyhow!("{refused}")))
+}
+
+/// What a run says that leaves its jobs to Slurm.
+fn detached(args: &RunArgs, summary: &Summary, store: &Store) -> Result<Exit, Failure> {
+    if args.json {
+        print(&summary_json(summary, store).to_string())?;
+        return Ok(Exit::Ok);
+    }
+    let spec = args.sweep.spec.display();
+    warn(&format!(
+        "{} with Slurm\nhint: `mergesweep status {spec}` shows where they stand, `mergesweep run {spec} --engine slurm` follows \
+         them, `mergesweep cancel {spec}` ends them",
+        counted(summary.n_left, "trial")
+    ));
+    Ok(Exit::Ok)
+}
+
+/// An engine by its name in specs.
+pub(super) fn parse_engine(text: &str) -> Result<EngineKind, String> {
+    let found = EngineKind::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind);
+    let names: Vec<&str> = EngineKind::NAMES.iter().map(|(name, _)| *name).collect();
+    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
+/// All rows beside the reference of the spec, for the marks of the table. A table without them is better than none.
+fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep, store: &Store) -> Option<Against> {
+    let compared = recorded.reference(None, sweep).and_then(|reference| {
+        let Some(reference) = reference else { return Ok(None) };
+        Ok(Comparisons::of(recorded, Some(reference), plan, store, None)?.against)
+    });
+    compared.unwrap_or_else(|failure| {
+        warn(&format!("warning: the table is without marks of significance: {}", failure.in_words()));
+        None
+    })
+}
+
 /// What a run of a sweep is asked to do.
 pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
-    let (mut sweep, mut plan) = args.read()?;
+    let (sweep, mut plan) = args.read()?;
     // Here it is no oddity that may be meant: a run refuses it, and says so once.
     plan.warnings.0.retain(|warning| warning.code != Code::CodeNotAllowed);
     diagnostics::show(&plan.warnings);
+    request_of(args, sweep, plan, only, redo)
+}
+
+/// The same for a spec that is read already.
+pub(super) fn request_of(
+    args: &SweepArgs,
+    mut sweep: Sweep,
+    plan: Plan,
+    only: &[String],
+    redo: &[String],
+) -> Result<(Request, Sweep), Failure> {
     sweep.evaluate.python = args.python(&sweep);
     let redo = if redo.is_empty() { Vec::new() } else { select(&plan, redo).map_err(usage)? };
     let selected = select(&plan, only).map_err(usage)?;
@@ -142,6 +221,7 @@ pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Res
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,
+        merge_memory: sweep.resources.merge_memory,
         merge_timeout: sweep.limits.merge_timeout,
         disk: sweep.resources.disk,
         retries: sweep.limits.retries,
@@ -189,13 +269,46 @@ fn visible_gpus() -> Vec<String> {
 }
 
 /// Runs the request with its display, listening for signals.
-pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -> Result<Summary, Failure> {
-    let session = Session::begin("what is finished is recorded")?;
-    attempt(&session, request, quiet, json).map_err(|error| sort(error, sweep))
+pub(super) fn drive(
+    request: &Request,
+    sweep: &Sweep,
+    engine: &Engine,
+    quiet: bool,
+    json: bool,
+) -> Result<Summary, Failure> {
+    match engine {
+        Engine::Local => {
+            let session = Session::begin("what is finished is recorded")?;
+            attempt(&session, request, quiet, json).map_err(|error| sort(error, sweep))
+        }
+        Engine::Slurm(options) => {
+            let work =
+                async |listener: &Listener, cancel: &Cancel| run::slurm::run(request, options, listener, cancel).await;
+            let (summary, _) = followed(quiet, json, "the jobs go on; `mergesweep cancel` ends them", work)?;
+            summary.map_err(|error| slurm::sort(error, sweep))
+        }
+    }
 }
 
-/// The same in a session that goes on.
+/// Long work with its display, stopped by signals; `what` says what becomes of it then. Gives back whether it was stopped.
+pub(super) fn followed<T>(
+    quiet: bool,
+    json: bool,
+    what: &'static str,
+    work: impl AsyncFnOnce(&Listener, &Cancel) -> T,
+) -> Result<(T, bool), Failure> {
+    let session = Session::begin(what)?;
+    let done = shown(&session, quiet, json, work);
+    Ok((done, session.cancel.is_cancelled()))
+}
+
+/// A run in a session that goes on after it.
 pub(super) fn attempt(session: &Session, request: &Request, quiet: bool, json: bool) -> Result<Summary, RunError> {
+    shown(session, quiet, json, async |listener, cancel| run::run(request, listener, cancel).await)
+}
+
+/// Work in a session, with its events as bars and lines, or as JSON.
+fn shown<T>(session: &Session, quiet: bool, json: bool, work: impl AsyncFnOnce(&Listener, &Cancel) -> T) -> T {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
@@ -207,9 +320,10 @@ pub(super) fn attempt(session: &Session, request: &Request, quiet: bool, json: b
             console.show(&event);
         })
     };
-    let summary = session.runtime.block_on(run::run(request, &listener, &session.cancel));
+    session.show_on(&console);
+    let done = session.runtime.block_on(work(&listener, &session.cancel));
     console.finish();
-    summary
+    done
 }
 
 fn dry_run(request: &Request, sweep: &Sweep) -> Result<Exit, Failure> {
@@ -245,6 +359,7 @@ pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     let RunError::Lacks(lacks) = error else {
         return match error {
             RunError::Locate(_) => Failure::Usage(error.into()),
+            RunError::Submitted(_) => Failure::Busy(error.into()),
             RunError::Store(error) => error.into(),
             _ => Failure::Internal(error.into()),
         };
@@ -262,13 +377,22 @@ pub(super) fn place(lack: &Lack, sweep: &Sweep) -> Problem {
     }
 }
 
+/// What failed, a line each: why, and where to read more.
+pub(super) fn tell_failed(summary: &Summary) {
+    for Failed { trial, stage, reason, log } in &summary.failed {
+        let reason = reason.lines().next().unwrap_or_default();
+        let log = log.as_ref().map(|log| format!(" (log: {})", log.display())).unwrap_or_default();
+        warn(&format!("failed: {trial}: {}: {reason}{log}", stage.name()));
+    }
+}
+
 fn in_words(summary: &Summary) -> String {
     let mut text = format!("{} done", counted(summary.n_done, "trial"));
     if summary.n_reused > 0 {
         text.push_str(&format!(", {} of them reused from before", summary.n_reused));
     }
     if !summary.failed.is_empty() {
-        let names: Vec<&str> = summary.failed.iter().map(|(name, ..)| name.as_str()).collect();
+        let names: Vec<&str> = summary.failed.iter().map(|failed| failed.trial.as_str()).collect();
         text.push_str(&format!(", {} failed: {}", names.len(), names.join(", ")));
     }
     if summary.n_left > 0 {
@@ -283,11 +407,13 @@ fn in_words(summary: &Summary) -> String {
     text
 }
 
-fn summary_json(summary: &Summary, store: &crate::run::store::Store) -> serde_json::Value {
+fn summary_json(summary: &Summary, store: &Store) -> serde_json::Value {
     let failed: Vec<_> = summary
         .failed
         .iter()
-        .map(|(trial, stage, reason)| json!({ "trial": trial, "stage": stage, "reason": reason }))
+        .map(|Failed { trial, stage, reason, log }| {
+            json!({ "trial": trial, "stage": stage, "reason": reason, "log": log })
+        })
         .collect();
     json!({
         "event": "summary",

@@ -119,6 +119,22 @@ pub enum Code {
     NoGpu,
     /// A folder that cannot be made.
     Folder,
+    /// Models that the engine cannot merge.
+    Unmergeable,
+    /// Weights with infinities or NaN.
+    NotFinite,
+    /// Models that are no kin.
+    NoDescendant,
+    /// A model that is equal to its base or to another one.
+    NoChange,
+    /// A layer that differs from the base by far more than the others.
+    OddLayer,
+    /// Tokenizers that differ.
+    OtherTokenizer,
+    /// Chat templates that differ.
+    OtherTemplate,
+    /// A head that one model ties and the other does not.
+    TiedHead,
     /// A model that a rehearsal can put nothing in the place of.
     NoStandIn,
     /// A merge that fails in a rehearsal.
@@ -147,7 +163,7 @@ const fn row(code: Code, id: &'static str, title: &'static str, text: &'static s
 }
 
 /// Sections of the document, by the first digits of their codes.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("E00", "Files and syntax"),
     ("E01", "Keys and values"),
     ("E02", "Models, methods and parameters"),
@@ -155,6 +171,7 @@ const SECTIONS: [(&str, &str); 8] = [
     ("E04", "Trials"),
     ("E05", "Evaluation"),
     ("E06", "What a run needs"),
+    ("E07", "Health of the models (`plan --probe`, `doctor SPEC`)"),
     ("E08", "What a rehearsal finds"),
 ];
 
@@ -175,7 +192,7 @@ pub const CODES: &[CodeSpec] = &[
         "Reading stopped being possible here. TOML puts texts in quotes and repeats `[[merge]]` before every merge; YAML \
          indents with spaces, never tabs, and wants a space behind `:`. Tags (`!name`) and several documents in one file \
          are not taken.",
-        "name = slerp        # wrong: a text without quotes\nname = \"slerp\"      # right",
+        "name = slerp # wrong: a text without quotes\nname = \"slerp\"      # right",
     ),
     row(
         Code::DuplicateKey,
@@ -550,6 +567,62 @@ pub const CODES: &[CodeSpec] = &[
         "",
     ),
     row(Code::Folder, "E0606", "a folder cannot be made", "Check rights and free space where results go.", ""),
+    row(
+        Code::Unmergeable,
+        "E0701",
+        "the models cannot be merged",
+        "Architectures, shapes, tensors or an adapter do not fit, or a file is damaged; the message is what the merge would say. A warning where a config contradicts its tensors and the tensors are merged.",
+        "",
+    ),
+    row(
+        Code::NotFinite,
+        "E0702",
+        "a model has infinities or NaN",
+        "They spread through every sum, and a merge of them answers nothing sensible. A training run that diverged or a file that was damaged are the usual causes.",
+        "",
+    ),
+    row(
+        Code::NoDescendant,
+        "E0703",
+        "models that are merged are no kin",
+        "Merging rests on fine-tunes of one base. Their weights are then a few hundredths of the base's size away from it; weights of models that were trained apart are about √2 of it apart. A wrong base makes every task vector the difference of two unrelated models.",
+        "base_model = \"owner/Base-v1\"      # the fine-tunes are of Base-v2",
+    ),
+    row(
+        Code::NoChange,
+        "E0704",
+        "a model is the same as another one",
+        "A fine-tune that equals its base adds nothing: perhaps the adapter was never trained, or the wrong folder is named.",
+        "",
+    ),
+    row(
+        Code::OddLayer,
+        "E0705",
+        "a layer differs far more than the others",
+        "Fine-tuning moves layers by similar amounts. A layer that is far away was replaced, initialised anew or damaged.",
+        "",
+    ),
+    row(
+        Code::OtherTokenizer,
+        "E0706",
+        "tokenizers differ",
+        "Rows of the embedding are merged by their number. Where the tokenizers give a number to different tokens, unrelated rows are mixed, without a word from mergekit. `tokenizer_source` brings them together by token.",
+        "tokenizer_source: union",
+    ),
+    row(
+        Code::OtherTemplate,
+        "E0707",
+        "chat templates differ",
+        "A merge has the template of its base, or of its first model; the other model was trained with another one.",
+        "chat_template: chatml",
+    ),
+    row(
+        Code::TiedHead,
+        "E0708",
+        "one model ties its head to the embedding, another does not",
+        "The embedding of the one is merged into the head of the other. If config.json of the result says that the head is tied, loaders ignore what was merged.",
+        "",
+    ),
     row(
         Code::NoStandIn,
         "E0801",

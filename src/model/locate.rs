@@ -144,6 +144,14 @@ impl Located {
 }
 
 impl Locator {
+    /// A text for what may be published: whose home folder it was is nobody's business.
+    pub fn without_home(&self, text: &str) -> String {
+        match &self.home {
+            Some(home) if home.components().count() > 1 => text.replace(&*home.to_string_lossy(), "~"),
+            _ => text.to_owned(),
+        }
+    }
+
     /// The folders of a reference; downloads what is neither on disk nor in the hub cache, unless offline. Blocks.
     ///
     /// # Errors

@@ -80,6 +80,5 @@ pub fn made_up(folder: &Path) -> io::Result<(TaskRequest, PathBuf)> {
     });
     // JSON is YAML.
     fs::write(folder.join(format!("{MADE_UP}.yaml")), definition.to_string())?;
-    let task = TaskRequest { name: MADE_UP.to_owned(), limit: None, num_fewshot: None, columns: Vec::new() };
-    Ok((task, folder))
+    Ok((TaskRequest::named(MADE_UP), folder))
 }

@@ -10,7 +10,7 @@ use super::decide::StaleTask;
 use super::event::RunEvent;
 use super::fingerprint::Key;
 use super::journal::{self, Evaluation, Stage, TaskEvaluation};
-use super::state::SweepState;
+use super::state::{SweepState, Unfinished};
 use super::store::{self, Store};
 use super::trial::{Work, task_evaluations};
 use super::{Request, RunError};
@@ -52,9 +52,9 @@ pub(super) fn remove_stray_models(request: &Request, state: &SweepState) -> Resu
 pub(super) fn adopt(board: &Board<'_>) -> Result<(), RunError> {
     for index in &board.request.selected {
         let work = Work::new(board, *index);
-        for (folder, keys) in work.state().unfinished {
+        for (folder, begun) in work.state().unfinished {
             let path = board.request.store.trial(work.trial).join(&folder);
-            if !adopt_attempt(&work, &folder, &path, &keys)? {
+            if !adopt_attempt(&work, &folder, &path, begun)? {
                 store::remove_folder(&path)?;
             }
         }
@@ -62,12 +62,8 @@ pub(super) fn adopt(board: &Board<'_>) -> Result<(), RunError> {
     Ok(())
 }
 
-fn adopt_attempt(
-    work: &Work<'_>,
-    folder: &str,
-    path: &Path,
-    keys: &std::collections::BTreeMap<String, Key>,
-) -> Result<bool, RunError> {
+fn adopt_attempt(work: &Work<'_>, folder: &str, path: &Path, begun: Unfinished) -> Result<bool, RunError> {
+    let Unfinished { keys, batch_size } = begun;
     let stale = work.stale_tasks();
     let asked: Vec<&StaleTask> = stale.iter().filter(|task| keys.get(&task.request.name) == Some(&task.key)).collect();
     // A task that is done again for the asking is not answered by what was there before.
@@ -84,8 +80,7 @@ fn adopt_attempt(
     let limit = |task: &_| command::limit_of(settings, task);
     let Ok(found) = results::read(&path.join("output"), &requests, &limit, known) else { return Ok(false) };
     let tasks = task_evaluations(&asked, known, &found.scores);
-    let evaluation =
-        Evaluation { tasks, harness: found.facts, folder: folder.to_owned(), seconds: 0.0, batch_size: None };
+    let evaluation = Evaluation { tasks, harness: found.facts, folder: folder.to_owned(), seconds: 0.0, batch_size };
     work.accept(&asked, evaluation)?;
     let names: Vec<&str> = requests.iter().map(|task| task.name.as_str()).collect();
     let text =
@@ -96,26 +91,40 @@ fn adopt_attempt(
 
 /// The evaluations of other sweeps.
 #[derive(Debug, Default)]
-pub(super) struct Elsewhere(Vec<(String, serde_json::Value, SweepState)>);
+pub(super) struct Elsewhere {
+    /// Name of the sweep that asks.
+    own: String,
+    /// Sweeps by name, each with its plan.
+    sweeps: Vec<(String, serde_json::Value, SweepState)>,
+}
 
 impl Elsewhere {
     /// Reads the journals beside that of a sweep. One that cannot be read has nothing to give.
-    pub fn read(store: &Store) -> Self {
+    pub fn read(store: &Store, own: &str) -> Self {
         let sweeps = store.other_sweeps().into_iter().filter_map(|folder| {
             let state = SweepState::replay(&journal::read(&folder.join("journal.jsonl")).ok()?);
             let plan = fs::read(folder.join("plan.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
             Some((folder.file_name()?.to_string_lossy().into_owned(), plan.unwrap_or_default(), state))
         });
-        Self(sweeps.collect())
+        Self { own: own.to_owned(), sweeps: sweeps.collect() }
+    }
+
+    /// The version of the harness that an evaluation was last made with.
+    pub fn recorded_version(&self) -> Option<String> {
+        let states = self.sweeps.iter().map(|(_, _, state)| state);
+        states.filter_map(SweepState::recorded_version).next_back()
     }
 
     /// An evaluation of a task with that key, and whose it is.
     pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(String, TaskEvaluation, HarnessFacts)> {
-        self.0.iter().find_map(|(sweep, plan, state)| {
+        self.sweeps.iter().find_map(|(sweep, plan, state)| {
             let (id, done, harness) = state.evaluation_with(task, key)?;
             let trials = plan["trials"].as_array().into_iter().flatten();
             let name = trials.filter(|trial| trial["id"] == id.0.as_str()).find_map(|trial| trial["name"].as_str());
-            Some((format!("{sweep}/{}", name.unwrap_or(&id.0)), done, harness))
+            let name = name.unwrap_or(&id.0);
+            // To a unit, its own sweep is another one; to a reader it is not.
+            let from = if self.own == *sweep { name.to_owned() } else { format!("{sweep}/{name}") };
+            Some((from, done, harness))
         })
     }
 }

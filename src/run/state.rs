@@ -24,14 +24,23 @@ pub struct TrialState {
     pub failure: Option<(Stage, String)>,
     /// Seconds spent on accepted work.
     pub seconds: f64,
-    /// Harness processes that began and were neither accepted nor failed: their folders, and what their answers rest on.
-    pub unfinished: BTreeMap<String, BTreeMap<String, Key>>,
+    /// Harness processes that began and were neither accepted nor failed, by their folders.
+    pub unfinished: BTreeMap<String, Unfinished>,
     /// The trial whose merge stands for its own.
     pub twin: Option<String>,
     /// Whose scores were taken over, by task.
     pub shared: BTreeMap<String, String>,
     /// Batch sizes that were taken instead of the one asked for, by task.
     pub batch_sizes: BTreeMap<String, String>,
+}
+
+/// A harness process that began.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Unfinished {
+    /// What its answers rest on, by task.
+    pub keys: BTreeMap<String, Key>,
+    /// The batch size it takes, where that is not the one asked for.
+    pub batch_size: Option<String>,
 }
 
 /// A finished merge, what it was made from and what came out.
@@ -79,6 +88,12 @@ impl SweepState {
     /// The state of one trial.
     pub fn of(&self, trial: &TrialId) -> TrialState {
         self.trials.get(trial).cloned().unwrap_or_default()
+    }
+
+    /// The version of the harness that some evaluation was made with, of the last trial that has one.
+    pub fn recorded_version(&self) -> Option<String> {
+        let evaluated = self.trials.values().filter_map(|trial| trial.evaluations.last());
+        evaluated.filter_map(|(done, _)| done.key.0.get("harness").cloned()).next_back()
     }
 
     /// An evaluation of a task with that key, of any trial.
@@ -147,9 +162,10 @@ impl TrialState {
                 self.twin = Some(from.clone());
                 self.settle();
             }
-            What::EvaluationStarted { folder, keys, .. } => {
+            What::EvaluationStarted { folder, keys, batch_size, .. } => {
                 self.in_flight = Some(Stage::Evaluate);
-                self.unfinished.insert(folder.clone(), keys.clone());
+                let begun = Unfinished { keys: keys.clone(), batch_size: batch_size.clone() };
+                self.unfinished.insert(folder.clone(), begun);
             }
             What::EvaluationRetried { folder, .. } => _ = self.unfinished.remove(folder),
             What::Shared { task, harness, from } => {
@@ -170,7 +186,7 @@ impl TrialState {
                 self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
-            What::RunStarted { .. } | What::RunEnded => {}
+            What::RunStarted { .. } | What::RunEnded | What::Slurm(_) => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

@@ -8,11 +8,11 @@ use crate::model::{LocateError, ModelRef};
 
 /// A model that cannot be found, where it is declared, else where it is named.
 pub fn model(sweep: &Sweep, model: &ModelRef, error: &LocateError) -> Problem {
-    model_file(sweep, model, Code::ModelNotFound, &error.to_string(), error.hint())
+    at_model(sweep, model, Code::ModelNotFound, error.to_string(), error.hint())
 }
 
 /// What is wrong with a model, where it is declared, else where it is named.
-pub fn model_file(sweep: &Sweep, model: &ModelRef, code: Code, message: &str, hint: Option<String>) -> Problem {
+pub fn at_model(sweep: &Sweep, model: &ModelRef, code: Code, message: String, hint: Option<String>) -> Problem {
     let short = sweep.models.iter().find(|(_, reference)| reference == model);
     let declared = short.and_then(|(short, _)| sweep.document.get("models")?.get(short));
     let text = model.to_string();

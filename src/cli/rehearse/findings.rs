@@ -110,7 +110,7 @@ impl<'a> Findings<'a> {
         let hint = (!hint.is_empty()).then(|| hint.join("; "));
         match error {
             Unmade::Files(error) => Problem { hint, ..placed::model(self.sweep, model, error) },
-            other => placed::model_file(self.sweep, model, Code::NoStandIn, &self.plain(&other.to_string()), hint),
+            other => placed::at_model(self.sweep, model, Code::NoStandIn, self.plain(&other.to_string()), hint),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::plan::{Subject, Trial, TrialId};
 use crate::rehearsal::few::{MADE_UP, by_dummy, few, made_up, parted};
 use crate::run::journal::Stage as Step;
 use crate::run::store::Store;
-use crate::run::{Lack, Request, RunError, Summary};
+use crate::run::{Failed, Lack, Request, RunError, Summary};
 use crate::spec::Sweep;
 
 /// Rounds of leaving something out, at most: each leaves out a task, a back end or a device.
@@ -183,10 +183,10 @@ impl Play<'_, '_> {
     /// Notes what failed, with the names of the trials where these are the sweep's. Where several tasks shared the process that failed, each is asked alone to see which it was.
     fn note_failures(&mut self, request: &Request, summary: &Summary, named: bool) -> Result<(), Failure> {
         let mut evaluations: Vec<(String, Vec<usize>)> = Vec::new();
-        for (name, step, reason) in &summary.failed {
-            let Some(index) = request.plan.trials.iter().position(|trial| trial.name == *name) else { continue };
+        for Failed { trial, stage, reason, .. } in &summary.failed {
+            let Some(index) = request.plan.trials.iter().position(|known| known.name == *trial) else { continue };
             let trial = &request.plan.trials[index];
-            match step {
+            match stage {
                 Step::Merge => self.findings.of_merge(index, trial, reason),
                 Step::Evaluate => {
                     let reason = self.findings.reason(trial, reason);
@@ -225,7 +225,7 @@ impl Play<'_, '_> {
             let mut alone = Request { settings, store, selected: vec![index], ..request.clone() };
             let Some(summary) = self.until_it_begins(&mut alone, false)? else { continue };
             let trial = &request.plan.trials[index];
-            let reasons = summary.failed.into_iter().map(|(_, _, reason)| self.findings.reason(trial, &reason));
+            let reasons = summary.failed.into_iter().map(|failed| self.findings.reason(trial, &failed.reason));
             failed.extend(reasons.map(|reason| (task.name.clone(), reason)));
         }
         Ok(failed)
