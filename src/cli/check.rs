@@ -7,7 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use super::freeze::now;
-use super::{Failure, SweepArgs, print, run, usage, warn};
+use super::{Failure, SweepArgs, print, run, slurm, usage, warn};
 use crate::exit_code::{self, Exit};
 use crate::files::write_atomically;
 use crate::gate::{Baseline, Judgement, judge, render};
@@ -97,7 +97,7 @@ pub(super) fn afresh(args: &SweepArgs, sweep: &Sweep, plan: &Plan, reuse: bool) 
     if !reuse {
         request.redo.clone_from(&request.selected);
     }
-    let summary = run::drive(&request, &sweep, false, false)?;
+    let summary = run::drive(&request, &sweep, &slurm::engine(args, &sweep, None, false)?, false, false)?;
     run::tell_failed(&summary);
     Ok(summary)
 }

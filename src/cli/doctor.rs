@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, diagnostics, interpreter, locator, print};
+use super::{Failure, diagnostics, interpreter, locator, print, probe};
 use crate::document::Problems;
 use crate::exit_code::{self, Exit};
-use crate::plan;
+use crate::model::Locator;
+use crate::plan::{self, Plan};
 use crate::spec::{self, Sweep};
 
 /// Look whether this machine, and a spec, are ready for a run
@@ -20,7 +21,8 @@ use crate::spec::{self, Sweep};
 /// packages with their versions, GPUs, memory, free disk and its speed (64 MB are written and
 /// deleted), bubblewrap, the caches of the hub and whether there is a token (it is never shown).
 /// With a spec also: its mistakes, its models, and its tasks, which are loaded with their data sets
-/// as a run would do before its first merge. Models are not downloaded; data sets may be.
+/// as a run would do before its first merge. Models are not downloaded; data sets may be. Models that are
+/// here are looked at as `plan --probe` does: architecture, tokenizer, kinship, NaN.
 ///
 /// Exit code 0 without errors, 2 with some.
 ///
@@ -94,13 +96,14 @@ impl Verdict {
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     let mut findings = vec![Finding::ok("mergesweep", env!("CARGO_PKG_VERSION"))];
     let mut problems = Problems::default();
-    let sweep = args.spec.as_ref().and_then(|path| spec_of(path, &mut findings, &mut problems));
-    let sweep = sweep.as_ref();
+    let opened = args.spec.as_ref().and_then(|path| spec_of(path, &mut findings, &mut problems));
+    let sweep = opened.as_ref().map(|(sweep, _)| sweep);
     let mut settings = sweep.map_or_else(spec::evaluate::defaults, |sweep| sweep.evaluate.clone());
     settings.python = interpreter(args.python.as_deref(), &settings.python);
     findings.extend(evaluation::findings(args, sweep, &settings)?);
     let locator = locator(sweep.map_or(Path::new("."), |sweep| &sweep.root), settings.python.clone())?;
-    findings.extend(evaluation::models(sweep, &locator));
+    findings.extend(evaluation::models(opened.as_ref(), &locator));
+    findings.extend(opened.as_ref().map(|(sweep, plan)| health(sweep, plan, &locator, &mut problems)));
     findings.extend(machine::findings(args, sweep, &settings));
     if args.json {
         let items: Vec<_> = findings
@@ -124,7 +127,7 @@ fn is_ready(findings: &[Finding]) -> bool {
 }
 
 /// The spec, if it can be read, and what is to be said about it.
-fn spec_of(path: &Path, findings: &mut Vec<Finding>, problems: &mut Problems) -> Option<Sweep> {
+fn spec_of(path: &Path, findings: &mut Vec<Finding>, problems: &mut Problems) -> Option<(Sweep, Plan)> {
     let item = "spec";
     match plan::open(path) {
         Ok((sweep, plan)) => {
@@ -134,8 +137,8 @@ fn spec_of(path: &Path, findings: &mut Vec<Finding>, problems: &mut Problems) ->
                 0 => Finding::ok(item, text),
                 n => Finding::warning(item, format!("{text}, {}", super::counted(n, "warning")), None),
             });
-            *problems = plan.warnings;
-            Some(sweep)
+            *problems = plan.warnings.clone();
+            Some((sweep, plan))
         }
         Err(mistakes) => {
             diagnostics::show(&mistakes);
@@ -146,6 +149,24 @@ fn spec_of(path: &Path, findings: &mut Vec<Finding>, problems: &mut Problems) ->
             None
         }
     }
+}
+
+/// Whether the models fit each other, as `plan --probe` looks at them.
+fn health(sweep: &Sweep, plan: &Plan, locator: &Locator, problems: &mut Problems) -> Finding {
+    let item = "models";
+    let probe = probe::quietly(locator, sweep, plan);
+    diagnostics::show(&probe.problems);
+    let looked_at = super::counted(probe.models.len(), "model");
+    let text = format!("{looked_at} looked at: {}", probe::in_words(&probe.problems));
+    let remedy = "`mergesweep plan SPEC --probe` shows what was seen".to_owned();
+    let finding = match (probe.models.len(), probe.problems.n_errors(), probe.problems.0.len()) {
+        (0, ..) => Finding::warning(item, "none of them is on this machine", None),
+        (_, 0, 0) => Finding::ok(item, format!("{looked_at} looked at: they fit each other")),
+        (_, 0, _) => Finding::warning(item, text, remedy),
+        _ => Finding::error(item, text, remedy),
+    };
+    problems.extend(probe.problems);
+    finding
 }
 
 fn listing(findings: &[Finding]) -> String {

@@ -49,7 +49,7 @@ pub(super) fn page(
     page.settings = settings(&sweep.evaluate, recorded, &text);
     page.sources = vec![(file_name(&sweep.path), text)];
     page.findings = plan.warnings.0.iter().map(|problem| first_line(&problem.to_string())).collect();
-    page.findings.extend(review::warnings(sweep, plan));
+    page.findings.extend(review::lines(sweep, plan));
     page.remarks = compared.single_draws.clone();
     page.remarks.extend(compared.against.iter().flat_map(|against| differences::of_estimates(table, against)));
     page.remarks.extend(recorded.footnotes.iter().cloned());
@@ -103,8 +103,11 @@ fn settings(settings: &Settings, recorded: &Recorded, spec: &str) -> Vec<(String
     let number = |value: Option<u64>, none: &str| value.map_or_else(|| none.to_owned(), |value| value.to_string());
     let tasks = settings.tasks.iter().map(|task| {
         let limit = task.limit.or(settings.limit).map(|limit| format!(", limit {limit}")).unwrap_or_default();
-        let shots = number(task.num_fewshot.or(settings.num_fewshot), "the task’s own");
-        format!("{} ({shots} few-shot examples{limit})", task.name)
+        let shots = number(settings.of(task).num_fewshot, "the task’s own");
+        let batch_size = task.batch_size.iter().map(|size| format!(", batch size {size}"));
+        let arguments = task.model_args.iter().chain(&task.gen_kwargs).map(|(name, value)| format!(", {name}={value}"));
+        let own: String = batch_size.chain(arguments).collect();
+        format!("{} ({shots} few-shot examples{limit}{own})", task.name)
     });
     let arguments = settings.model_args.iter().map(|(name, value): (&String, &Scalar)| format!("{name}={value}"));
     let back_end: Vec<String> = std::iter::once(settings.model.clone()).chain(arguments).collect();

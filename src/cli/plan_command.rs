@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, diagnostics, intended, print, review, usage, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, forecast, intended, print, probe, review, usage, warn};
 
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::document::draw;
@@ -15,7 +15,9 @@ use crate::gate::margins::{planned_documents, too_small};
 use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
 use crate::plan::{Plan, Subject, Trial, json};
-use crate::spec::Sweep;
+use crate::process::Cancel;
+use crate::run::slurm;
+use crate::spec::{EngineKind, Sweep};
 use crate::table::render::plain;
 
 /// Print every trial of a sweep, in order, with its resolved settings; runs nothing
@@ -30,8 +32,22 @@ use crate::table::render::plain;
 /// found by resolving every parameter as the merge does: for the tensors in the headers of models
 /// that are on this machine, otherwise for those of a Llama-like decoder.
 ///
+/// Last comes what a run would cost: merges, bytes, disk, evaluations, documents and generated tokens
+/// after twins and with what earlier runs left, the time at rates that earlier runs had, and the smallest
+/// difference that the documents of each task can tell from noise. `--calibrate` measures the
+/// throughput of merges first (20 s at most); how long evaluations take is known from earlier runs alone.
+///
+/// `--probe` reads rows of some tensors of the models that are on this machine, which takes seconds: are
+/// the models kin, do tokenizers, chat templates and heads agree, is there NaN, how do their changes of
+/// the base meet, and which merges would come out so near to each other that their scores must be the
+/// same. What a merge would fail on is an error (exit code 2).
+///
+/// With --engine slurm, the scripts are printed that `mergesweep run --engine slurm` would submit
+/// now, each under its `sbatch` command. That looks at models, harness and results as `run` does.
+///
 /// Examples:
 ///   mergesweep plan sweeps/study.toml
+///   mergesweep plan sweeps/quickstart.toml --probe
 ///   mergesweep plan sweeps/quickstart.toml --json
 ///   mergesweep plan sweeps/study.toml --write-configs /tmp/configs
 ///   mergesweep plan sweeps/study.toml --as-intended
@@ -45,14 +61,27 @@ pub(super) struct PlanArgs {
     json: bool,
     /// Instead of the plan, print every merge that has settings nobody reads beside what its author probably meant:
     /// those settings at top level, and what differs then
-    #[arg(long, conflicts_with_all = ["json", "write_configs"])]
+    #[arg(long, conflicts_with_all = ["json", "write_configs", "probe", "calibrate"])]
     as_intended: bool,
+    /// Also look at the models: their health, and which merges would be near twins
+    #[arg(long)]
+    probe: bool,
+    /// Measure how fast merges are made here, for the time: at most 20 s, nothing is left behind
+    #[arg(long)]
+    calibrate: bool,
+    /// Instead of the plan, print the job scripts that a run through this engine would submit
+    #[arg(long, value_name = "ENGINE", value_parser = super::run::parse_engine,
+        conflicts_with_all = ["json", "as_intended", "write_configs", "probe", "calibrate"])]
+    engine: Option<EngineKind>,
     /// Write the config of every merge as a mergekit YAML file into DIR
     #[arg(long, value_name = "DIR")]
     write_configs: Option<PathBuf>,
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
+    if args.engine == Some(EngineKind::Slurm) {
+        return scripts(&args.sweep);
+    }
     let (sweep, plan) = match args.sweep.load() {
         Err(failure) => {
             if let Some(problems) = diagnostics::of(&failure).filter(|_| args.json) {
@@ -69,14 +98,25 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         warn(&format!("{} written to {}", counted(written.len(), "config"), folder.display()));
     }
     let headers = |model: &ModelRef| args.sweep.tensors_of(&sweep, model);
+    let probe = args.probe.then(|| probe::look(&args.sweep, &sweep, &plan)).transpose()?;
     if args.as_intended {
         print(&intended::text(&sweep, &plan, &headers))?;
     } else if args.json {
         let mut document = json::reported(&plan, &headers);
-        document["diagnostics"] = draw::list_json(&plan.warnings);
+        document["forecast"] = forecast::json(&args.sweep, &sweep, &plan, args.calibrate)?;
+        let mut diagnostics = plan.warnings.clone();
+        diagnostics.extend(review::placed(&sweep, &plan));
+        if let Some(probe) = &probe {
+            document["probe"] = probe::json(probe, &plan);
+            diagnostics.extend(probe.problems.clone());
+        }
+        document["diagnostics"] = draw::list_json(&diagnostics);
         print(&serde_json::to_string_pretty(&document)?)?;
     } else {
-        print(&format!("{}{}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
+        let probed = probe.as_ref().map(|probe| probe::text(probe, &plan)).unwrap_or_default();
+        let review = review::text(&sweep, &plan, diagnostics::style_of_stdout());
+        print(&format!("{}{review}{probed}", listing(&sweep, &plan)))?;
+        print(&forecast::text(&args.sweep, &sweep, &plan, args.calibrate)?)?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(
@@ -88,6 +128,29 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
             tasks.join(", "),
         ));
     }
+    let fails = probe.is_some_and(|probe| probe.problems.has_errors());
+    Ok(if fails { Exit::Usage } else { Exit::Ok })
+}
+
+/// Prints what a run would submit to Slurm.
+fn scripts(args: &SweepArgs) -> Result<Exit, Failure> {
+    let (request, sweep) = super::run::request(args, &[], &[])?;
+    let options = super::slurm::options(args, &sweep, false)?;
+    let preview =
+        slurm::preview(&request, &options, &Cancel::never()).map_err(|error| super::slurm::sort(error, &sweep))?;
+    for note in &preview.notes {
+        warn(&format!("note: {note}: every trial counts as left to do, and a throttle by disk may be missing"));
+    }
+    if !preview.is_cluster {
+        warn("note: no cluster answers here: arrays are cut as Slurm's default has it");
+    }
+    if let Some(open) = preview.open {
+        warn(&format!("note: submission {open} is on Slurm: a run joins it before it submits anything"));
+    }
+    for (command, script) in &preview.scripts {
+        print(&format!("$ {command}\n{script}"))?;
+    }
+    warn(&format!("{} in {}", counted(preview.n_units, "unit"), counted(preview.scripts.len(), "job")));
     Ok(Exit::Ok)
 }
 

@@ -8,20 +8,21 @@ use clap::Args;
 use serde_json::json;
 
 use super::comparisons::Comparisons;
-use super::interrupt::stop_on_signal;
+use super::interrupt::Session;
 use super::recorded::{self, Recorded};
+use super::slurm::{self, Engine};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
 use crate::console::Console;
-use crate::document::{Problem, Problems};
+use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
 use crate::paired::Against;
 use crate::plan::Plan;
-use crate::process::cancellation;
+use crate::process::Cancel;
 use crate::run::select::select;
 use crate::run::store::Store;
 use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
-use crate::spec::{Sweep, placed};
+use crate::spec::{EngineKind, Sweep, placed};
 use crate::table::{differences, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
@@ -39,8 +40,15 @@ use crate::table::{differences, render};
 /// row per trial), scores.csv and .parquet (one row per score), trials/ (config, logs and
 /// harness output of each trial).
 ///
+/// With `--engine slurm` (or `engine.kind = "slurm"` in the spec), the same is done in jobs of a
+/// Slurm cluster: an array with a task for every few trials, and a job after it that writes the
+/// table. The command follows the jobs; Ctrl-C leaves them alone, the same command follows them
+/// again from any login, and `mergesweep cancel` ends them. `mergesweep plan --engine slurm`
+/// prints the scripts.
+///
 /// Examples:
 ///   mergesweep run sweeps/quickstart.toml
+///   mergesweep run sweeps/quickstart.toml --engine slurm --detach
 ///   mergesweep run sweeps/quickstart.toml --only 'SLERP*' --limit 4
 ///   mergesweep run sweeps/quickstart.toml --redo TIES
 #[derive(Debug, Args)]
@@ -57,6 +65,12 @@ pub(super) struct RunArgs {
     /// Say what would be done and why, and do nothing; everything that would keep a run from beginning is told at once
     #[arg(long)]
     dry_run: bool,
+    /// Where to work: in this process, or in jobs of a Slurm cluster [default: the spec's]
+    #[arg(long, value_name = "ENGINE", value_parser = parse_engine)]
+    engine: Option<EngineKind>,
+    /// On Slurm: leave once everything is submitted; `status`, `cancel` and the same command without this come back to it
+    #[arg(long)]
+    detach: bool,
     /// Begin nothing new after the first failure
     #[arg(long)]
     fail_fast: bool,
@@ -86,6 +100,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let (mut request, sweep) = request(&args.sweep, &args.only, &args.redo)?;
     if args.json {
         diagnostics::events(&request.plan.warnings)?;
+        diagnostics::events(&review::placed(&sweep, &request.plan))?;
     }
     request.fail_fast = args.fail_fast;
     if let Some(threads) = args.threads {
@@ -94,11 +109,16 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     if args.dry_run {
         return dry_run(&request, &sweep);
     }
+    let engine = slurm::engine(&args.sweep, &sweep, args.engine, args.detach)?;
+    check_engine(args, &engine)?;
     if !args.quiet {
-        review::warnings(&sweep, &request.plan).iter().for_each(|line| warn(&format!("warning: {line}")));
+        review::warnings(&sweep, &request.plan, diagnostics::style()).iter().for_each(|warning| warn(warning));
     }
     let store = &request.store;
-    let summary = drive(&request, &sweep, args.quiet, args.json)?;
+    let summary = drive(&request, &sweep, &engine, args.quiet, args.json)?;
+    if args.detach && summary.n_left > 0 && !summary.interrupted {
+        return detached(args, &summary, store);
+    }
     let recorded = recorded::collect(&request.plan, &sweep, store)?;
     report::write_files(&recorded.table, store);
     if args.json {
@@ -118,6 +138,39 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     })
 }
 
+/// Refuses what only one of the engines can do.
+fn check_engine(args: &RunArgs, engine: &Engine) -> Result<(), Failure> {
+    let refused = match engine {
+        Engine::Local if args.detach => "`--detach` needs the engine `slurm`",
+        Engine::Slurm(_) if args.fail_fast => "`--fail-fast` needs the engine `local`: jobs are submitted all at once",
+        Engine::Slurm(_) if args.threads.is_some() => "`--threads` needs the engine `local`: jobs use `engine.cpus`",
+        _ => return Ok(()),
+    };
+    Err(usage(anyhow!("{refused}")))
+}
+
+/// What a run says that leaves its jobs to Slurm.
+fn detached(args: &RunArgs, summary: &Summary, store: &Store) -> Result<Exit, Failure> {
+    if args.json {
+        print(&summary_json(summary, store).to_string())?;
+        return Ok(Exit::Ok);
+    }
+    let spec = args.sweep.spec.display();
+    warn(&format!(
+        "{} with Slurm\nhint: `mergesweep status {spec}` shows where they stand, `mergesweep run {spec} --engine slurm` follows \
+         them, `mergesweep cancel {spec}` ends them",
+        counted(summary.n_left, "trial")
+    ));
+    Ok(Exit::Ok)
+}
+
+/// An engine by its name in specs.
+pub(super) fn parse_engine(text: &str) -> Result<EngineKind, String> {
+    let found = EngineKind::NAMES.iter().find(|(name, _)| *name == text).map(|(_, kind)| *kind);
+    let names: Vec<&str> = EngineKind::NAMES.iter().map(|(name, _)| *name).collect();
+    found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
+}
+
 /// All rows beside the reference of the spec, for the marks of the table. A table without them is better than none.
 fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep, store: &Store) -> Option<Against> {
     let compared = recorded.reference(None, sweep).and_then(|reference| {
@@ -132,11 +185,14 @@ fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep, store: &Sto
 
 /// What a run of a sweep is asked to do.
 pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
-    let (sweep, plan) = args.load()?;
+    let (sweep, mut plan) = args.read()?;
+    // Here it is no oddity that may be meant: a run refuses it, and says so once.
+    plan.warnings.0.retain(|warning| warning.code != Code::CodeNotAllowed);
+    diagnostics::show(&plan.warnings);
     request_of(args, sweep, plan, only, redo)
 }
 
-/// The same of a spec that was read already.
+/// The same for a spec that is read already.
 pub(super) fn request_of(
     args: &SweepArgs,
     mut sweep: Sweep,
@@ -181,7 +237,7 @@ pub(super) fn request_of(
 }
 
 /// Where evaluations run: on the GPUs, each set of them `slots_per_gpu` times over, else on the CPU.
-fn slots(sweep: &Sweep) -> Vec<Slot> {
+pub(super) fn slots(sweep: &Sweep) -> Vec<Slot> {
     let resources = &sweep.resources;
     let on_cpu = sweep.evaluate.device.as_deref().is_some_and(|device| device.starts_with("cpu"));
     let gpus = if on_cpu { Vec::new() } else { resources.gpus.clone().unwrap_or_else(visible_gpus) };
@@ -213,7 +269,46 @@ fn visible_gpus() -> Vec<String> {
 }
 
 /// Runs the request with its display, listening for signals.
-pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -> Result<Summary, Failure> {
+pub(super) fn drive(
+    request: &Request,
+    sweep: &Sweep,
+    engine: &Engine,
+    quiet: bool,
+    json: bool,
+) -> Result<Summary, Failure> {
+    match engine {
+        Engine::Local => {
+            let session = Session::begin("what is finished is recorded")?;
+            attempt(&session, request, quiet, json).map_err(|error| sort(error, sweep))
+        }
+        Engine::Slurm(options) => {
+            let work =
+                async |listener: &Listener, cancel: &Cancel| run::slurm::run(request, options, listener, cancel).await;
+            let (summary, _) = followed(quiet, json, "the jobs go on; `mergesweep cancel` ends them", work)?;
+            summary.map_err(|error| slurm::sort(error, sweep))
+        }
+    }
+}
+
+/// Long work with its display, stopped by signals; `what` says what becomes of it then. Gives back whether it was stopped.
+pub(super) fn followed<T>(
+    quiet: bool,
+    json: bool,
+    what: &'static str,
+    work: impl AsyncFnOnce(&Listener, &Cancel) -> T,
+) -> Result<(T, bool), Failure> {
+    let session = Session::begin(what)?;
+    let done = shown(&session, quiet, json, work);
+    Ok((done, session.cancel.is_cancelled()))
+}
+
+/// A run in a session that goes on after it.
+pub(super) fn attempt(session: &Session, request: &Request, quiet: bool, json: bool) -> Result<Summary, RunError> {
+    shown(session, quiet, json, async |listener, cancel| run::run(request, listener, cancel).await)
+}
+
+/// Work in a session, with its events as bars and lines, or as JSON.
+fn shown<T>(session: &Session, quiet: bool, json: bool, work: impl AsyncFnOnce(&Listener, &Cancel) -> T) -> T {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
@@ -225,16 +320,10 @@ pub(super) fn drive(request: &Request, sweep: &Sweep, quiet: bool, json: bool) -
             console.show(&event);
         })
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let (canceller, cancel) = cancellation();
-    let summary = runtime.block_on(async {
-        let (told, cleared) = (console.clone(), console.clone());
-        let (say, leave) = (move |line: &str| told.tell(line), move || cleared.finish());
-        tokio::spawn(stop_on_signal(canceller, "what is finished is recorded", say, leave));
-        run::run(request, &listener, &cancel).await
-    });
+    session.show_on(&console);
+    let done = session.runtime.block_on(work(&listener, &session.cancel));
     console.finish();
-    summary.map_err(|error| sort(error, sweep))
+    done
 }
 
 fn dry_run(request: &Request, sweep: &Sweep) -> Result<Exit, Failure> {
@@ -266,10 +355,11 @@ pub(super) fn explained(request: &Request, sweep: &Sweep) -> Result<String, Fail
 
 /// Whose fault an error is: models and the harness are input, the disk is not. What is lacking is told at its place in the
 /// spec.
-fn sort(error: RunError, sweep: &Sweep) -> Failure {
+pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     let RunError::Lacks(lacks) = error else {
         return match error {
             RunError::Locate(_) => Failure::Usage(error.into()),
+            RunError::Submitted(_) => Failure::Busy(error.into()),
             RunError::Store(error) => error.into(),
             _ => Failure::Internal(error.into()),
         };
@@ -280,7 +370,7 @@ fn sort(error: RunError, sweep: &Sweep) -> Failure {
     usage(problems)
 }
 
-fn place(lack: &Lack, sweep: &Sweep) -> Problem {
+pub(super) fn place(lack: &Lack, sweep: &Sweep) -> Problem {
     match lack {
         Lack::Model { model, source } => placed::model(sweep, model, source),
         Lack::Evaluation(problem) => placed::evaluation(&sweep.document, problem),
@@ -317,7 +407,7 @@ fn in_words(summary: &Summary) -> String {
     text
 }
 
-fn summary_json(summary: &Summary, store: &crate::run::store::Store) -> serde_json::Value {
+fn summary_json(summary: &Summary, store: &Store) -> serde_json::Value {
     let failed: Vec<_> = summary
         .failed
         .iter()

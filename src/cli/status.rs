@@ -6,12 +6,16 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
-use super::{Failure, SweepArgs, output_width, print, usage};
+use super::{Failure, SweepArgs, counted, output_width, print, usage, warn};
 use crate::eval::TaskRequest;
 use crate::exit_code::{self, Exit};
 use crate::plan::{Plan, Subject, Trial};
+use crate::process::Cancel;
 use crate::run::journal::{self, Record, Stage};
 use crate::run::select::select;
+use crate::run::slurm;
+use crate::run::slurm::collect::overlaid;
+use crate::run::slurm::submission::Submission;
 use crate::run::state::{SweepState, TrialState};
 use crate::run::store::Store;
 use crate::run::timeline::last_run;
@@ -19,6 +23,8 @@ use crate::spec::Sweep;
 use crate::table::render::{self, Cells};
 
 /// Show where every trial of a sweep stands; reads the journal and changes nothing
+///
+/// What tasks on Slurm have recorded is shown, and Slurm is asked once how many of them there are.
 ///
 /// States: planned, merging, merged, evaluating, scored, interrupted, failed. What would be
 /// done next, and why, is said by `mergesweep run SPEC --dry-run`.
@@ -56,8 +62,9 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
     let selected = select(&plan, &args.only).map_err(usage)?;
-    let records = journal::read(&store.journal())?;
-    let is_running = store.is_held();
+    let records = overlaid(&store)?;
+    let open = Submission::open(&records);
+    let is_running = store.is_held() || open.is_some();
     if args.timeline {
         return show_timeline(&records, &plan, is_running, args.json);
     }
@@ -82,7 +89,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             })
             .collect();
         print(&serde_json::to_string_pretty(
-            &json!({ "sweep": plan.sweep, "running": is_running, "trials": trials }),
+            &json!({ "sweep": plan.sweep, "running": is_running, "slurm": open.as_ref().map(queue_json), "trials": trials }),
         )?)?;
     } else {
         let cells = Cells {
@@ -90,8 +97,38 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
             rows: rows.iter().map(|(trial, state)| line(trial, state, &sweep, is_running)).collect(),
         };
         print(&render::markdown(&cells, output_width()))?;
+        if let Some(open) = &open {
+            warn(&queue_line(open));
+        }
     }
     Ok(Exit::Ok)
+}
+
+/// Where the tasks of a submission stand.
+fn queue_line(open: &Submission) -> String {
+    let (number, n_left) = (open.number, open.unsettled().count());
+    let ids: Vec<&str> = open.jobs.iter().filter_map(|job| job.id.as_deref()).collect();
+    let units = format!("{} of {} to be gathered", n_left, counted(open.units.len(), "unit"));
+    match slurm::tally(open, &Cancel::never()) {
+        Ok((n_pending, n_running, n_ended)) => format!(
+            "Slurm: submission {number}, jobs {}: tasks {n_pending} pending, {n_running} running, {n_ended} over; {units}",
+            ids.join(", ")
+        ),
+        Err(error) => format!("Slurm: submission {number}, jobs {}: {units}; {error}", ids.join(", ")),
+    }
+}
+
+fn queue_json(open: &Submission) -> serde_json::Value {
+    let tally = slurm::tally(open, &Cancel::never()).ok();
+    json!({
+        "submission": open.number,
+        "jobs": open.jobs.iter().map(|job| json!({ "name": job.name, "id": job.id, "units": job.units.len() })).collect::<Vec<_>>(),
+        "units": open.units.len(),
+        "ungathered": open.unsettled().count(),
+        "pending": tally.map(|tally| tally.0),
+        "running": tally.map(|tally| tally.1),
+        "over": tally.map(|tally| tally.2),
+    })
 }
 
 fn show_timeline(records: &[Record], plan: &Plan, is_running: bool, json: bool) -> Result<Exit, Failure> {

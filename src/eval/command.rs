@@ -18,8 +18,6 @@ use crate::process::Invocation;
 pub struct Call {
     /// The tasks, in the order of the spec.
     pub tasks: Vec<TaskRequest>,
-    /// Few-shot examples: one number a process. Never overrides a task whose definition says 0.
-    pub num_fewshot: Option<u64>,
     /// Whether its tasks run code that the model wrote.
     pub runs_code: bool,
 }
@@ -55,17 +53,25 @@ pub struct Paths<'a> {
     pub answers: &'a Path,
 }
 
-/// Shares tasks out to as few processes as can be: tasks with the same few-shot number together, code tasks apart, since
-/// they can fail after everything else is done. A process costs a start of the interpreter and a load of the model.
+impl Call {
+    /// The settings that hold for its tasks, which agree on them.
+    pub fn settings(&self, sweep: &Settings) -> Settings {
+        self.tasks.first().map_or_else(|| sweep.clone(), |task| sweep.of(task))
+    }
+}
+
+/// Shares tasks out to as few processes as can be: tasks with the same settings together (the harness takes one few-shot
+/// number, one batch size and one set of arguments a process), code tasks apart, since they can fail after everything else
+/// is done. A process costs a start of the interpreter and a load of the model.
 pub fn calls(settings: &Settings, tasks: &[TaskRequest], runs_code: &dyn Fn(&str) -> bool) -> Vec<Call> {
     let mut calls: Vec<Call> = Vec::new();
     for task in tasks {
-        let num_fewshot = task.num_fewshot.or(settings.num_fewshot);
         let runs_code = runs_code(&task.name);
-        let fits = |call: &&mut Call| call.num_fewshot == num_fewshot && call.runs_code == runs_code;
+        let own = settings.of(task);
+        let fits = |call: &&mut Call| call.runs_code == runs_code && call.settings(settings) == own;
         match calls.iter_mut().find(fits) {
             Some(call) => call.tasks.push(task.clone()),
-            None => calls.push(Call { tasks: vec![task.clone()], num_fewshot, runs_code }),
+            None => calls.push(Call { tasks: vec![task.clone()], runs_code }),
         }
     }
     // Code last: it is the most likely to fail, and the other scores are worth having first.
@@ -157,7 +163,7 @@ pub fn environment(
 /// The text of the config file: YAML in flow style, which PyYAML reads with the types meant here.
 ///
 /// An unknown key stops the harness at once, so only what is set is written. `use_cache` never is: the harness keys
-/// that cache by the prompt alone, and one model would be given the answers of another.
+/// that cache by the prompt alone, and one model would be given the answers of another. `settings` are those of the call.
 pub fn config_text(settings: &Settings, call: &Call, known: &KnownTasks, paths: &Paths<'_>) -> String {
     let mut model_args: BTreeMap<&str, Yaml> =
         settings.model_args.iter().map(|(name, value)| (name.as_str(), Yaml::from(value))).collect();
@@ -168,7 +174,8 @@ pub fn config_text(settings: &Settings, call: &Call, known: &KnownTasks, paths: 
     lines.put("model", &text(&settings.model));
     lines.put("model_args", &map(model_args));
     lines.put("tasks", &list(call.tasks.iter().map(|task| text(&task.name))));
-    lines.put_some("num_fewshot", call.num_fewshot.map(number));
+    // Never overrides a task whose definition says 0.
+    lines.put_some("num_fewshot", settings.num_fewshot.map(number));
     lines.put("batch_size", &Yaml::from(&settings.batch_size));
     lines.put_some("device", settings.device.as_deref().map(text));
     match limits(settings, call, known) {

@@ -16,7 +16,7 @@ use crate::process::{self, Cancel, Logs};
 /// One call to make.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// How models are evaluated.
+    /// How models are evaluated: the settings that hold for the tasks of this call.
     pub settings: &'a Settings,
     /// The tasks of this call.
     pub call: &'a Call,
@@ -188,7 +188,7 @@ fn notes(settings: &Settings, call: &Call, scores: &[Score], device: Option<&str
     // The harness passes over the number where a definition says 0.
     for task in &call.tasks {
         let used = scores.iter().find(|score| score.task == task.name).and_then(|score| score.num_fewshot);
-        if let (Some(asked), Some(used)) = (call.num_fewshot, used)
+        if let (Some(asked), Some(used)) = (settings.num_fewshot, used)
             && asked != used
         {
             notes.push(format!(

@@ -111,8 +111,41 @@ pub struct TaskRequest {
     pub limit: Option<u64>,
     /// Few-shot examples, over the sweep-wide number.
     pub num_fewshot: Option<u64>,
+    /// A batch size, over the sweep-wide one.
+    pub batch_size: Option<Scalar>,
+    /// Arguments of the back end, beside and over the sweep-wide ones.
+    pub model_args: BTreeMap<String, Scalar>,
+    /// Generation settings, beside and over the sweep-wide ones.
+    pub gen_kwargs: BTreeMap<String, Scalar>,
     /// Columns asked for; empty: the preset of the mapping table, else every metric the task reports.
     pub columns: Vec<ColumnRequest>,
+}
+
+impl TaskRequest {
+    /// A task with nothing of its own.
+    pub fn named(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            limit: None,
+            num_fewshot: None,
+            batch_size: None,
+            model_args: BTreeMap::new(),
+            gen_kwargs: BTreeMap::new(),
+            columns: Vec::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// The settings that hold for a task: its own over those of the sweep.
+    pub fn of(&self, task: &TaskRequest) -> Self {
+        let mut settings = self.clone();
+        settings.num_fewshot = task.num_fewshot.or(self.num_fewshot);
+        settings.batch_size = task.batch_size.clone().unwrap_or_else(|| self.batch_size.clone());
+        settings.model_args.extend(task.model_args.clone());
+        settings.gen_kwargs.extend(task.gen_kwargs.clone());
+        settings
+    }
 }
 
 /// One column asked for in the spec.

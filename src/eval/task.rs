@@ -236,7 +236,7 @@ pub fn columns(tasks: &[TaskRequest], scores: &[Score]) -> Vec<Column> {
             continue;
         }
         asked.push(&score.task);
-        let task = TaskRequest { name: score.task.clone(), limit: None, num_fewshot: None, columns: Vec::new() };
+        let task = TaskRequest::named(&score.task);
         for column in columns_of(&task, scores) {
             add(&mut columns, column);
         }
@@ -303,7 +303,7 @@ mod tests {
     use crate::eval::ColumnRequest;
 
     fn task(name: &str) -> TaskRequest {
-        TaskRequest { name: name.to_owned(), limit: None, num_fewshot: None, columns: Vec::new() }
+        TaskRequest::named(name)
     }
 
     fn score(task: &str, metric: &str, filter: &str) -> Score {

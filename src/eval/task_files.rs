@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{self, BufRead};
 use std::path::{Path, PathBuf};
 
 use serde_yaml::{Mapping, Value};
@@ -27,6 +28,10 @@ pub struct TaskFile {
     pub num_fewshot: Option<u64>,
     /// `metadata.version`, as text.
     pub version: Option<String>,
+    /// `generation_kwargs.max_gen_toks`.
+    pub max_gen_toks: Option<u64>,
+    /// The JSON Lines file of its test split, where it is one on this machine.
+    pub documents: Option<PathBuf>,
 }
 
 /// Reads every definition of a folder and its subfolders, by name.
@@ -45,8 +50,12 @@ pub fn read(folder: &Path) -> BTreeMap<String, TaskFile> {
             let listed = listed.filter_map(|member| member.as_str().or_else(|| member.get("task")?.as_str()));
             members.insert(name.clone(), listed.map(str::to_owned).collect());
         }
+        let max_gen_toks = get("generation_kwargs").and_then(|settings| settings.get("max_gen_toks")?.as_u64());
+        let documents = documents(&definition, &path);
         let file = TaskFile {
             path,
+            max_gen_toks,
+            documents,
             is_group,
             runs_code: get("unsafe_code").and_then(Value::as_bool).unwrap_or(false),
             output_type: name_of("output_type"),
@@ -63,6 +72,31 @@ pub fn read(folder: &Path) -> BTreeMap<String, TaskFile> {
         }
     }
     tasks
+}
+
+/// The file of the test split: `data_files` of a local `json` data set, whose path is taken as it is, or a split of the
+/// offline task pack.
+fn documents(definition: &Mapping, path: &Path) -> Option<PathBuf> {
+    let settings = definition.get("dataset_kwargs")?;
+    let split = ["test_split", "validation_split"].iter().find_map(|key| definition.get(*key)?.as_str())?;
+    let of_split = |files: &Value| files.as_str().or_else(|| files.get(split)?.as_str()).map(PathBuf::from);
+    let file = match settings.get("pack_folder").and_then(Value::as_str) {
+        Some(folder) => path.parent()?.join("data").join(folder).join(of_split(settings.get("pack_splits")?)?),
+        None => of_split(settings.get("data_files")?)?,
+    };
+    (file.extension()? == "jsonl" && file.is_file()).then_some(file)
+}
+
+/// Documents in a JSON Lines file: lines that are not empty.
+///
+/// # Errors
+/// Where it cannot be read.
+pub fn count_documents(file: &Path) -> io::Result<u64> {
+    let mut n = 0;
+    for line in io::BufReader::new(fs::File::open(file)?).lines() {
+        n += u64::from(!line?.trim().is_empty());
+    }
+    Ok(n)
 }
 
 /// The `.yaml` files below a folder (the harness reads no `.yml`), in order.

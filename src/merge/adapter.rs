@@ -248,34 +248,59 @@ impl Adapter {
         let dtype = self.dtype.unwrap_or(own);
         let bytes = if dtype == own { Cow::Borrowed(bytes) } else { Cow::Owned(cast(bytes, own, dtype)) };
         let Some(pair) = self.pairs.get(name) else { return Ok(bytes) };
-        self.add(pair, &tensor.shape, dtype, &bytes).map(Cow::Owned).map_err(|source| AdapterError::Product {
-            file: self.file.clone(),
-            module: pair.module.clone(),
-            source: Box::new(source),
-        })
+        let product = || {
+            let (left, right) = self.factors(pair)?;
+            add(pair, (&left, &right), tensor.shape[1], dtype, &bytes)
+        };
+        product().map(Cow::Owned).map_err(|source| self.failed(pair, source))
     }
 
-    fn add(&self, pair: &Pair, shape: &[usize], dtype: Dtype, bytes: &[u8]) -> Result<Vec<u8>, candle_core::Error> {
+    /// The bytes of some rows of a matrix of the base model, in their order, with the adapter applied; `rows` are their
+    /// numbers and `bytes` what the base model has there.
+    ///
+    /// # Errors
+    /// [`AdapterError::Product`] where candle fails.
+    pub fn apply_to_rows(
+        &self,
+        name: &str,
+        tensor: &Tensor,
+        rows: &[usize],
+        bytes: Vec<u8>,
+    ) -> Result<Vec<u8>, AdapterError> {
+        let Some(own) = tensor.dtype() else { return Ok(bytes) };
+        let dtype = self.dtype.unwrap_or(own);
+        let bytes = if dtype == own { bytes } else { cast(&bytes, own, dtype) };
+        let Some(pair) = self.pairs.get(name) else { return Ok(bytes) };
+        let product = || {
+            let (left, right) = self.factors(pair)?;
+            let rows: Vec<u32> = rows.iter().map(|row| u32::try_from(*row).unwrap_or(u32::MAX)).collect();
+            let left = left.index_select(&Matrix::new(rows.as_slice(), &Device::Cpu)?, 0)?;
+            add(pair, (&left, &right), tensor.shape[1], dtype, &bytes)
+        };
+        product().map_err(|source| self.failed(pair, source))
+    }
+
+    /// How many of the base model's tensors it changes.
+    pub fn n_modules(&self) -> usize {
+        self.pairs.len()
+    }
+
+    /// Bytes of its own tensors.
+    pub fn n_bytes(&self) -> u64 {
+        self.weights.tensors().values().map(|tensor| self.weights.bytes(tensor).len() as u64).sum()
+    }
+
+    fn failed(&self, pair: &Pair, source: candle_core::Error) -> AdapterError {
+        AdapterError::Product { file: self.file.clone(), module: pair.module.clone(), source: Box::new(source) }
+    }
+
+    /// The two matrices whose product is added, before it is scaled.
+    fn factors(&self, pair: &Pair) -> Result<(Matrix, Matrix), candle_core::Error> {
         let (a, b) = (self.matrix(&pair.a)?, self.matrix(&pair.b)?);
         // Zeros add nothing, and a rank of whole vectors takes the path that sums as torch does.
         let padding = a.dims()[0].next_multiple_of(RANK) - a.dims()[0];
         let (a, b) = (a.pad_with_zeros(0, 0, padding)?, b.pad_with_zeros(1, 0, padding)?);
-        let (left, right) = if pair.transposed { (a.t()?.contiguous()?, b.t()?.contiguous()?) } else { (b, a) };
-        let (n_rows, n_columns) = (shape[0], shape[1]);
-        let part = PART.div_ceil(n_columns.max(1));
-        let mut merged = Vec::with_capacity(bytes.len());
-        for first in (0..n_rows).step_by(part) {
-            let rows = part.min(n_rows - first);
-            let product = left.narrow(0, first, rows)?.contiguous()?.matmul(&right)?;
-            let mut change: Vec<f32> = product.flatten_all()?.to_vec1()?;
-            change.iter_mut().for_each(|value| *value *= pair.scaling);
-            if pair.embedding {
-                f32::round_to(&mut change, dtype);
-            }
-            let range = first * n_columns * dtype.size()..(first + rows) * n_columns * dtype.size();
-            add_part(&bytes[range], dtype, &change, &mut merged);
-        }
-        Ok(merged)
+        Ok(if pair.transposed { (a.t()?.contiguous()?, b.t()?.contiguous()?) } else { (b, a) })
     }
 
     fn matrix(&self, name: &str) -> Result<Matrix, candle_core::Error> {
@@ -286,6 +311,31 @@ impl Adapter {
         f32::decode(self.weights.bytes(tensor), dtype, &mut numbers);
         Matrix::from_vec(numbers, tensor.shape.as_slice(), &Device::Cpu)
     }
+}
+
+/// The rows of a matrix with the product of the factors added: as many rows as the left one has.
+fn add(
+    pair: &Pair,
+    (left, right): (&Matrix, &Matrix),
+    n_columns: usize,
+    dtype: Dtype,
+    bytes: &[u8],
+) -> Result<Vec<u8>, candle_core::Error> {
+    let n_rows = left.dims()[0];
+    let part = PART.div_ceil(n_columns.max(1));
+    let mut merged = Vec::with_capacity(bytes.len());
+    for first in (0..n_rows).step_by(part) {
+        let rows = part.min(n_rows - first);
+        let product = left.narrow(0, first, rows)?.contiguous()?.matmul(right)?;
+        let mut change: Vec<f32> = product.flatten_all()?.to_vec1()?;
+        change.iter_mut().for_each(|value| *value *= pair.scaling);
+        if pair.embedding {
+            f32::round_to(&mut change, dtype);
+        }
+        let range = first * n_columns * dtype.size()..(first + rows) * n_columns * dtype.size();
+        add_part(&bytes[range], dtype, &change, &mut merged);
+    }
+    Ok(merged)
 }
 
 fn cast(bytes: &[u8], from: Dtype, to: Dtype) -> Vec<u8> {

@@ -20,11 +20,15 @@ pub mod diff;
 pub mod digest;
 pub mod engine;
 pub mod error;
+pub mod excerpt;
+pub mod float16;
+pub mod followed;
 pub mod header;
 pub mod inputs;
 pub mod introsort;
 pub mod method;
 pub mod operation;
+pub mod outbox;
 pub mod real;
 pub mod recipe;
 pub mod rows;
@@ -62,7 +66,7 @@ use writer::Writer;
 
 /// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
 /// made by an older engine are known to be stale.
-pub const ENGINE: u32 = 4;
+pub const ENGINE: u32 = 5;
 
 /// What a caller may choose beside the config.
 #[derive(Debug, Clone, PartialEq)]
@@ -183,7 +187,7 @@ pub fn merge(jobs: &[Job<'_>], locate: &Locate<'_>, progress: &Progress<'_>) -> 
     let mut pool = Pool::default();
     let mut plans = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let plan = plan_with(&mut pool, job.config, locate, job.config_text, job.options)?;
+        let plan = pool.plan(job.config, locate, job.config_text, job.options)?;
         for source in &plan.sources {
             refuse_input(job.out, &source.checkpoint.folder)?;
         }
@@ -286,45 +290,7 @@ pub fn plan(
     config_text: &str,
     options: &MergeOptions,
 ) -> Result<MergePlan, MergeError> {
-    plan_with(&mut Pool::default(), config, locate, config_text, options)
-}
-
-fn plan_with(
-    pool: &mut Pool,
-    config: &MergeConfig,
-    locate: &Locate<'_>,
-    config_text: &str,
-    options: &MergeOptions,
-) -> Result<MergePlan, MergeError> {
-    let models = config.models();
-    let keys = source::keys(&models);
-    let sources: Vec<Source> = models
-        .into_iter()
-        .zip(keys)
-        .map(|(model, key)| pool.open(model, key, locate, options))
-        .collect::<Result<_, _>>()?;
-    let choices = Choices {
-        seed: options.seed,
-        numerics: options.numerics,
-        allow_crimes: options.allow_crimes,
-        truncate_embeddings: options.truncate_embeddings,
-    };
-    // mergekit takes the first of an unordered set where there is no base; here it is the first that is listed.
-    let donor = config.base_model.as_ref().and_then(|base| sources.iter().find(|source| source.model == *base));
-    let donor = donor.or(sources.first()).ok_or(recipe::RecipeError::NoSource { slice: 0 })?;
-    let vocabulary = vocabulary::vocabulary(config, &sources, donor, locate)?;
-    let recipes = recipe::recipes(config, &sources, vocabulary.as_ref(), choices)?;
-    let parts = sidecar::Parts { sources: &sources, donor, vocabulary: vocabulary.as_ref(), recipes: &recipes };
-    let sidecars = sidecar::sidecars(config, config_text, &parts, options)?;
-    let contradiction = |source: &Source| {
-        let found = source.architecture.contradiction(&source.checkpoint)?;
-        Some(format!("`{}`: {found}", source.key))
-    };
-    let mut notes: Vec<String> = sources.iter().filter_map(contradiction).collect();
-    notes.extend(recipe::extra_tensors(&sources).into_iter().map(note_of_extra));
-    notes.extend(vocabulary.into_iter().flat_map(|vocabulary| vocabulary.notes));
-    notes.extend(sidecars.notes.iter().cloned());
-    Ok(MergePlan { sources, recipes, sidecars, notes })
+    Pool::default().plan(config, locate, config_text, options)
 }
 
 /// Digest of the weights in a folder, to be compared with a [`Merge::weights_digest`].
@@ -337,10 +303,56 @@ pub fn weights_digest(folder: &Path) -> Result<String, MergeError> {
 
 /// Open models, each once.
 #[derive(Debug, Default)]
-struct Pool(Vec<(Option<Dtype>, Source)>);
+pub struct Pool(Vec<(Option<Dtype>, Source)>);
 
 impl Pool {
-    fn open(
+    /// [`plan`], with models that are open already.
+    ///
+    /// # Errors
+    /// [`MergeError`].
+    pub fn plan(
+        &mut self,
+        config: &MergeConfig,
+        locate: &Locate<'_>,
+        config_text: &str,
+        options: &MergeOptions,
+    ) -> Result<MergePlan, MergeError> {
+        let models = config.models();
+        let keys = source::keys(&models);
+        let sources: Vec<Source> = models
+            .into_iter()
+            .zip(keys)
+            .map(|(model, key)| self.open(model, key, locate, options))
+            .collect::<Result<_, _>>()?;
+        let choices = Choices {
+            seed: options.seed,
+            numerics: options.numerics,
+            allow_crimes: options.allow_crimes,
+            truncate_embeddings: options.truncate_embeddings,
+        };
+        // mergekit takes the first of an unordered set where there is no base; here it is the first that is listed.
+        let donor = config.base_model.as_ref().and_then(|base| sources.iter().find(|source| source.model == *base));
+        let donor = donor.or(sources.first()).ok_or(recipe::RecipeError::NoSource { slice: 0 })?;
+        let vocabulary = vocabulary::vocabulary(config, &sources, donor, locate)?;
+        let recipes = recipe::recipes(config, &sources, vocabulary.as_ref(), choices)?;
+        let parts = sidecar::Parts { sources: &sources, donor, vocabulary: vocabulary.as_ref(), recipes: &recipes };
+        let sidecars = sidecar::sidecars(config, config_text, &parts, options)?;
+        let contradiction = |source: &Source| {
+            let found = source.architecture.contradiction(&source.checkpoint)?;
+            Some(format!("`{}`: {found}", source.key))
+        };
+        let mut notes: Vec<String> = sources.iter().filter_map(contradiction).collect();
+        notes.extend(recipe::extra_tensors(&sources).into_iter().map(note_of_extra));
+        notes.extend(vocabulary.into_iter().flat_map(|vocabulary| vocabulary.notes));
+        notes.extend(sidecars.notes.iter().cloned());
+        Ok(MergePlan { sources, recipes, sidecars, notes })
+    }
+
+    /// Opens a model, which gets `key` for a short name.
+    ///
+    /// # Errors
+    /// [`MergeError`].
+    pub fn open(
         &mut self,
         model: &ModelRef,
         key: String,

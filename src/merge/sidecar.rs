@@ -285,7 +285,11 @@ fn chat_template(wanted: &str, sources: &[Source]) -> Result<String, SidecarErro
     most.map(|(template, _)| template).ok_or(SidecarError::NoChatTemplate)
 }
 
-fn own_chat_template(folder: &Path) -> Result<Option<String>, CheckpointError> {
+/// The chat template of a model: a file of its own, else part of `tokenizer_config.json`.
+///
+/// # Errors
+/// [`CheckpointError`] where a file cannot be read.
+pub fn own_chat_template(folder: &Path) -> Result<Option<String>, CheckpointError> {
     let file = folder.join(CHAT_TEMPLATE);
     if file.exists() {
         return std::fs::read_to_string(&file).map(Some).map_err(|source| CheckpointError::Read { file, source });

@@ -68,6 +68,31 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Some rows of a tensor (vectors along its last axis), by number and one after the other, with the adapter applied;
+    /// and their number format. None of a tensor that is not there or that no merge can compute with.
+    ///
+    /// # Errors
+    /// [`AdapterError`] where the low-rank product fails.
+    pub fn rows(&self, name: &str, rows: &[usize]) -> Result<Option<(Vec<u8>, Dtype)>, AdapterError> {
+        let found =
+            self.checkpoint.tensor(name).and_then(|tensor| Some((tensor, tensor.dtype()?, self.dtype(tensor)?)));
+        let Some((tensor, own, dtype)) = found else { return Ok(None) };
+        let row = tensor.shape.last().copied().unwrap_or(1) * own.size();
+        let bytes = self.checkpoint.bytes(tensor);
+        let mut picked = Vec::with_capacity(rows.len() * row);
+        for at in rows {
+            let Some(bytes) = bytes.get(at * row..(at + 1) * row) else { return Ok(None) };
+            picked.extend_from_slice(bytes);
+        }
+        let picked = match &self.adapter {
+            Some(adapter) => adapter.apply_to_rows(name, tensor, rows, picked)?,
+            None => picked,
+        };
+        Ok(Some((picked, dtype)))
+    }
+}
+
 /// Short names of models: the last component of the path, of the base and of the adapter, extended to the left only
 /// while two models of the merge would have the same. Random masks are keyed by them, so that moving the folders
 /// changes nothing.

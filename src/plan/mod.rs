@@ -36,6 +36,25 @@ pub struct Plan {
     pub review: Review,
 }
 
+impl Plan {
+    /// The plan of some of its trials, by number, in their order. What was found out about settings is left out.
+    pub fn only(&self, positions: &[usize]) -> Self {
+        let position = |old: &usize| positions.iter().position(|kept| kept == old);
+        let kept = |groups: &[Vec<usize>]| {
+            let groups = groups.iter().map(|group| group.iter().filter_map(position).collect::<Vec<_>>());
+            groups.filter(|group| group.len() > 1).collect()
+        };
+        let Twins { exact, rounding } = &self.review.twins;
+        let twins = Twins { exact: kept(exact), rounding: kept(rounding) };
+        Self {
+            sweep: self.sweep.clone(),
+            trials: positions.iter().filter_map(|index| self.trials.get(*index).cloned()).collect(),
+            warnings: Problems::default(),
+            review: Review { findings: Vec::new(), twins, origin: self.review.origin },
+        }
+    }
+}
+
 /// What a trial evaluates.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Subject {

@@ -1,6 +1,15 @@
 //! A wish to end, heard by everyone who works.
 
+use std::process::ExitStatus;
+use std::time::Duration;
+
+use rustix::process::Signal;
 use tokio::sync::watch;
+
+use super::Exit;
+
+/// Longest time between two processes hearing of the end of the job that both belong to.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// The side that asks for an end.
 #[derive(Debug)]
@@ -32,6 +41,15 @@ impl Cancel {
     /// Whether an end was asked for.
     pub fn is_cancelled(&self) -> bool {
         *self.0.borrow()
+    }
+
+    /// How a program ended. A batch system that ends a job sends SIGTERM to all its processes at once: a child may be gone
+    /// before the wish to end is heard here.
+    pub(super) async fn exit_of(&self, status: ExitStatus) -> Exit {
+        let exit = Exit::of(status);
+        let is_asked =
+            exit == Exit::Signal(Signal::TERM.as_raw()) && tokio::time::timeout(MOMENT, self.cancelled()).await.is_ok();
+        if is_asked { Exit::Cancelled } else { exit }
     }
 
     /// Waits until an end is asked for; for ever where nobody is left to ask.

@@ -11,7 +11,7 @@ use tokio::io::AsyncReadExt;
 use super::group::{Ending, Group};
 use super::identity::Identity;
 use super::lines::Reader;
-use super::{Cancel, Exit, Finished, Invocation, Logs, ProcessError};
+use super::{Cancel, Finished, Invocation, Logs, ProcessError};
 
 /// Runs a program to its end: output to the logs, every line of standard error (split at `\r` and `\n`) to `on_line`. A
 /// progress bar is told as soon as it is drawn, though its line ends only with the next drawing.
@@ -71,7 +71,11 @@ pub async fn run(
         result?;
     }
     let tail = reader.finish(on_line);
-    Ok(Finished { exit: ending.stopped().unwrap_or_else(|| Exit::of(status)), tail, duration: start.elapsed() })
+    let exit = match ending.stopped() {
+        Some(stopped) => stopped,
+        None => cancel.exit_of(status).await,
+    };
+    Ok(Finished { exit, tail, duration: start.elapsed() })
 }
 
 pub(super) fn create_log(path: &Path) -> Result<File, ProcessError> {

@@ -95,8 +95,11 @@ impl Worker {
                 answered = next(&mut self.answers, &mut self.child) => match answered {
                     Answered::Line(line) => break ending.stopped().map_or(Ok(line), Err),
                     Answered::Ended(status) => {
-                        let exit = Exit::of(status.map_err(self.invocation.wait_error())?);
-                        break Err(ending.stopped().unwrap_or(exit));
+                        let status = status.map_err(self.invocation.wait_error())?;
+                        break Err(match ending.stopped() {
+                            Some(stopped) => stopped,
+                            None => cancel.exit_of(status).await,
+                        });
                     }
                 },
                 () = tokio::time::sleep(INTERVAL) => {

@@ -318,10 +318,7 @@ impl<'a> Board<'a> {
 
     /// A text for the journal, which may be published: whose home folder it was is nobody's business.
     pub fn without_home(&self, text: &str) -> String {
-        match &self.request.locator.home {
-            Some(home) if home.components().count() > 1 => text.replace(&*home.to_string_lossy(), "~"),
-            _ => text.to_owned(),
-        }
+        self.request.locator.without_home(text)
     }
 
     fn ledger(&self) -> MutexGuard<'_, Ledger> {

@@ -29,7 +29,8 @@ pub struct Item {
 /// # Errors
 /// [`RunError`] where the journal cannot be read.
 pub fn find(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunError> {
-    let state = SweepState::replay(&journal::read(&store.journal())?);
+    let records = journal::read(&store.journal())?;
+    let state = SweepState::replay(&records);
     let mut items = Vec::new();
     for trial in plan.trials.iter().filter(|trial| state.of(&trial.id).model_present) {
         let what = format!("merged model of {}: `materialize` makes it again", trial.name);
@@ -45,6 +46,11 @@ pub fn find(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunE
     for folder in store::folders(&store.harness_answers()) {
         items.push(item(folder, "answers of an evaluation that was not finished".to_owned(), None));
     }
+    if super::slurm::submission::Submission::open(&records).is_none() {
+        for folder in store.units() {
+            items.push(item(folder, "journal and prompts of a unit on Slurm, all of it gathered".to_owned(), None));
+        }
+    }
     items.retain(|item| is_older(&item.path, age));
     Ok(items)
 }
@@ -58,8 +64,9 @@ pub fn remove(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, Ru
         return Ok(Vec::new());
     }
     let _lock = store.lock()?;
+    let (mut journal, records) = Journal::open(&store.journal())?;
+    super::refuse_submitted(&records)?;
     let items = find(store, plan, age)?;
-    let (mut journal, _) = Journal::open(&store.journal())?;
     for Item { path, model_of, .. } in &items {
         if let Some(trial) = model_of {
             journal.append(Some(trial), What::ModelDeleted)?;

@@ -126,6 +126,7 @@ pub fn evaluation_key(
     harness_version: &str,
     task_files: Option<&str>,
 ) -> Key {
+    let settings = &settings.of(request);
     let mut key = Key::default();
     key.put("weights", weights);
     key.put("harness", harness_version);
@@ -141,7 +142,7 @@ pub fn evaluation_key(
         key.put("device", device.split(':').next().unwrap_or(device));
     }
     put_some(&mut key, "limit", request.limit.or(settings.limit));
-    put_some(&mut key, "num_fewshot", request.num_fewshot.or(settings.num_fewshot));
+    put_some(&mut key, "num_fewshot", settings.num_fewshot);
     key.put("seeds", settings.seeds.map(|seed| seed.to_string()).join(","));
     match &settings.chat_template {
         eval::ChatTemplate::Off => {}

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Key;
+use super::slurm::submission::Step;
 use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
 use crate::merge::Merge;
@@ -117,6 +118,8 @@ pub enum What {
     },
     /// A merged model was deleted after scoring.
     ModelDeleted,
+    /// A step of a submission to Slurm.
+    Slurm(Step),
     /// A stage failed; the sweep went on.
     Failed {
         /// The stage.
@@ -271,6 +274,17 @@ impl Journal {
         let records: Vec<Record> = records.into_iter().map(of_trial).collect();
         self.append_lines(&records)?;
         Ok(records)
+    }
+
+    /// Appends records of another journal as they are, and records of this moment about the run, and syncs them together.
+    ///
+    /// # Errors
+    /// [`JournalError::Io`] when the disk refuses.
+    pub fn take_over(&mut self, records: &[Record], then: Vec<What>) -> Result<(), JournalError> {
+        let time = now();
+        let then = then.into_iter().map(|what| Record { time, trial: None, what });
+        let records: Vec<Record> = records.iter().cloned().chain(then).collect();
+        self.append_lines(&records)
     }
 
     fn append_lines(&mut self, lines: &[impl Serialize]) -> Result<(), JournalError> {

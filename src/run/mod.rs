@@ -8,6 +8,7 @@ pub mod clean;
 pub mod decide;
 pub mod event;
 pub mod fingerprint;
+pub mod foresight;
 pub mod imported;
 pub mod journal;
 mod merging;
@@ -17,6 +18,7 @@ pub mod pass;
 mod resume;
 pub mod retention;
 pub mod select;
+pub mod slurm;
 pub mod state;
 pub mod store;
 pub mod timeline;
@@ -46,7 +48,7 @@ use event::RunEvent;
 use journal::{Journal, JournalError, Stage, What};
 use resume::Elsewhere;
 use state::{SweepState, TrialState};
-use store::{Store, StoreError};
+use store::{Lock, Store, StoreError};
 use trial::Work;
 
 /// Listens to a run.
@@ -185,6 +187,11 @@ pub enum RunError {
     /// Task definitions cannot be read.
     #[error(transparent)]
     Folder(#[from] fingerprint::FolderError),
+    /// Its units are with Slurm.
+    #[error(
+        "submission {0} of this sweep is on Slurm (`mergesweep run --engine slurm` follows it, `mergesweep cancel` ends it)"
+    )]
+    Submitted(u32),
     /// Something that a run needs is not there.
     #[error("{}", listed(.0))]
     Lacks(Vec<Lack>),
@@ -246,9 +253,15 @@ struct Facts {
 /// [`RunError`] before anything is merged, or when the journal cannot be written. Failures of single trials are part of
 /// the [`Summary`].
 pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
+    let lock = request.store.lock()?;
+    run_held(request, &lock, listener, cancel).await
+}
+
+/// Runs the selected trials where the lock is held already.
+async fn run_held(request: &Request, _: &Lock, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
     let since = journal::now();
-    let _lock = request.store.lock()?;
     let (mut journal, records) = Journal::open(&request.store.journal())?;
+    refuse_submitted(&records)?;
     let state = SweepState::replay(&records);
     let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
     let file = request.store.root().join("plan.json");
@@ -274,7 +287,7 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
         let preflight = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
         preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
         facts.known_tasks = preflight.known;
-        facts.elsewhere = Elsewhere::read(&request.store);
+        facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
     }
     listener(RunEvent::Started { n_trials: request.selected.len() });
 
@@ -299,6 +312,12 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
         board.record_run(What::RunEnded)?;
     }
     Ok(summary(&board))
+}
+
+/// Refuses to touch a sweep whose units are with Slurm.
+fn refuse_submitted(records: &[journal::Record]) -> Result<(), RunError> {
+    let open = slurm::submission::Submission::open(records);
+    open.map_or(Ok(()), |open| Err(RunError::Submitted(open.number)))
 }
 
 /// Gives every selected trial its place: in the queue where its model is there, settled where nothing is left to do,

@@ -91,26 +91,40 @@ fn adopt_attempt(work: &Work<'_>, folder: &str, path: &Path, begun: Unfinished) 
 
 /// The evaluations of other sweeps.
 #[derive(Debug, Default)]
-pub(super) struct Elsewhere(Vec<(String, serde_json::Value, SweepState)>);
+pub(super) struct Elsewhere {
+    /// Name of the sweep that asks.
+    own: String,
+    /// Sweeps by name, each with its plan.
+    sweeps: Vec<(String, serde_json::Value, SweepState)>,
+}
 
 impl Elsewhere {
     /// Reads the journals beside that of a sweep. One that cannot be read has nothing to give.
-    pub fn read(store: &Store) -> Self {
+    pub fn read(store: &Store, own: &str) -> Self {
         let sweeps = store.other_sweeps().into_iter().filter_map(|folder| {
             let state = SweepState::replay(&journal::read(&folder.join("journal.jsonl")).ok()?);
             let plan = fs::read(folder.join("plan.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
             Some((folder.file_name()?.to_string_lossy().into_owned(), plan.unwrap_or_default(), state))
         });
-        Self(sweeps.collect())
+        Self { own: own.to_owned(), sweeps: sweeps.collect() }
+    }
+
+    /// The version of the harness that an evaluation was last made with.
+    pub fn recorded_version(&self) -> Option<String> {
+        let states = self.sweeps.iter().map(|(_, _, state)| state);
+        states.filter_map(SweepState::recorded_version).next_back()
     }
 
     /// An evaluation of a task with that key, and whose it is.
     pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(String, TaskEvaluation, HarnessFacts)> {
-        self.0.iter().find_map(|(sweep, plan, state)| {
+        self.sweeps.iter().find_map(|(sweep, plan, state)| {
             let (id, done, harness) = state.evaluation_with(task, key)?;
             let trials = plan["trials"].as_array().into_iter().flatten();
             let name = trials.filter(|trial| trial["id"] == id.0.as_str()).find_map(|trial| trial["name"].as_str());
-            Some((format!("{sweep}/{}", name.unwrap_or(&id.0)), done, harness))
+            let name = name.unwrap_or(&id.0);
+            // To a unit, its own sweep is another one; to a reader it is not.
+            let from = if self.own == *sweep { name.to_owned() } else { format!("{sweep}/{name}") };
+            Some((from, done, harness))
         })
     }
 }

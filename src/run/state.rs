@@ -90,6 +90,12 @@ impl SweepState {
         self.trials.get(trial).cloned().unwrap_or_default()
     }
 
+    /// The version of the harness that some evaluation was made with, of the last trial that has one.
+    pub fn recorded_version(&self) -> Option<String> {
+        let evaluated = self.trials.values().filter_map(|trial| trial.evaluations.last());
+        evaluated.filter_map(|(done, _)| done.key.0.get("harness").cloned()).next_back()
+    }
+
     /// An evaluation of a task with that key, of any trial.
     pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(TrialId, TaskEvaluation, HarnessFacts)> {
         self.by_weights.get(key.weights()?)?.iter().find_map(|id| {
@@ -180,7 +186,7 @@ impl TrialState {
                 self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
-            What::RunStarted { .. } | What::RunEnded => {}
+            What::RunStarted { .. } | What::RunEnded | What::Slurm(_) => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

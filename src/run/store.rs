@@ -7,10 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::plan::Trial;
 
-/// The folder of one sweep: `RESULTS/<sweep>/`.
+/// The folder of one sweep, `RESULTS/<sweep>/`, or of one unit of it, `RESULTS/<sweep>/units/<id>/`, which has a journal and a
+/// lock of its own.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// The folder of the sweep, where this is one of a unit: trials lie there, since no two units share one.
+    sweep: Option<PathBuf>,
     /// Where merged models lie, if not in the folders of their trials.
     work: Option<PathBuf>,
 }
@@ -75,7 +78,7 @@ impl Store {
     pub fn new(results: &Path, sweep: &str) -> Result<Self, StoreError> {
         // Absolute, because the harness runs in a directory of its own.
         let root = std::path::absolute(results.join(sweep)).map_err(at(results))?;
-        Ok(Self { root, work: None })
+        Ok(Self { root, sweep: None, work: None })
     }
 
     /// With merged models under `work` (a larger or faster disk), in a folder of the sweep's name.
@@ -86,6 +89,26 @@ impl Store {
         let name = self.root.file_name().unwrap_or_default();
         let work = std::path::absolute(work.join(name)).map_err(at(work))?;
         Ok(Self { work: Some(work), ..self })
+    }
+
+    /// The store of a unit of this sweep.
+    pub fn unit(&self, id: &str) -> Self {
+        Self { root: self.root.join("units").join(id), sweep: Some(self.root.clone()), work: self.work.clone() }
+    }
+
+    /// Folders of all units that there ever were.
+    pub fn units(&self) -> Vec<PathBuf> {
+        folders(&self.root.join("units"))
+    }
+
+    /// The folder of the sweep, whether this is its store or that of a unit.
+    fn sweep(&self) -> &Path {
+        self.sweep.as_ref().unwrap_or(&self.root)
+    }
+
+    /// Files of a submission to Slurm: `slurm/<number>/`.
+    pub fn submission(&self, number: u32) -> PathBuf {
+        self.root.join("slurm").join(number.to_string())
     }
 
     /// `RESULTS/<sweep>/`.
@@ -100,7 +123,7 @@ impl Store {
 
     /// Folder of a trial: `trials/<slug>-<id8>/`.
     pub fn trial(&self, trial: &Trial) -> PathBuf {
-        self.root.join("trials").join(trial.folder())
+        self.sweep().join("trials").join(trial.folder())
     }
 
     /// Where the merged model of a trial lies while it is kept. Present only when the journal says so.
@@ -115,7 +138,7 @@ impl Store {
 
     /// Folders of all trials that there ever were.
     pub fn trial_folders(&self) -> Vec<PathBuf> {
-        folders(&self.root.join("trials"))
+        folders(&self.sweep().join("trials"))
     }
 
     /// Free bytes where merged models go; none where the file system does not tell.
@@ -146,9 +169,9 @@ impl Store {
         self.root.join("harness").join("answers")
     }
 
-    /// The journals of the other sweeps with their results in the same place.
+    /// The folders of the other sweeps with their results in the same place; for a unit, that of its own sweep too.
     pub fn other_sweeps(&self) -> Vec<PathBuf> {
-        let beside = self.root.parent().map(folders).unwrap_or_default();
+        let beside = self.sweep().parent().map(folders).unwrap_or_default();
         beside.into_iter().filter(|path| *path != self.root && path.join("journal.jsonl").is_file()).collect()
     }
 
@@ -157,8 +180,16 @@ impl Store {
     /// # Errors
     /// [`StoreError::Held`] when another run has it.
     pub fn lock(&self) -> Result<Lock, StoreError> {
-        /// A killed run's children hold its lock until they have become other programs: an instant.
-        const PATIENCE: Duration = Duration::from_secs(1);
+        // A killed run's children hold its lock until they have become other programs: an instant.
+        self.lock_within(Duration::from_secs(1))
+    }
+
+    /// Makes the folder and takes its lock, as soon as another holder lets go of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Held`] when another run still has it after `patience`.
+    pub fn lock_within(&self, patience: Duration) -> Result<Lock, StoreError> {
+        const STEP: Duration = Duration::from_millis(20);
         fs::create_dir_all(&self.root).map_err(at(&self.root))?;
         let path = self.root.join("lock");
         let mut file =
@@ -167,8 +198,8 @@ impl Store {
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(fs::TryLockError::WouldBlock) if asked.elapsed() < PATIENCE => {
-                    std::thread::sleep(PATIENCE / 50);
+                Err(fs::TryLockError::WouldBlock) if asked.elapsed() < patience => {
+                    std::thread::sleep(STEP);
                 }
                 Err(fs::TryLockError::WouldBlock) => {
                     let holder = fs::read_to_string(&path).unwrap_or_default();

@@ -220,7 +220,7 @@ impl<'a> Work<'a> {
         model: &Path,
         seat: &mut Seat<'_>,
     ) -> Result<(), Stop> {
-        let mut settings = self.board.request.settings.clone();
+        let mut settings = call.settings(&self.board.request.settings);
         seat.slot.fit(&mut settings);
         let (mut waits, mut is_warm) = (waits(self.board.request.retries), seat.warm.takes(&settings, call));
         loop {
@@ -266,8 +266,8 @@ impl<'a> Work<'a> {
         let relative_folder = self.relative(&folder);
         let tasks: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
         let keys = asked.iter().map(|task| (task.request.name.clone(), task.key.clone())).collect();
-        let unasked = &request.settings.batch_size;
-        let batch_size = (settings.batch_size != *unasked).then(|| settings.batch_size.to_string());
+        let unasked = call.settings(&request.settings).batch_size;
+        let batch_size = (settings.batch_size != unasked).then(|| settings.batch_size.to_string());
         let started = What::EvaluationStarted {
             tasks: tasks.clone(),
             folder: relative_folder.clone(),

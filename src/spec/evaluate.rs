@@ -49,18 +49,7 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
         settings.model = field.text(problems).unwrap_or("hf").to_owned();
     }
     if let Some(field) = table.optional("model_args") {
-        settings.model_args = scalars(&field, problems);
-        refuse_secrets(&field, &settings.model_args, problems);
-        for owned in ["pretrained", "path"] {
-            if settings.model_args.contains_key(owned) {
-                field.problem(
-                    Code::OwnSetting,
-                    format!("`{owned}` is set for each trial"),
-                    Some("leave it out".to_owned()),
-                    problems,
-                );
-            }
-        }
+        settings.model_args = model_args(&field, problems);
     }
     if let Some(field) = table.optional("batch_size") {
         settings.batch_size = batch_size(&field, problems);
@@ -108,6 +97,17 @@ pub fn settings(field: &Field<'_>, root: &Path, problems: &mut Problems) -> Sett
     }
     table.finish(problems);
     settings
+}
+
+/// Arguments of the back end; the model is not among them.
+fn model_args(field: &Field<'_>, problems: &mut Problems) -> BTreeMap<String, Scalar> {
+    let args = scalars(field, problems);
+    refuse_secrets(field, &args, problems);
+    for owned in ["pretrained", "path"].into_iter().filter(|owned| args.contains_key(*owned)) {
+        let hint = Some("leave it out".to_owned());
+        field.problem(Code::OwnSetting, format!("`{owned}` is set for each trial"), hint, problems);
+    }
+    args
 }
 
 /// A spec is copied, committed and published. A switch (`token = true`) is no secret.
@@ -204,18 +204,21 @@ fn tasks(field: &Field<'_>, problems: &mut Problems) -> Vec<TaskRequest> {
 
 fn task(field: &Field<'_>, problems: &mut Problems) -> Option<TaskRequest> {
     if matches!(field.node.value, Value::Scalar(_)) {
-        let name = field.text(problems)?.to_owned();
-        return Some(TaskRequest { name, limit: None, num_fewshot: None, columns: Vec::new() });
+        let name = field.text(problems)?;
+        return Some(TaskRequest::named(name));
     }
     let mut table = field.table(&keys::TASK, problems)?;
     let name = table.required("task", problems).and_then(|field| field.text(problems));
     let limit = table.optional("limit").and_then(|field| field.whole(1, problems));
     let num_fewshot = table.optional("num_fewshot").and_then(|field| field.whole(0, problems));
+    let batch_size = table.optional("batch_size").map(|field| self::batch_size(&field, problems));
+    let model_args = table.optional("model_args").map(|field| self::model_args(&field, problems)).unwrap_or_default();
+    let gen_kwargs = table.optional("gen_kwargs").map(|field| scalars(&field, problems)).unwrap_or_default();
     let columns = table.optional("columns");
     table.finish(problems);
     let name = name?.to_owned();
     let columns = columns.map(|field| self::columns(&field, &name, problems)).unwrap_or_default();
-    Some(TaskRequest { name, limit, num_fewshot, columns })
+    Some(TaskRequest { name, limit, num_fewshot, batch_size, model_args, gen_kwargs, columns })
 }
 
 /// `{ name = "metric,filter" }`, or a list of metrics that are named after the task.
@@ -299,7 +302,7 @@ fn chat_template(field: &Field<'_>, problems: &mut Problems) -> ChatTemplate {
 }
 
 /// `6h`, `1h30m`, `90s`, or a number of seconds.
-fn duration(field: &Field<'_>, problems: &mut Problems) -> Option<Duration> {
+pub(super) fn duration(field: &Field<'_>, problems: &mut Problems) -> Option<Duration> {
     let seconds = match &field.node.value {
         Value::Scalar(Scalar::Int(seconds)) => u64::try_from(*seconds).ok(),
         Value::Scalar(Scalar::Text(text)) => seconds(text),

@@ -2,6 +2,7 @@
 
 use serde_json::Value as Json;
 
+use super::engine::EngineKind;
 use super::lint::{Dead, TwinEvaluation};
 use crate::config::keys as dialect;
 use crate::document::shape::{self, Shape, TableShape, key, must};
@@ -42,6 +43,9 @@ const KEEP: Shape = Shape::Either(&[
     Shape::OneOf(|| vec!["none", "all", "pareto"]),
     Shape::Form("^best:\\+?0*[1-9][0-9]*(:.*)?$", "`\"best:3\"` (by mean rank) or `\"best:3:COLUMN\"`"),
 ]);
+const SLURM_NAME: Shape = Shape::Form(r"^[A-Za-z0-9_.,:@+-]+$", "name of Slurm (letters, digits, `_.,:@+-`)");
+const SBATCH: Shape =
+    Shape::List(&Shape::Form(r"^--?[A-Za-z][^\n\r]*$", "option of `sbatch` (`\"--constraint=a100\"`)"));
 const NAME: Shape = Shape::Form(r"^[^./\\\s-]([^/\\]*[^/\\\s])?$", "text that can be the name of a folder");
 
 /// The whole spec.
@@ -66,6 +70,7 @@ pub static SWEEP: TableShape = TableShape {
         key("merge", Shape::Either(&[Shape::List(&MERGE_SHAPE), MERGE_SHAPE]), "none", "merges, each with its axes"),
         key("limits", Shape::Table(&LIMITS), "", "guards against runaway sweeps, and what stays on disk"),
         key("resources", Shape::Table(&RESOURCES), "", "what a run may use of the machine"),
+        key("engine", Shape::Table(&ENGINE), "", "where a run works: on this machine, or in jobs of a Slurm cluster"),
         key("lint", Shape::Table(&LINT), "", "what becomes of settings that nobody reads"),
         key(
             "twins",
@@ -244,11 +249,14 @@ pub static LINT: TableShape = TableShape {
 /// An entry of `tasks`.
 pub static TASK: TableShape = TableShape {
     name: "task",
-    expected: "a task: its name, or `{ task, limit, num_fewshot, columns }`",
+    expected: "a task: its name, or `{ task, limit, num_fewshot, columns, … }`",
     keys: &[
         must("task", Shape::Text, "the name of a harness task"),
         key("limit", Shape::Whole(1), "that of `evaluate`", "documents of the task"),
         key("num_fewshot", Shape::Whole(0), "that of `evaluate`", "examples in every prompt"),
+        key("batch_size", BATCH_SIZE, "that of `evaluate`", "documents at a time"),
+        key("model_args", SCALARS, "none", "arguments of the back end, beside and over those of `evaluate`"),
+        key("gen_kwargs", SCALARS, "none", "settings of generation, beside and over those of `evaluate`"),
         key(
             "columns",
             COLUMNS,
@@ -298,6 +306,81 @@ pub static RESOURCES: TableShape = TableShape {
     ],
     private_keys: false,
     elsewhere: &[("keep", "write it under `limits`")],
+};
+
+/// `engine`.
+pub static ENGINE: TableShape = TableShape {
+    name: "engine",
+    expected: "an engine (a table)",
+    keys: &[
+        key(
+            "kind",
+            Shape::OneOf(|| EngineKind::NAMES.iter().map(|(name, _)| *name).collect()),
+            "`local`",
+            "where a run works; `--engine` overrides it",
+        ),
+        key("partition", SLURM_NAME, "the cluster's", "`--partition` of the job"),
+        key("account", SLURM_NAME, "the cluster's", "`--account` of the job"),
+        key("qos", SLURM_NAME, "the cluster's", "`--qos` of the job"),
+        key("time", TIME, "the cluster's", "`--time` of the job; one that runs out of it goes on where it stopped"),
+        key("gpus", Shape::Whole(0), "none", "GPUs of the job, asked for as `--gres=gpu:N`"),
+        key("cpus", Shape::Whole(1), "the cluster's", "`--cpus-per-task` of the job"),
+        key("memory", SIZE, "the cluster's", "`--mem` of the job"),
+        key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
+        key("table", Shape::Table(&JOB), "", "what the job asks for that writes the table"),
+        key("prologue", Shape::Text, "none", "shell lines before the program: modules, a virtual environment"),
+        key(
+            "work_dir",
+            Shape::Text,
+            "the results",
+            "where merged models lie while they are needed: a folder of the node, such as `$SLURM_TMPDIR`",
+        ),
+        key(
+            "container",
+            Shape::List(&Shape::Text),
+            "none",
+            "a command to run the program behind: `[\"apptainer\", \"exec\", \"--nv\", \"image.sif\"]`",
+        ),
+        key(
+            "trials_per_job",
+            Shape::Whole(1),
+            "`limits.merges_per_pass`; 1 for models that are not merged",
+            "trials that one task works through, with one harness process",
+        ),
+        key(
+            "tasks_at_once",
+            Shape::Whole(1),
+            "what `resources.disk` allows",
+            "tasks that run at the same time at most",
+        ),
+        key(
+            "max_resubmissions",
+            Shape::Whole(0),
+            "3",
+            "how often a unit is submitted again whose task timed out or was lost",
+        ),
+        key("poll", TIME, "15s", "time between two questions to Slurm"),
+    ],
+    private_keys: false,
+    elsewhere: &[("disk", "write it under `resources`"), ("threads", "a job has as many as it has `cpus`")],
+};
+
+/// `engine.table`.
+pub static JOB: TableShape = TableShape {
+    name: "job",
+    expected: "what a job asks for (a table)",
+    keys: &[
+        key("partition", SLURM_NAME, "that of the units", "`--partition` of the job"),
+        key("account", SLURM_NAME, "that of the units", "`--account` of the job"),
+        key("qos", SLURM_NAME, "that of the units", "`--qos` of the job"),
+        key("time", TIME, "15m", "`--time` of the job; one that runs out of it goes on where it stopped"),
+        key("gpus", Shape::Whole(0), "none", "GPUs of the job, asked for as `--gres=gpu:N`"),
+        key("cpus", Shape::Whole(1), "1", "`--cpus-per-task` of the job"),
+        key("memory", SIZE, "the cluster's", "`--mem` of the job"),
+        key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
+    ],
+    private_keys: false,
+    elsewhere: &[],
 };
 
 /// `report`.

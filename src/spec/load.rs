@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::engine::engine;
 use super::evaluate::{self, limits};
 use super::gate;
 use super::merge::merge_entry;
@@ -72,6 +73,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     let limits = limits(top.optional("limits").as_ref(), problems);
     settings.timeout = limits.evaluation_timeout;
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
+    let engine = engine(top.optional("engine").as_ref(), problems);
     let report = gate::report(top.optional("report").as_ref(), problems);
     let gate = gate::gate(top.optional("gate").as_ref(), problems);
     let lint = lint::lint(top.optional("lint").as_ref(), problems);
@@ -101,6 +103,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         evaluate: settings,
         limits,
         resources,
+        engine,
         report,
         gate,
         lint,

@@ -6,6 +6,7 @@
 pub mod axis;
 pub mod combine;
 pub mod decimal;
+pub mod engine;
 pub mod evaluate;
 pub mod gate;
 pub mod keys;
@@ -26,6 +27,7 @@ use crate::document::{DocumentPath, Node, Span};
 use crate::eval;
 use crate::model::ModelRef;
 
+pub use engine::{Engine, EngineKind};
 pub use gate::{Gate, Report};
 pub use lint::{Dead, Lint, TwinEvaluation};
 pub use load::{load, read};
@@ -54,6 +56,8 @@ pub struct Sweep {
     pub limits: Limits,
     /// `resources`.
     pub resources: Resources,
+    /// `engine`.
+    pub engine: Engine,
     /// `report`.
     pub report: Report,
     /// `gate`.

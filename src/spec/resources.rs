@@ -111,7 +111,7 @@ fn gpus(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<String>> {
 }
 
 /// A size on disk or in memory.
-fn bytes(field: &Field<'_>, problems: &mut Problems) -> Option<u64> {
+pub(super) fn bytes(field: &Field<'_>, problems: &mut Problems) -> Option<u64> {
     let bytes = match &field.node.value {
         Value::Scalar(Scalar::Int(bytes)) => u64::try_from(*bytes).ok(),
         Value::Scalar(Scalar::Text(text)) => size(text),

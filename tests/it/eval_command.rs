@@ -8,6 +8,7 @@ use mergesweep::eval::command::{
 };
 use mergesweep::eval::sandbox::Visible;
 use mergesweep::eval::{ChatTemplate, CodeEval, Score, Settings};
+use mergesweep::run::fingerprint::evaluation_key;
 
 use crate::support::{settings, task};
 
@@ -27,7 +28,7 @@ fn plain() -> Settings {
 }
 
 fn whole(settings: &Settings) -> Call {
-    Call { tasks: settings.tasks.clone(), num_fewshot: settings.num_fewshot, runs_code: false }
+    Call { tasks: settings.tasks.clone(), runs_code: false }
 }
 
 fn text(settings: &Settings, known: &KnownTasks) -> String {
@@ -136,13 +137,40 @@ fn code_tasks_and_other_few_shot_numbers_get_processes_of_their_own() {
     let calls = calls(&settings, &settings.tasks, &|task| runs_code(&known, task));
     let told: Vec<(Vec<&str>, Option<u64>, bool)> = calls
         .iter()
-        .map(|call| (call.tasks.iter().map(|task| task.name.as_str()).collect(), call.num_fewshot, call.runs_code))
+        .map(|call| {
+            let names = call.tasks.iter().map(|task| task.name.as_str()).collect();
+            (names, call.settings(&settings).num_fewshot, call.runs_code)
+        })
         .collect();
     let expected =
         [(vec!["facts", "more"], None, false), (vec!["sums"], Some(5), false), (vec!["humaneval", "mbpp"], None, true)];
     assert_eq!(told, expected);
     assert_eq!(calls.iter().map(|call| call.tasks.len()).sum::<usize>(), settings.tasks.len());
     assert_eq!(calls.first().map(|call| call.tasks[0].clone()), Some(task("facts")));
+}
+
+#[test]
+fn a_task_with_settings_of_its_own_gets_a_process_with_them_and_a_key_of_its_own() {
+    let mut settings = settings(Path::new("python"), &["facts", "sums", "more", "last"]);
+    settings.model_args.insert("dtype".to_owned(), Scalar::Text("float32".to_owned()));
+    let key = |settings: &Settings, task: usize| evaluation_key("w", settings, &settings.tasks[task], "1", None);
+    let before = (key(&settings, 0), key(&settings, 1));
+    for task in [1, 3] {
+        let task = &mut settings.tasks[task];
+        task.batch_size = Some(Scalar::Int(16));
+        task.model_args.insert("dtype".to_owned(), Scalar::Text("bfloat16".to_owned()));
+        task.gen_kwargs.insert("max_gen_toks".to_owned(), Scalar::Int(128));
+    }
+    let calls = calls(&settings, &settings.tasks, &|_| false);
+    let names = |call: &Call| call.tasks.iter().map(|task| task.name.clone()).collect::<Vec<_>>();
+    assert_eq!(calls.iter().map(names).collect::<Vec<_>>(), [["facts", "more"], ["sums", "last"]]);
+    let text = config_text(&calls[1].settings(&settings), &calls[1], &KnownTasks::new(), &paths());
+    assert_eq!(line(&text, "batch_size"), Some("16"));
+    assert_eq!(line(&text, "gen_kwargs"), Some(r#"{"max_gen_toks": 128}"#));
+    assert!(line(&text, "model_args").unwrap().contains(r#""dtype": "bfloat16""#), "{text}");
+    assert_eq!(key(&settings, 0), before.0);
+    let reason = key(&settings, 1).stale_since(Some(&before.1)).unwrap().to_string();
+    assert_eq!(reason, "`batch_size` changed from 4 to 16");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use mergesweep::process::{Cancel, cancellation};
 use crate::support::{fake_settings, plain_python, require_python, settings};
 
 fn run(settings: &Settings, folder: &Path, cancel: &Cancel) -> (Result<Evaluated, EvalFailure>, Vec<HarnessEvent>) {
-    let call = Call { tasks: settings.tasks.clone(), num_fewshot: settings.num_fewshot, runs_code: false };
+    let call = Call { tasks: settings.tasks.clone(), runs_code: false };
     let known = KnownTasks::new();
     let mut events = Vec::new();
     let request = Request {
@@ -228,7 +228,7 @@ fn the_real_harness_runs_own_tasks_with_limits_of_their_own() {
     assert_eq!(found.lm_eval_version, preflight::KNOWN_VERSION);
     assert_eq!(found.known["even_b"][0].n_documents, Some(6));
 
-    let call = Call { tasks: settings.tasks.clone(), num_fewshot: None, runs_code: false };
+    let call = Call { tasks: settings.tasks.clone(), runs_code: false };
     let request = Request {
         settings: &settings,
         call: &call,

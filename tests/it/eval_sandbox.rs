@@ -39,7 +39,7 @@ fn attack(attacks: &str, allow: CodeEval, home: &Path) -> Vec<String> {
     }
     let model = path("model");
     fs::create_dir(&model).unwrap();
-    let call = Call { tasks: settings.tasks.clone(), num_fewshot: None, runs_code: true };
+    let call = Call { tasks: settings.tasks.clone(), runs_code: true };
     // The stand-in lies where the harness would.
     let stand_in = crate::support::fixture("fake_lm_eval");
     let visible = Visible { home: Some(home.to_owned()), caches: vec![stand_in], ..Visible::default() };

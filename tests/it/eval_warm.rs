@@ -42,7 +42,7 @@ impl Bench {
         settings: &Settings,
         warm: Option<&mut Warm>,
     ) -> (Result<Evaluated, EvalFailure>, Vec<HarnessEvent>) {
-        let call = Call { tasks: settings.tasks.clone(), num_fewshot: settings.num_fewshot, runs_code: false };
+        let call = Call { tasks: settings.tasks.clone(), runs_code: false };
         let known = KnownTasks::new();
         let mut events = Vec::new();
         let request = Request {

@@ -239,7 +239,7 @@ name = "e"
 [models]
 m = { path = "o/m", revision = "v1", adapter = "a/b" }
 [evaluate]
-tasks = ["arc", { task = "gsm", limit = 3, num_fewshot = 2, columns = { strict = "exact_match,strict-match", plain = "acc" } }, { task = "x", columns = ["acc", "em,f"] }]
+tasks = ["arc", { task = "gsm", limit = 3, num_fewshot = 2, columns = { strict = "exact_match,strict-match", plain = "acc" } }, { task = "x", batch_size = 2, model_args = { dtype = "bfloat16" }, gen_kwargs = { max_gen_toks = 9 }, columns = ["acc", "em,f"] }]
 model = "vllm"
 model_args = { dtype = "float16", tp = 2 }
 batch_size = "auto:4"
@@ -271,6 +271,13 @@ model = "m"
         settings.tasks[2].columns.iter().map(|column| column.name.as_str()).collect::<Vec<_>>(),
         ["x_acc", "x_em_f"]
     );
+    let own = settings.of(&settings.tasks[2]);
+    assert_eq!(own.batch_size, Scalar::Int(2));
+    assert_eq!(
+        (own.model_args["dtype"].to_string(), own.model_args["tp"].to_string()),
+        ("bfloat16".into(), "2".into())
+    );
+    assert_eq!((own.gen_kwargs.len(), own.num_fewshot), (2, Some(1)));
     assert_eq!(settings.seeds, [7; 4]);
     assert_eq!(settings.chat_template, ChatTemplate::Named("tool".to_owned()));
     assert_eq!(settings.environment["HF_HUB_OFFLINE"], "1");

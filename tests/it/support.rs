@@ -44,7 +44,7 @@ pub fn skip<T>(reason: &str) -> Option<T> {
 
 /// A task without settings of its own.
 pub fn task(name: &str) -> TaskRequest {
-    TaskRequest { name: name.to_owned(), limit: None, num_fewshot: None, columns: Vec::new() }
+    TaskRequest::named(name)
 }
 
 /// Settings as a short spec gives them.

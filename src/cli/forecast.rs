@@ -1,0 +1,71 @@
+//! What a run would cost and could show, below a plan.
+
+use anyhow::Context;
+use serde_json::Value as Json;
+
+use super::recorded::{self, Recorded};
+use super::{Failure, SweepArgs, run, warn};
+use crate::eval::task;
+use crate::forecast::calibrate::calibrate;
+use crate::forecast::rates::Pass;
+use crate::forecast::{self, Forecast, Known};
+use crate::paired::Entrant;
+use crate::plan::Plan;
+use crate::run::Request;
+use crate::run::outputs::Outputs;
+use crate::spec::Sweep;
+
+/// Rows whose earlier results tell how much answers differ, besides the reference.
+const LOOKED_AT: usize = 4;
+
+/// As text.
+pub(super) fn text(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<String, Failure> {
+    Ok(forecast::words::text(&forecast(args, sweep, plan, measure)?))
+}
+
+/// As JSON.
+pub(super) fn json(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<Json, Failure> {
+    Ok(forecast::json::json(&forecast(args, sweep, plan, measure)?))
+}
+
+fn forecast(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<Forecast, Failure> {
+    let (request, sweep) = run::request_of(args, sweep.clone(), plan.clone(), &[], &[])?;
+    let calibrated = if measure { measured(&request)? } else { Vec::new() };
+    let (columns, entrants) = results(&request, &sweep)?;
+    let known = Known { sweep: &sweep, entrants: &entrants, columns: &columns, calibrated };
+    Ok(forecast::forecast(&request, known)?)
+}
+
+/// The columns, and what the reference and the first other rows with results scored.
+fn results(request: &Request, sweep: &Sweep) -> Result<(Vec<task::Column>, Vec<Entrant>), Failure> {
+    let store = &request.store;
+    if !store.journal().is_file() {
+        return Ok((task::columns(&request.settings.tasks, &[]), Vec::new()));
+    }
+    let recorded = recorded::collect(&request.plan, sweep, store)?;
+    let columns = recorded.table.columns.clone();
+    // A reference that is no longer there compares with nothing.
+    let first = recorded.reference(None, sweep).ok().flatten().or_else(|| has_scores(&recorded).next());
+    let others = has_scores(&recorded).filter(|place| Some(*place) != first).take(LOOKED_AT);
+    let places: Vec<usize> = first.into_iter().chain(others).collect();
+    let outputs = Outputs::read(store, &recorded.records);
+    let entrants = places.into_iter().map(|place| recorded.entrant(place, &outputs)).collect::<Result<_, _>>()?;
+    Ok((columns, entrants))
+}
+
+fn has_scores(recorded: &Recorded) -> impl Iterator<Item = usize> {
+    let rows = recorded.table.rows.iter().enumerate();
+    rows.filter(|(_, row)| !row.scores.is_empty()).map(|(place, _)| place)
+}
+
+fn measured(request: &Request) -> Result<Vec<Pass>, Failure> {
+    warn("calibrating: merging parts of the models for at most 20 s");
+    let folder = request.store.root().ancestors().find(|folder| folder.is_dir()).unwrap_or(request.store.root());
+    let place = tempfile::Builder::new().prefix(".mergesweep-calibration-").tempdir_in(folder);
+    let place = place.with_context(|| format!("making a folder in `{}`", folder.display()))?;
+    let passes = calibrate(request, place.path()).context("calibrating")?;
+    if passes.is_empty() {
+        warn("nothing to calibrate: no merge is left to be made, or its models are not on this machine");
+    }
+    Ok(passes)
+}

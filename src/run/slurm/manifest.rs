@@ -1,0 +1,67 @@
+//! What the tasks of a submission are told: which sweep, which units, and what a task may use.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::super::fingerprint::{digest, evaluation_key};
+use super::super::store::{StoreError, at};
+use super::SlurmError;
+use super::unit::Unit;
+use crate::eval::Settings;
+
+/// `slurm/<number>/manifest.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Number of the submission.
+    pub submission: u32,
+    /// The spec. It is read again by every task: [`Manifest::asked`] must still be what it asks.
+    pub spec: PathBuf,
+    /// The folder of all results.
+    pub results: PathBuf,
+    /// The interpreter with the harness, where it is a path; a name is looked up by the task.
+    pub python: Option<PathBuf>,
+    /// Documents per task, over the spec's.
+    pub limit: Option<u64>,
+    /// Names of trials to do again from scratch.
+    pub redo: Vec<String>,
+    /// Digest of what is asked of the harness.
+    pub asked: String,
+    /// Bytes that the models of one task may take at any time.
+    pub disk: Option<u64>,
+    /// Tasks at once; as many as Slurm likes otherwise.
+    pub at_once: Option<usize>,
+    /// Where the models of a task lie, if not in the results; may begin with a variable of the job.
+    pub work_dir: Option<String>,
+    /// The units.
+    pub units: Vec<Unit>,
+}
+
+impl Manifest {
+    /// Reads a manifest.
+    ///
+    /// # Errors
+    /// [`SlurmError`], naming the file.
+    pub fn read(path: &Path) -> Result<Self, SlurmError> {
+        let text = fs::read(path).map_err(at(path))?;
+        serde_json::from_slice(&text).map_err(|source| SlurmError::Manifest { path: path.to_owned(), source })
+    }
+
+    /// Writes it whole.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn write(&self, path: &Path) -> Result<(), StoreError> {
+        // Texts and numbers are always JSON.
+        let text = serde_json::to_vec_pretty(self).unwrap_or_default();
+        crate::files::write_atomically(path, &text).map_err(at(path))
+    }
+}
+
+/// Digest of what settings ask of the harness, whatever the model, its version and the files.
+pub fn asked(settings: &Settings) -> String {
+    let keys: Vec<_> =
+        settings.tasks.iter().map(|task| (&task.name, evaluation_key("", settings, task, "", None))).collect();
+    digest(&serde_json::to_vec(&keys).unwrap_or_default())
+}

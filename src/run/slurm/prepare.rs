@@ -1,0 +1,108 @@
+//! From a request to a submission: which units there are, how many tasks may run at once, and what each is told.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use super::super::journal::{Journal, Record, What};
+use super::super::state::SweepState;
+use super::super::store::at;
+use super::super::{Facts, Request, is_work_left, merge_options, twins};
+use super::collect;
+use super::manifest::{Manifest, asked};
+use super::submission::Step;
+use super::unit::{Unit, deal};
+use super::{Options, SlurmError};
+use crate::merge;
+use crate::model::ModelRef;
+use crate::plan::{Subject, TrialId};
+use crate::spec::Keep;
+
+/// Deals the work that is left out to units. Without facts, all selected trials count as left.
+pub(super) fn prepare(
+    request: &Request,
+    options: &Options,
+    facts: Option<&Facts>,
+    state: &SweepState,
+    number: u32,
+    attempted: &BTreeSet<TrialId>,
+) -> Result<Manifest, SlurmError> {
+    let followers = twins::followers(request);
+    let is_wanted = |index: usize| {
+        let is_left = facts.is_none_or(|facts| is_work_left(request, facts, state, &followers, index));
+        is_left && !attempted.contains(&request.plan.trials[index].id)
+    };
+    let units = deal(request, options.slurm.trials_per_job, &is_wanted);
+    let (at_once, disk) = budget(request, options, &units)?;
+    Ok(Manifest {
+        submission: number,
+        spec: options.spec.clone(),
+        results: options.results.clone(),
+        python: Some(request.settings.python.clone()).filter(|python| python.components().count() > 1),
+        limit: options.limit,
+        redo: request.redo.iter().map(|index| request.plan.trials[*index].name.clone()).collect(),
+        asked: asked(&request.settings),
+        disk,
+        at_once,
+        work_dir: options.slurm.work_dir.clone(),
+        units,
+    })
+}
+
+/// How many tasks may run at once, and how much disk each may take: together what the spec allows. Where models lie on the
+/// nodes, every task has a disk of its own.
+fn budget(request: &Request, options: &Options, units: &[Unit]) -> Result<(Option<usize>, Option<u64>), SlurmError> {
+    let asked = options.slurm.tasks_at_once;
+    let Some(disk) = request.disk.filter(|_| options.slurm.work_dir.is_none()) else {
+        return Ok((asked, request.disk));
+    };
+    let sizes: Vec<Vec<u64>> = units.iter().map(|unit| sizes(request, unit)).collect();
+    let all: u64 = sizes.iter().flatten().sum();
+    if request.keep != Keep::Nothing && all > disk {
+        return Err(SlurmError::Keeps { needed: all, disk });
+    }
+    let pass = |sizes: &Vec<u64>| {
+        let mut sizes = sizes.clone();
+        sizes.sort_unstable_by(|a, b| b.cmp(a));
+        sizes.iter().take(request.merges_per_pass).sum::<u64>()
+    };
+    let largest = sizes.iter().map(pass).max().filter(|bytes| *bytes > 0);
+    let fitting = largest.map(|bytes| usize::try_from((disk / bytes).max(1)).unwrap_or(usize::MAX));
+    let at_once = match (fitting, asked) {
+        (Some(fitting), Some(asked)) => Some(fitting.min(asked)),
+        (fitting, asked) => fitting.or(asked),
+    };
+    let share = at_once.map_or(disk, |at_once| disk / at_once.min(units.len()).max(1) as u64);
+    Ok((at_once.filter(|at_once| *at_once < units.len() || asked.is_some()), Some(share)))
+}
+
+/// Bytes of the merges of a unit; those that cannot be planned will fail.
+fn sizes(request: &Request, unit: &Unit) -> Vec<u64> {
+    let trials = unit.positions(&request.plan).unwrap_or_default();
+    let locate = |model: &ModelRef| request.locator.locate(model).map_err(Into::into);
+    let size = |index: usize| match &request.plan.trials[index].subject {
+        Subject::Checkpoint(_) => None,
+        Subject::Merge { config, seed, numerics } => {
+            merge::plan(config, &locate, "", &merge_options(*seed, *numerics)).ok().map(|plan| plan.n_bytes())
+        }
+    };
+    trials.into_iter().filter_map(size).collect()
+}
+
+/// Makes what the tasks need, and the record that there is a submission. The journal is the sweep's, whose lock is held.
+pub(super) fn open(
+    request: &Request,
+    manifest: &Manifest,
+    records: &[Record],
+    journal: &mut Journal,
+) -> Result<(), SlurmError> {
+    let folder = request.store.submission(manifest.submission);
+    let logs = folder.join("logs");
+    fs::create_dir_all(&logs).map_err(at(&logs))?;
+    for unit in &manifest.units {
+        collect::seed(&request.store, unit, records)?;
+    }
+    manifest.write(&folder.join("manifest.json"))?;
+    let (submission, units) = (manifest.submission, manifest.units.clone());
+    journal.append(None, What::Slurm(Step::Opened { submission, units }))?;
+    Ok(())
+}

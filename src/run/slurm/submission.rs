@@ -1,0 +1,172 @@
+//! Submissions as the journal knows them: which units were handed to Slurm in which jobs, and how each ended.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::super::journal::{Record, What};
+use super::unit::Unit;
+
+/// What happened to a submission. Written ahead of what is done where that can be found again (a job has its name before
+/// it has a number).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum Step {
+    /// Units are going to be submitted.
+    Opened {
+        /// Number of the submission, from 1.
+        submission: u32,
+        /// The units.
+        units: Vec<Unit>,
+    },
+    /// A job is being handed over; it may have arrived or not until its number is recorded.
+    Submitting {
+        /// Of which submission.
+        submission: u32,
+        /// Name of the job, which no other one has.
+        name: String,
+        /// Units of its tasks, by number in the submission; none: it writes the table.
+        units: Vec<usize>,
+    },
+    /// Slurm took a job.
+    Submitted {
+        /// Of which submission.
+        submission: u32,
+        /// Name of the job.
+        name: String,
+        /// Number that Slurm gave it.
+        job: String,
+    },
+    /// In the journal of a unit: a task has done what it could.
+    UnitEnded {
+        /// Of which submission.
+        submission: u32,
+        /// Which task: `123_4`.
+        job: String,
+        /// Why the unit could not be worked on; nothing where its trials say for themselves how they ended.
+        reason: Option<String>,
+    },
+    /// What there is of a unit is in this journal, and nothing more is to come.
+    Settled {
+        /// Of which submission.
+        submission: u32,
+        /// The unit, by number in the submission.
+        unit: usize,
+    },
+    /// The user wants no more of it.
+    Cancelled {
+        /// The submission.
+        submission: u32,
+    },
+    /// It is over: every unit is settled, or was given up.
+    Closed {
+        /// The submission.
+        submission: u32,
+        /// Why, where not every unit is settled.
+        reason: Option<String>,
+    },
+}
+
+/// A job of a submission.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Job {
+    /// Its name.
+    pub name: String,
+    /// Units of its tasks, by number in the submission; none: it writes the table.
+    pub units: Vec<usize>,
+    /// Number that Slurm gave it, once that is known.
+    pub id: Option<String>,
+}
+
+/// A submission.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Submission {
+    /// Its number, from 1.
+    pub number: u32,
+    /// Its units.
+    pub units: Vec<Unit>,
+    /// Its jobs, in the order in which they were handed over.
+    pub jobs: Vec<Job>,
+    /// Units that are settled.
+    pub settled: Vec<bool>,
+    /// Whether the user wants no more of it.
+    pub is_cancelled: bool,
+    /// Whether it is over.
+    pub is_closed: bool,
+}
+
+impl Submission {
+    /// Every submission that a journal speaks of, the oldest first.
+    pub fn all(records: &[Record]) -> Vec<Self> {
+        let mut all: BTreeMap<u32, Self> = BTreeMap::new();
+        for record in records {
+            let What::Slurm(step) = &record.what else { continue };
+            let Some(number) = step.submission() else { continue };
+            all.entry(number).or_insert_with(|| Self { number, ..Self::default() }).apply(step);
+        }
+        all.into_values().collect()
+    }
+
+    /// The one that is not over, if any: there is never more than one.
+    pub fn open(records: &[Record]) -> Option<Self> {
+        Self::all(records).into_iter().rev().find(|submission| !submission.is_closed)
+    }
+
+    fn apply(&mut self, step: &Step) {
+        match step {
+            Step::Opened { units, .. } => {
+                self.settled = vec![false; units.len()];
+                self.units.clone_from(units);
+            }
+            Step::Submitting { name, units, .. } => {
+                if !self.jobs.iter().any(|job| job.name == *name) {
+                    self.jobs.push(Job { name: name.clone(), units: units.clone(), id: None });
+                }
+            }
+            Step::Submitted { name, job: id, .. } => {
+                if let Some(job) = self.jobs.iter_mut().find(|job| job.name == *name) {
+                    job.id = Some(id.clone());
+                }
+            }
+            Step::Settled { unit, .. } => {
+                if let Some(settled) = self.settled.get_mut(*unit) {
+                    *settled = true;
+                }
+            }
+            Step::Cancelled { .. } => self.is_cancelled = true,
+            Step::Closed { .. } => self.is_closed = true,
+            Step::UnitEnded { .. } => {}
+        }
+    }
+
+    /// Units that are not settled, by number.
+    pub fn unsettled(&self) -> impl Iterator<Item = usize> {
+        (0..self.units.len()).filter(|unit| !self.settled[*unit])
+    }
+
+    /// The last job that a unit was handed over in, with the index of its task.
+    pub fn job_of(&self, unit: usize) -> Option<(&Job, usize)> {
+        let at = |job: &Job| job.units.binary_search(&unit).ok();
+        self.jobs.iter().rev().find_map(|job| Some((job, at(job)?)))
+    }
+
+    /// How often a unit was handed over.
+    pub fn n_attempts(&self, unit: usize) -> usize {
+        self.jobs.iter().filter(|job| job.units.binary_search(&unit).is_ok()).count()
+    }
+}
+
+impl Step {
+    /// The submission whose record in the sweep's journal this is.
+    fn submission(&self) -> Option<u32> {
+        match self {
+            Self::UnitEnded { .. } => None,
+            Self::Opened { submission, .. }
+            | Self::Submitting { submission, .. }
+            | Self::Submitted { submission, .. }
+            | Self::Settled { submission, .. }
+            | Self::Cancelled { submission }
+            | Self::Closed { submission, .. } => Some(*submission),
+        }
+    }
+}

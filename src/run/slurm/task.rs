@@ -1,0 +1,123 @@
+//! What a task does: one unit of a manifest, by the code of a run, with the unit's own lock and journal.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::super::journal::{Journal, What};
+use super::super::store::{Lock, Store, StoreError};
+use super::super::{Listener, Request, Summary, run_held};
+use super::SlurmError;
+use super::manifest::{Manifest, asked};
+use super::submission::Step;
+use super::unit::Unit;
+use crate::process::Cancel;
+use crate::spec::Keep;
+
+/// How long a task waits for another one to let go of its unit: a file system may need minutes to notice that a node is dead.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// How a task ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Done {
+    /// It did what it could.
+    Ended(Summary),
+    /// It was told to stop; the next attempt goes on from there.
+    Interrupted,
+    /// It cannot work on its unit, for this reason, which is recorded.
+    Impossible(String),
+}
+
+/// Makes the request for a sweep one for a unit of it. `work_dir` is where models lie, if not in the results.
+///
+/// # Errors
+/// Why the unit cannot be worked on: the spec is no longer the one that was submitted.
+pub fn narrow(
+    request: &Request,
+    manifest: &Manifest,
+    unit: &Unit,
+    work_dir: Option<&PathBuf>,
+) -> Result<Request, String> {
+    let changed = "the spec has changed since it was submitted";
+    let positions = unit.positions(&request.plan).ok_or_else(|| {
+        format!("{changed}: a trial of `{}` is no longer in it\nhint: cancel, and run again", unit.label())
+    })?;
+    if asked(&request.settings) != manifest.asked {
+        return Err(format!("{changed}: it asks something else of the harness\nhint: cancel, and run again"));
+    }
+    let plan = request.plan.only(&positions);
+    let is_redone = |index: &usize| manifest.redo.contains(&plan.trials[*index].name);
+    let selected: Vec<usize> = (0..plan.trials.len()).collect();
+    // Which models are the best is only known once all are scored.
+    let keep = if request.keep == Keep::Nothing { Keep::Nothing } else { Keep::All };
+    Ok(Request {
+        redo: selected.iter().copied().filter(is_redone).collect(),
+        selected,
+        keep,
+        disk: manifest.disk,
+        store: store(&request.store, unit, work_dir).map_err(|error| error.to_string())?,
+        plan,
+        ..request.clone()
+    })
+}
+
+/// Where a unit has its journal and, on a node, its models.
+fn store(sweep: &Store, unit: &Unit, work_dir: Option<&PathBuf>) -> Result<Store, StoreError> {
+    let store = sweep.unit(&unit.id);
+    match work_dir {
+        Some(work) => store.with_models_in(work),
+        None => Ok(store),
+    }
+}
+
+/// Works on a unit and records its end. `job` names the task for Slurm.
+///
+/// # Errors
+/// [`SlurmError`] where another task holds the unit or its end cannot be recorded.
+pub async fn work(
+    request: Result<Request, String>,
+    home: &Store,
+    number: u32,
+    unit: &Unit,
+    job: &str,
+    listener: &Listener,
+    cancel: &Cancel,
+) -> Result<Done, SlurmError> {
+    let own = home.unit(&unit.id);
+    let lock = hold(&own, cancel).await?;
+    let done = match &request {
+        Ok(request) => run_held(request, &lock, listener, cancel).await.map_err(|error| error.to_string()),
+        Err(reason) => Err(reason.clone()),
+    };
+    let done = match done {
+        Ok(summary) if summary.interrupted || cancel.is_cancelled() => return Ok(Done::Interrupted),
+        Ok(summary) => Done::Ended(summary),
+        // What it asked may have been ended a moment before it hears of its own end.
+        Err(_) if is_stopping(cancel).await => return Ok(Done::Interrupted),
+        Err(reason) => Done::Impossible(reason),
+    };
+    let reason = match &done {
+        Done::Impossible(reason) => Some(reason.clone()),
+        _ => None,
+    };
+    let (mut journal, _) = Journal::open(&own.journal())?;
+    let ended = Step::UnitEnded { submission: number, job: job.to_owned(), reason };
+    journal.append(None, What::Slurm(ended))?;
+    Ok(done)
+}
+
+/// Whether the end of the job is heard within a moment.
+async fn is_stopping(cancel: &Cancel) -> bool {
+    tokio::time::timeout(Duration::from_secs(1), cancel.cancelled()).await.is_ok()
+}
+
+async fn hold(store: &Store, cancel: &Cancel) -> Result<Lock, SlurmError> {
+    let asked = Instant::now();
+    loop {
+        match tokio::task::block_in_place(|| store.lock()) {
+            Err(StoreError::Held { .. }) if asked.elapsed() < PATIENCE && !cancel.is_cancelled() => {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            held => return Ok(held?),
+        }
+    }
+}

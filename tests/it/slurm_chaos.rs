@@ -1,0 +1,191 @@
+//! A cluster in which everything is killed: units, node daemons, the controller, the client that follows them, at random
+//! moments of a sweep of stand-in work. The table is that of a sweep that nobody disturbed, and nothing was lost or done twice.
+//!
+//! `MERGESWEEP_SLURM_UNITS` says how many units the sweep has (12 here, 40 in `scripts/soak`), `MERGESWEEP_SLURM_KILLS` how many
+//! kills must land (10; 60 there), `MERGESWEEP_KILL_SEED` when.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::slurm_support::Cluster;
+use crate::sweep_support::Sweep;
+
+fn spec(n_units: u64) -> String {
+    format!(
+        r#"
+name = "chaos"
+
+[models]
+base = "INPUTS/base"
+math = "INPUTS/math"
+code = "INPUTS/code"
+
+[evaluate]
+tasks = ["facts", "sums"]
+model = "hf"
+batch_size = 4
+device = "cpu"
+
+[engine]
+kind = "slurm"
+trials_per_job = 1
+cpus = 1
+poll = 1
+max_resubmissions = 1000
+
+[[baseline]]
+name = "Math"
+model = "math"
+
+[[merge]]
+name = "DARE (seed={{seed}})"
+method = "dare_linear"
+base_model = "base"
+parameters = {{ density = 0.5 }}
+models = {{ math = {{ weight = 0.5 }}, code = {{ weight = 0.5 }} }}
+grid = {{ seed = {{ from = 1, to = {}, step = 1 }} }}
+"#,
+        n_units - 1
+    )
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name}: `{text}`")))
+}
+
+/// A linear congruential generator, whose upper bits are good enough to choose a victim and a moment.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, n: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % n
+    }
+}
+
+fn client(cluster: &Cluster, sweep: &Sweep) -> Child {
+    let log = fs::File::options().create(true).append(true).open(sweep.path("client.log")).unwrap();
+    cluster.command(sweep, &["run", "sweep.toml"], "ok").stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+fn kill(pid: i32) -> bool {
+    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().unwrap().success()
+}
+
+/// The processes that work on units of this sweep.
+fn units(sweep: &Sweep) -> Vec<i32> {
+    let folder = sweep.path("");
+    let pids = fs::read_dir("/proc").unwrap().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_unit = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains("slurm-unit\0") && line.contains(&*folder.to_string_lossy())
+    };
+    pids.filter(is_unit).collect()
+}
+
+/// Kills a daemon and starts it again. False where it was not there.
+fn restart(cluster: &Cluster, daemon: &str, args: &[&str], pid: &str) -> bool {
+    let Some(number) = cluster.pid(pid).filter(|number| kill(*number)) else { return false };
+    while std::path::Path::new(&format!("/proc/{number}")).exists() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
+    let started = Command::new("sh")
+        .args(["-c", "exec \"$@\"", "sh", daemon])
+        .args(args)
+        .env("PATH", path)
+        .env("SLURM_CONF", &cluster.conf)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+    started.unwrap().success()
+}
+
+#[test]
+fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
+    let n_units = setting("MERGESWEEP_SLURM_UNITS", 12);
+    let n_kills = setting("MERGESWEEP_SLURM_KILLS", 10);
+    let mut dice = Dice(setting("MERGESWEEP_KILL_SEED", 1));
+    let Some(cluster) = Cluster::start(3, 2) else { return };
+    let reference = Sweep::of(&spec(n_units)).unwrap();
+    let here = cluster.run(&reference, &["run", "sweep.toml", "--engine", "local", "--quiet"], "ok");
+    assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
+    let undisturbed = reference.table();
+
+    let mut landed: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut n_sweeps = 0;
+    while landed.values().sum::<u64>() < n_kills {
+        let sweep = Sweep::of(&spec(n_units)).unwrap();
+        let mut child = client(&cluster, &sweep);
+        let begun = Instant::now();
+        loop {
+            assert!(
+                begun.elapsed() < Duration::from_secs(900),
+                "{}",
+                fs::read_to_string(sweep.path("client.log")).unwrap()
+            );
+            std::thread::sleep(Duration::from_millis(100 + dice.below(900)));
+            if let Some(status) = child.try_wait().unwrap() {
+                assert!(status.success(), "{}", fs::read_to_string(sweep.path("client.log")).unwrap());
+                break;
+            }
+            if landed.values().sum::<u64>() >= n_kills {
+                continue;
+            }
+            let victim = match dice.below(8) {
+                0..=3 => {
+                    let units = units(&sweep);
+                    let chosen = units.get(dice.below(units.len().max(1) as u64) as usize).copied();
+                    chosen.filter(|pid| kill(*pid)).map(|_| "unit")
+                }
+                4 => {
+                    let node = format!("n{}", dice.below(3) + 1);
+                    restart(&cluster, "slurmd", &["-N", &node], &format!("slurmd-{node}")).then_some("node")
+                }
+                5 => restart(&cluster, "slurmctld", &[], "slurmctld").then_some("controller"),
+                _ => {
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    child = client(&cluster, &sweep);
+                    Some("client")
+                }
+            };
+            victim.into_iter().for_each(|victim| *landed.entry(victim).or_default() += 1);
+        }
+        check(&sweep, &undisturbed, n_units as usize);
+        n_sweeps += 1;
+    }
+    println!("{landed:?} killed in {n_sweeps} sweeps of {n_units} units");
+}
+
+/// What must hold once a sweep is through.
+fn check(sweep: &Sweep, undisturbed: &str, n_units: usize) {
+    let told = || fs::read_to_string(sweep.path("client.log")).unwrap();
+    assert_eq!(sweep.table(), undisturbed, "{}", told());
+    let mut answered: BTreeMap<String, usize> = BTreeMap::new();
+    for line in sweep.journal().lines().skip(1) {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        let tasks = match record["event"].as_str().unwrap() {
+            "evaluated" => record["tasks"].as_array().unwrap().clone(),
+            _ => Vec::new(),
+        };
+        for task in tasks {
+            let of = format!("{} {}", record["trial"].as_str().unwrap(), task["task"].as_str().unwrap());
+            *answered.entry(of).or_default() += 1;
+        }
+    }
+    assert_eq!(answered.len(), 2 * n_units, "every trial and task is there: {answered:#?}\n{}", told());
+    assert!(answered.values().all(|count| *count == 1), "and once: {answered:#?}\n{}", told());
+    let log = fs::read_to_string(sweep.path("evaluated.log")).unwrap();
+    let mut finished: BTreeMap<&str, usize> = BTreeMap::new();
+    log.lines().for_each(|line| *finished.entry(line).or_default() += 1);
+    assert!(
+        finished.values().all(|count| *count == 1),
+        "a finished evaluation was repeated: {finished:#?}\n{}",
+        told()
+    );
+}

@@ -1,0 +1,245 @@
+//! What Slurm says and cannot be made to say on purpose: recorded words, told by stand-ins of its commands.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
+
+use mergesweep::run::slurm::queue::{self, Ending, Task, TaskState};
+
+use crate::sweep_support::{Sweep, TINY, count, text, wait_for};
+
+/// Writes every job down and gives it a number; refuses as long as a file says how.
+const SBATCH: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+echo "$*" >> sbatch.log
+if [ -f sbatch.fails ]; then cat sbatch.fails >&2; rm sbatch.fails; exit 1; fi
+for script in "$@"; do :; done
+id=$(($(cat jobs 2>/dev/null | wc -l) + 100))
+name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
+last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' "$script")
+echo "$id $name ${last:--}" >> jobs
+echo "$id"
+"#;
+
+/// Lists the jobs in the state that a file names, or does not answer.
+const SQUEUE: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+echo asked >> squeue.log
+if [ -f squeue.fails ]; then echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1; fi
+[ -f jobs ] || exit 0
+while read -r id name last; do
+    state=$(cat state)
+    if [ "$last" = - ]; then echo "$id|$name|PENDING|Dependency|"; continue; fi
+    [ "$state" != GONE ] || continue
+    for index in $(seq 0 "$last"); do echo "${id}_$index|$name|$state|None|n1"; done
+done < jobs
+"#;
+
+const SACCT: &str = r#"#!/bin/sh
+cd "$(dirname "$0")"
+if [ ! -f account ]; then echo "Slurm accounting storage is disabled" >&2; exit 1; fi
+while read -r id name last; do
+    [ "$last" = - ] || for index in $(seq 0 "$last"); do echo "${id}_$index|$(cat account)"; done
+done < jobs
+"#;
+
+const SCONTROL: &str = "#!/bin/sh\necho 'MaxArraySize            = 2'\n";
+
+/// The tiny sweep beside stand-ins that begin with a state.
+struct Told {
+    sweep: Sweep,
+}
+
+impl Told {
+    fn new(state: &str, engine: &str) -> Option<Self> {
+        let sweep = Sweep::of(&format!(
+            "{TINY}\n[engine]\nkind = \"slurm\"\ntrials_per_job = 1\npoll = 1\nmax_resubmissions = 1\n{engine}"
+        ))?;
+        let told = Self { sweep };
+        fs::create_dir(told.path("")).unwrap();
+        for (name, script) in [
+            ("sbatch", SBATCH),
+            ("squeue", SQUEUE),
+            ("sacct", SACCT),
+            ("scontrol", SCONTROL),
+            ("scancel", "#!/bin/sh\n"),
+        ] {
+            fs::write(told.path(name), script).unwrap();
+            fs::set_permissions(told.path(name), fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        told.say("state", state);
+        Some(told)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.sweep.path("bin").join(name)
+    }
+
+    fn say(&self, file: &str, what: &str) {
+        fs::write(self.path(file), what).unwrap();
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.sweep.command(args, "ok");
+        let path = format!("{}:{}", self.path("").display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path);
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Does the work of a task.
+    fn work(&self, index: usize) {
+        let manifest = self.sweep.results().join("slurm/1/manifest.json");
+        let done = self.run(&["slurm-unit", &manifest.to_string_lossy(), &index.to_string()]);
+        assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    }
+
+    fn n_submitted(&self) -> usize {
+        fs::read_to_string(self.path("sbatch.log")).unwrap().lines().count()
+    }
+}
+
+fn ends(output: &Output, code: i32, says: &str) {
+    let err = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{err}");
+    assert!(err.contains(says), "{says}: {err}");
+}
+
+#[test]
+fn what_used_too_much_memory_fails_with_that_reason_and_is_not_tried_again() {
+    let Some(told) = Told::new("PENDING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    assert_eq!(told.n_submitted(), 3, "three units in arrays of two at most, and the table");
+    told.work(0);
+    told.work(2);
+    told.say("state", "OUT_OF_MEMORY");
+    ends(&told.run(&["run", "sweep.toml"]), 3, "used more memory than it had");
+    assert_eq!(told.n_submitted(), 3);
+    // The next run submits what failed, and nothing else.
+    told.say("state", "PENDING");
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "1 trial with Slurm");
+}
+
+#[test]
+fn what_was_lost_is_submitted_again_up_to_a_limit() {
+    let Some(told) = Told::new("NODE_FAIL", "") else { return };
+    let run = told.run(&["run", "sweep.toml"]);
+    ends(&run, 3, "was lost (NODE_FAIL), after 2 attempts");
+    assert_eq!(count(&text(&run.stderr), "was lost (NODE_FAIL): submitted again"), 3, "{}", text(&run.stderr));
+}
+
+#[test]
+fn what_slurm_has_forgotten_is_asked_of_the_accounting_and_otherwise_unknown() {
+    let Some(told) = Told::new("GONE", "") else { return };
+    told.say("account", "TIMEOUT");
+    ends(&told.run(&["run", "sweep.toml"]), 3, "ran out of time, after 2 attempts");
+    fs::remove_file(told.path("account")).unwrap();
+    let run = told.run(&["run", "sweep.toml"]);
+    ends(&run, 3, "is gone, and Slurm no longer knows how it ended, after 2 attempts");
+}
+
+#[test]
+fn silence_of_slurm_says_nothing_and_records_say_everything() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    told.say("squeue.fails", "");
+    let run = told.command(&["run", "sweep.toml"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let log = told.path("squeue.log");
+    let begun = fs::read_to_string(&log).unwrap_or_default().lines().count();
+    wait_for(|| fs::read_to_string(&log).unwrap_or_default().lines().count() > begun + 6);
+    (0..3).for_each(|index| told.work(index));
+    let run = run.wait_with_output().unwrap();
+    ends(&run, 0, "nothing is concluded from that");
+    assert_eq!(told.n_submitted(), 3);
+}
+
+#[test]
+fn a_job_that_may_have_arrived_is_looked_for_before_it_is_submitted_again() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    told.say("sbatch.fails", "sbatch: error: Batch job submission failed: Socket timed out on send/recv operation\n");
+    let run = told.command(&["run", "sweep.toml"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for(|| fs::read_to_string(told.path("jobs")).unwrap_or_default().lines().count() == 3);
+    (0..3).for_each(|index| told.work(index));
+    ends(&run.wait_with_output().unwrap(), 0, "is looked for, or handed over again");
+    assert_eq!(told.n_submitted(), 4, "one of them twice");
+}
+
+#[test]
+fn a_cluster_that_is_gone_does_not_hold_a_sweep_for_ever() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    told.work(1);
+    told.say("squeue.fails", "");
+    ends(&told.run(&["cancel", "sweep.toml"]), 75, "`mergesweep cancel --abandon` gives them up");
+    ends(&told.run(&["cancel", "sweep.toml", "--abandon"]), 0, "submission 1 of tiny is cancelled");
+    let run = told.run(&["run", "sweep.toml", "--engine", "local"]);
+    ends(&run, 0, "1 of them reused");
+}
+
+#[test]
+fn a_spec_that_changed_meanwhile_is_not_evaluated() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    let spec = fs::read_to_string(told.sweep.path("sweep.toml")).unwrap();
+    fs::write(told.sweep.path("sweep.toml"), spec.replace("batch_size = 4", "batch_size = 2")).unwrap();
+    let manifest = told.sweep.results().join("slurm/1/manifest.json");
+    let unit = told.run(&["slurm-unit", &manifest.to_string_lossy(), "0"]);
+    ends(&unit, 2, "it asks something else of the harness");
+}
+
+fn task(line: &str) -> TaskState {
+    queue::listed(&format!("7_3|n|{line}|None|n1")).remove(0).state
+}
+
+#[test]
+fn states_are_read_as_slurm_writes_them() {
+    let ended = |ending| TaskState::Ended(ending);
+    for (text, state) in [
+        ("PENDING", TaskState::Pending),
+        ("REQUEUE_HOLD", TaskState::Pending),
+        ("RUNNING", TaskState::Running),
+        ("COMPLETING", TaskState::Running),
+        ("SOMETHING_NEW", TaskState::Running),
+        ("COMPLETED", ended(Ending::ByItself)),
+        ("FAILED", ended(Ending::ByItself)),
+        ("TIMEOUT", ended(Ending::TimedOut)),
+        ("NODE_FAIL", ended(Ending::Lost("NODE_FAIL".to_owned()))),
+        ("PREEMPTED", ended(Ending::Lost("PREEMPTED".to_owned()))),
+        ("OUT_OF_MEMORY", ended(Ending::OutOfMemory)),
+        ("CANCELLED", ended(Ending::Cancelled(None))),
+        ("CANCELLED by 0", ended(Ending::Cancelled(Some("0".to_owned())))),
+    ] {
+        assert_eq!(task(text), state, "{text}");
+    }
+}
+
+#[test]
+fn answers_are_read_as_slurm_22_05_gave_them() {
+    let listed = "12_4|s-1a2b-1.1|PENDING|JobArrayTaskLimit|\n12_3|s-1a2b-1.1|RUNNING|None|n2\n\
+                  13|s-1a2b-1.table|PENDING|DependencyNeverSatisfied|\n";
+    let task = |job: &str, index, name: &str, state, reason: &str, node: &str| Task {
+        name: name.to_owned(),
+        job: job.to_owned(),
+        index,
+        state,
+        reason: reason.to_owned(),
+        node: node.to_owned(),
+    };
+    let expected = [
+        task("12", Some(4), "s-1a2b-1.1", TaskState::Pending, "JobArrayTaskLimit", ""),
+        task("12", Some(3), "s-1a2b-1.1", TaskState::Running, "None", "n2"),
+        task("13", None, "s-1a2b-1.table", TaskState::Pending, "DependencyNeverSatisfied", ""),
+    ];
+    assert_eq!(queue::listed(listed), expected);
+    let accounts = queue::accounts("12_3|CANCELLED by 0\n12_4|OUT_OF_MEMORY\n13|COMPLETED\n");
+    assert_eq!(accounts[0], ("12".to_owned(), Some(3), TaskState::Ended(Ending::Cancelled(Some("0".to_owned())))));
+    assert_eq!(accounts[2], ("13".to_owned(), None, TaskState::Ended(Ending::ByItself)));
+    assert_eq!(queue::array_size("MailProg = /bin/mail\nMaxArraySize            = 1001\n"), Some(1001));
+    let transient = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)";
+    assert!(queue::is_transient(transient));
+    assert!(!queue::is_transient("sbatch: error: invalid partition specified: nowhere"));
+}
