@@ -117,8 +117,8 @@ def main():
             while len(kills) < args.kills:
                 results = killed / str(sweeps)
                 run = start(program, spec, args.limit, results, log)
-                # Never so early that nothing can have begun, and late enough to get on at all.
-                patience = moments.uniform(0.05 * whole, 0.25 * whole)
+                # From before anything is done to after several evaluations.
+                patience = moments.uniform(0.05 * whole, 0.6 * whole)
                 try:
                     code = run.wait(timeout=patience)
                     if code != 0:

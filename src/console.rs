@@ -61,6 +61,8 @@ impl Console {
             RunEvent::Started { n_trials } => {
                 self.end_stage("");
                 self.sweep.set_length(*n_trials as u64);
+                // Its clock goes on while nothing ends.
+                self.sweep.enable_steady_tick(Duration::from_secs(1));
             }
             RunEvent::Note(text) => self.say(&format!("note: {text}")),
             RunEvent::Reused { trial, what } => {

@@ -42,7 +42,8 @@ pub fn gather(from: &Gathered<'_>) -> Result<Page, SamplesError> {
     let table = from.table;
     let axes: Vec<String> = table.axes().into_iter().map(str::to_owned).collect();
     let mut columns: Vec<Column> = table.columns.iter().map(|column| head(table, column)).collect();
-    let mut rows: Vec<Row> = (0..table.rows.len()).map(|row| of_row(from, row, &axes)).collect();
+    let odd = table.odd();
+    let mut rows: Vec<Row> = (0..table.rows.len()).map(|row| of_row(from, row, &axes, &odd[row])).collect();
     let place = |name: &str| table.rows.iter().position(|row| row.trial == name);
     let reference = from.against.and_then(|against| place(&against.reference));
     if let (Some(against), Some(reference)) = (from.against, reference) {
@@ -81,7 +82,7 @@ fn head(table: &ResultsTable, column: &TableColumn) -> Column {
     }
 }
 
-fn of_row(from: &Gathered<'_>, index: usize, axes: &[String]) -> Row {
+fn of_row(from: &Gathered<'_>, index: usize, axes: &[String], odd: &[bool]) -> Row {
     let row = &from.table.rows[index];
     let cells = from.table.columns.iter().enumerate().map(|(place, column)| {
         let score = row.score(column)?;
@@ -89,7 +90,7 @@ fn of_row(from: &Gathered<'_>, index: usize, axes: &[String]) -> Row {
         Some(Cell {
             value: score.value?,
             interval: interval_of(column, score, outcomes),
-            is_odd: from.table.is_odd(row, column),
+            is_odd: odd[place],
             stands: paired::Cell::Absent,
             flips: Vec::new(),
         })

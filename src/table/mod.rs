@@ -115,13 +115,13 @@ impl ResultsTable {
         let mut lines = Vec::new();
         for column in &self.columns {
             let scores = || {
-                let of_row = |row: &Row| row.scores.iter().find(|(score, _)| column.shows(score)).cloned();
-                self.rows.iter().filter_map(move |row| Some((row.trial.clone(), of_row(row)?)))
+                let of_row = |row: &Row| row.scores.iter().position(|(score, _)| column.shows(score));
+                self.rows.iter().filter_map(move |row| Some((row.trial.as_str(), &row.scores[of_row(row)?])))
             };
             let mut differ = |what: &str, of: &dyn Fn(&Score, &HarnessFacts) -> Option<String>| {
-                let mut kinds: Vec<(String, Vec<String>)> = Vec::new();
+                let mut kinds: Vec<(String, Vec<&str>)> = Vec::new();
                 for (trial, (score, facts)) in scores() {
-                    let Some(kind) = of(&score, &facts) else { continue };
+                    let Some(kind) = of(score, facts) else { continue };
                     match kinds.iter_mut().find(|(known, _)| *known == kind) {
                         Some((_, trials)) => trials.push(trial),
                         None => kinds.push((kind, vec![trial])),
@@ -140,24 +140,24 @@ impl ResultsTable {
         lines
     }
 
-    /// Whether a row's number in a column rests on something else than most others do: such a cell bears a mark.
-    pub fn is_odd(&self, row: &Row, column: &Column) -> bool {
-        let of_row = |row: &Row| row.scores.iter().find(|(score, _)| column.shows(score)).cloned();
-        let Some((score, facts)) = of_row(row) else { return false };
-        GROUNDS.iter().any(|(_, of)| {
-            let Some(own) = of(&score, &facts) else { return false };
-            let others = self.rows.iter().filter_map(|row| of_row(row).and_then(|(score, facts)| of(&score, &facts)));
-            let mut kinds: Vec<(String, usize)> = Vec::new();
-            for kind in others {
-                match kinds.iter_mut().find(|(known, _)| *known == kind) {
-                    Some((_, n)) => *n += 1,
-                    None => kinds.push((kind, 1)),
+    /// Row by row and column by column, whether a number rests on something else than most others of its column do: such
+    /// a cell bears a mark.
+    pub fn odd(&self) -> Vec<Vec<bool>> {
+        let mut odd = vec![vec![false; self.columns.len()]; self.rows.len()];
+        for (place, column) in self.columns.iter().enumerate() {
+            for (_, of) in GROUNDS {
+                let kind_of = |row: &Row| {
+                    let (score, facts) = row.scores.iter().find(|(score, _)| column.shows(score))?;
+                    of(score, facts)
+                };
+                let kinds: Vec<Option<String>> = self.rows.iter().map(kind_of).collect();
+                let rule = most_common(kinds.iter().flatten());
+                for (odd, kind) in odd.iter_mut().zip(&kinds) {
+                    odd[place] |= kind.is_some() && kind.as_ref() != rule;
                 }
             }
-            // The first of the most common ones is the rule.
-            let most = kinds.iter().map(|(_, n)| *n).max().unwrap_or(0);
-            kinds.iter().find(|(_, n)| *n == most).is_some_and(|(kind, _)| *kind != own)
-        })
+        }
+        odd
     }
 
     /// Names of all axes, in order of first appearance.
@@ -170,6 +170,19 @@ impl ResultsTable {
         }
         names
     }
+}
+
+/// The first of the most common ones.
+fn most_common<'a>(kinds: impl Iterator<Item = &'a String>) -> Option<&'a String> {
+    let mut counts: Vec<(&String, usize)> = Vec::new();
+    for kind in kinds {
+        match counts.iter_mut().find(|(known, _)| *known == kind) {
+            Some((_, n)) => *n += 1,
+            None => counts.push((kind, 1)),
+        }
+    }
+    let most = counts.iter().map(|(_, n)| *n).max()?;
+    counts.into_iter().find(|(_, n)| *n == most).map(|(kind, _)| kind)
 }
 
 impl Row {

@@ -30,12 +30,12 @@ pub fn wide(table: &ResultsTable, against: Option<&Against>) -> Cells {
     let mut head = vec!["trial".to_owned()];
     head.extend(table.columns.iter().map(|column| heading(column, table)));
     let mut rows = Vec::new();
-    for row in &table.rows {
+    for (row, odd) in table.rows.iter().zip(table.odd()) {
         let standing = against.and_then(|against| against.standings.iter().find(|found| found.trial == row.trial));
         let mut cells = vec![row.trial.clone()];
         for (place, column) in table.columns.iter().enumerate() {
             let marks = standing.and_then(|standing| standing.cells.get(place)).map(marks).unwrap_or_default();
-            let odd = if table.is_odd(row, column) { format!(" {ODD}") } else { String::new() };
+            let odd = if odd[place] { format!(" {ODD}") } else { String::new() };
             cells.push(format!("{}{marks}{odd}", cell(row, column)));
         }
         rows.push(cells);
