@@ -78,8 +78,8 @@ pub(super) struct MergeArgs {
     /// How intermediate results are rounded: `f32` computes in at least 32 bits and rounds once, `mergekit` rounds to the
     /// working dtype after every step and keeps of equal changes those that mergekit keeps
     ///
-    /// With `mergekit`, methods that trim hold 8 bytes for every element of a tensor whose cut goes
-    /// through equal changes, one model at a time; multislerp and karcher read the models once for
+    /// With `mergekit`, methods that trim hold 2 bytes (8 in float32 and float64) for every element of a
+    /// tensor whose cut goes through equal changes, and 4 for each of those, one model at a time; multislerp and karcher read the models once for
     /// every norm and angle. Sums over whole tensors are exact, where PyTorch's depend on the number
     /// of threads: what rests on one agrees to rounding.
     #[arg(long, value_name = "NUMERICS", default_value_t, value_parser = numerics)]
