@@ -10,11 +10,16 @@ Every deterministic method is asked for with random parameters on models of floa
 with and without `dtype` and `out_dtype`; tensors have 16 to 280,000 elements, an embedding has more rows than 2^16, and
 changes are light or heavy. Printed for every method and working format: configs, those of which every bit agrees,
 elements, elements that differ, and the largest difference in units in the last place of the larger of the two numbers.
+`--oracle` prints instead how far both programs (ours in `f32` numerics, the default) are from the exact result, which
+exact_merge.py computes in 64 bits: the largest distance in units in the last place of the working format at the size of the
+exact number. Elements that a method decides by a comparison (a cut, a sign, a threshold) and that came out otherwise than
+exactly computed are counted apart: those more than four units, of the largest number that went into them, away.
 `--fixtures` makes the cases of tests/fixtures/mergekit-numerics anew instead, from the models of mergekit-parity.
 """
 
 import argparse
 import contextlib
+import functools
 import importlib.metadata
 import json
 import logging
@@ -30,6 +35,7 @@ from collections import defaultdict
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
+import exact_merge
 import torch
 import yaml
 from compare_mergekit import tensors
@@ -263,10 +269,80 @@ def compare(expected, found):
     return total, differ, worst, formats, places
 
 
+def unit(magnitude, dtype):
+    """The unit in the last place of a format at that magnitude."""
+    exponent = torch.frexp(magnitude).exponent.clamp(min=SMALLEST[dtype] + 1) - 1 - MANTISSA[dtype]
+    return torch.ldexp(torch.ones_like(magnitude), exponent)
+
+
+def distances(document, loaded, outputs):
+    """For every output of one config: largest distance from the exact result, its tensor, and elements decided otherwise."""
+    working = document.get("dtype")
+    found = [[0.0, "", 0] for _ in outputs]
+    for name in next(iter(loaded.values())):
+        inputs = {model: numbers[name] for model, numbers in loaded.items()}
+        dtype = FORMATS.get(working) or functools.reduce(torch.promote_types, (numbers.dtype for numbers in inputs.values()))
+        inputs = {model: numbers.to(dtype).double() for model, numbers in inputs.items()}
+        exact = exact_merge.merged(document, inputs)
+        size = functools.reduce(torch.maximum, (numbers.abs() for numbers in inputs.values()), exact.abs())
+        for output, row in zip(outputs, found):
+            apart = (output[name].double() - exact).abs()
+            otherwise = torch.zeros_like(apart, dtype=torch.bool)
+            if document["merge_method"] in exact_merge.DECIDING:
+                otherwise = apart > 4 * unit(size, dtype)
+            ulps = torch.where(otherwise, torch.zeros_like(apart), apart / unit(exact.abs(), dtype))
+            row[2] += int(otherwise.sum())
+            if ulps.max().item() > row[0]:
+                row[0], row[1] = ulps.max().item(), name
+    return found
+
+
+def oracle(args, program, folder):
+    """The table of `--oracle`."""
+    rows, larger = defaultdict(lambda: [0, 0.0, 0.0, 0, 0]), []
+    read = functools.cache(lambda model: dict(tensors(folder / "models" / model)))
+    for method in args.methods:
+        for number in range(args.configs):
+            document, working = config(method, random.Random(f"{args.seed} {method} {number}"))
+            document.pop("out_dtype", None)
+            names = [entry["model"] for entry in document["models"]] + [document[key] for key in ("base_model",) if key in document]
+            loaded = {name: read(name) for name in names}
+            place = lambda name: str(folder / "models" / name)
+            placed = document | {"models": [entry | {"model": place(entry["model"])} for entry in document["models"]]}
+            if "base_model" in document:
+                placed["base_model"] = place(document["base_model"])
+            (folder / "config.yml").write_text(yaml.safe_dump(placed, sort_keys=False))
+            theirs, ours = folder / "theirs", folder / "ours"
+            try:
+                mergekit(placed, theirs)
+            except Exception as error:
+                print(f"{method} {number}: mergekit: {error}", file=sys.stderr)
+                continue
+            failed = mergesweep(program, folder / "config.yml", ours, "f32", args.threads)
+            if failed:
+                print(f"{method} {number}: {failed}", file=sys.stderr)
+                continue
+            mine, their = distances(document, loaded, [dict(tensors(ours)), dict(tensors(theirs))])
+            row = rows[method, working]
+            row[:] = [row[0] + 1, max(row[1], mine[0]), max(row[2], their[0]), row[3] + mine[2], row[4] + their[2]]
+            if mine[0] > their[0] or mine[2] > their[2]:
+                larger.append(f"{method} {number} ({working}): ours {mine}, mergekit {their}")
+            subprocess.run(["rm", "-r", theirs, ours], check=True)
+    print("| method | working format | configs | ours, ulp | mergekit, ulp | ours, decided otherwise | mergekit, decided otherwise |")
+    print("|---|---|---|---|---|---|---|")
+    for (method, working), (configs, mine, their, flipped, flipped_there) in sorted(
+        rows.items(), key=lambda row: (METHODS.index(row[0][0]), row[0][1])
+    ):
+        print(f"| {method} | {working} | {configs} | {mine:.4g} | {their:.4g} | {flipped} | {flipped_there} |")
+    print(f"\nConfigs in which ours is farther: {len(larger)}")
+    print("\n".join(larger))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--mergesweep", help="the mergesweep program")
     parser.add_argument("--fixtures", action="store_true", help="make the fixtures anew")
+    parser.add_argument("--oracle", action="store_true", help="distances from the exact result, of both programs")
     parser.add_argument("--configs", type=int, default=6, help="random configs of every method")
     parser.add_argument("--threads", type=int, default=1, help="threads of both programs")
     parser.add_argument("--methods", nargs="+", default=METHODS)
@@ -284,6 +360,8 @@ def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         write_models(folder / "models", SHAPES)
+        if args.oracle:
+            return oracle(args, program, folder)
         for method in args.methods:
             for number in range(args.configs):
                 document, working = config(method, random.Random(f"{args.seed} {method} {number}"))

@@ -1,6 +1,6 @@
 //! Events of a run as progress bars and lines on standard error.
 //!
-//! On a terminal one bar shows the sweep and one each stage in flight; elsewhere only finished things are printed, a line
+//! On a terminal one bar shows the sweep, with what is left below it, and one each stage in flight; elsewhere only finished things are printed, a line
 //! each, and now and then how much is left. No colours, so there is nothing for `NO_COLOR` to switch off.
 
 use std::collections::BTreeMap;
@@ -18,13 +18,21 @@ use crate::run::journal::Stage;
 pub struct Console {
     bars: MultiProgress,
     sweep: ProgressBar,
-    stages: Mutex<BTreeMap<String, ProgressBar>>,
+    stages: Mutex<BTreeMap<String, Bar>>,
     /// How much is left, and the disk, in words.
     remarks: Mutex<Remarks>,
     quiet: bool,
 }
 
-/// What stands behind the bar of the sweep.
+/// The bar of a stage in flight, and how it looks once it is known how much there is to do.
+#[derive(Debug)]
+struct Bar {
+    bar: ProgressBar,
+    template: &'static str,
+    is_measured: bool,
+}
+
+/// What stands below the bar of the sweep.
 #[derive(Debug, Default)]
 struct Remarks {
     tally: String,
@@ -42,15 +50,14 @@ impl Console {
         let draw = !quiet && io::stderr().is_terminal();
         let target = if draw { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
         let bars = MultiProgress::with_draw_target(target);
-        let sweep =
-            bars.add(ProgressBar::new(0).with_style(style("{pos}/{len} trials {wide_bar} {elapsed_precise} {msg}")));
+        let sweep = bars.add(ProgressBar::new(0).with_style(style(SWEEP)));
         Self { bars, sweep, stages: Mutex::default(), remarks: Mutex::default(), quiet }
     }
 
     /// Shows an event.
     pub fn show(&self, event: &RunEvent) {
         match event {
-            RunEvent::Preflight => self.begin_stage("", "", "checking the harness", WAITING),
+            RunEvent::Preflight => self.begin_stage("", "check", "the harness and its tasks", WAITING),
             RunEvent::Started { n_trials } => {
                 self.end_stage("");
                 self.sweep.set_length(*n_trials as u64);
@@ -62,9 +69,9 @@ impl Console {
             RunEvent::StageStarted { trial, stage, slot, why } => {
                 let (place, template) = match slot {
                     Some(slot) => (format!("slot {slot}"), EVALUATING),
-                    None => ("merge".to_owned(), MERGING),
+                    None => (stage.name().to_owned(), MERGING),
                 };
-                self.begin_stage(trial, &place, &format!("{} {trial}: {why}", stage.name()), template);
+                self.begin_stage(trial, &place, &format!("{trial}: {why}"), template);
             }
             RunEvent::StageProgress { trial, done, total, doing } => self.move_stage(trial, *done, *total, doing),
             RunEvent::StageFinished { trial, stage, elapsed, what } => {
@@ -83,7 +90,7 @@ impl Console {
             }
             RunEvent::Disk { used, budget } => {
                 let of = budget.map(|budget| format!(" of {:.1}", budget as f64 / 1e9)).unwrap_or_default();
-                let disk = format!("{:.1}{of} GB of merged models", *used as f64 / 1e9);
+                let disk = format!("{:.1}{of} GB of models", *used as f64 / 1e9);
                 self.remark(|remarks| remarks.disk = disk);
             }
             RunEvent::Tally { n_done, n_reused, n_failed, n_left, left } => {
@@ -95,9 +102,14 @@ impl Console {
         }
     }
 
+    /// Says something that is no event of the run, above the bars.
+    pub fn tell(&self, line: &str) {
+        self.say(line);
+    }
+
     /// Takes the bars away.
     pub fn finish(&self) {
-        std::mem::take(&mut *self.held()).values().for_each(ProgressBar::finish_and_clear);
+        std::mem::take(&mut *self.held()).values().for_each(|stage| stage.bar.finish_and_clear());
         self.sweep.finish_and_clear();
     }
 
@@ -118,17 +130,24 @@ impl Console {
         self.sweep.set_message(text);
     }
 
-    fn begin_stage(&self, trial: &str, place: &str, message: &str, template: &str) {
+    fn begin_stage(&self, trial: &str, place: &str, message: &str, template: &'static str) {
         self.end_stage(trial);
-        let bar = self.bars.insert_before(&self.sweep, ProgressBar::new(0).with_style(style(template)));
+        let bar = self.bars.insert_before(&self.sweep, ProgressBar::new(0).with_style(style(WAITING)));
         bar.set_prefix(place.to_owned());
         bar.set_message(message.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
-        self.held().insert(trial.to_owned(), bar);
+        self.held().insert(trial.to_owned(), Bar { bar, template, is_measured: false });
     }
 
     fn move_stage(&self, trial: &str, done: u64, total: u64, doing: &str) {
-        if let Some(bar) = self.held().get(trial) {
+        if let Some(Bar { bar, template, is_measured }) = self.held().get_mut(trial) {
+            // A bar without a length, or a time left of it, would be made up.
+            if *is_measured != (total > 0) {
+                *is_measured = total > 0;
+                bar.set_style(style(if *is_measured { template } else { WAITING }));
+                // Each step of a stage has a speed of its own.
+                bar.reset_eta();
+            }
             bar.set_length(total);
             bar.set_position(done);
             if !doing.is_empty() {
@@ -139,12 +158,12 @@ impl Console {
 
     fn end_stage(&self, trial: &str) {
         let ended = self.held().remove(trial);
-        if let Some(bar) = ended {
-            bar.finish_and_clear();
+        if let Some(stage) = ended {
+            stage.bar.finish_and_clear();
         }
     }
 
-    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ProgressBar>> {
+    fn held(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Bar>> {
         // A panic while drawing leaves a usable bar behind.
         self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -165,11 +184,13 @@ impl Console {
     }
 }
 
-/// Looks of a bar: with bytes and their speed, with requests, with neither.
+/// Looks of a bar: with bytes and their speed, with requests, with neither. Messages are cut where the line would be too
+/// long: one that wraps is drawn all over the screen.
 const MERGING: &str =
-    "{spinner} {prefix:7} {msg} {bar:20} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta}";
-const EVALUATING: &str = "{spinner} {prefix:7} {msg} {bar:20} {pos}/{len} {eta}";
-const WAITING: &str = "{spinner} {msg} {elapsed}";
+    "{spinner} {prefix:7} {wide_msg} {bar:12} {decimal_bytes}/{decimal_total_bytes} {decimal_bytes_per_sec} {eta:>4}";
+const EVALUATING: &str = "{spinner} {prefix:7} {wide_msg} {bar:12} {pos}/{len} {eta:>4}";
+const WAITING: &str = "{spinner} {prefix:7} {wide_msg} {elapsed:>4}";
+const SWEEP: &str = "{pos}/{len} trials {wide_bar} {elapsed_precise}\n{wide_msg}";
 
 /// `3 done, 1 failed, 2 reused, 4 left, about 12 min`.
 fn tally(n_done: usize, n_reused: usize, n_failed: usize, n_left: usize, left: Option<Duration>) -> String {

@@ -4,12 +4,20 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 
-/// Writes a whole file by rename from a temporary sibling, readable as umask allows, and makes its folder.
+/// Writes a whole file by rename from a temporary sibling, readable as umask allows, and makes its folder. Of a link the
+/// file it leads to is replaced; what is no file (`/dev/stdout`, a pipe) is written to as it is.
 ///
 /// # Errors
 /// What the file system says; the old file, if any, is then untouched and nothing is left beside it.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    if let Ok(known) = fs::metadata(path) {
+        if !known.is_file() && !known.is_dir() {
+            return File::options().write(true).open(path)?.write_all(bytes);
+        }
+    } else {
+        fs::create_dir_all(path.parent().unwrap_or(Path::new(".")))?;
+    }
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = path.with_file_name(name);
@@ -35,6 +43,19 @@ mod tests {
         write_atomically(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_stays_and_what_is_no_file_is_written_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"old").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        write_atomically(&link, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
+        write_atomically(Path::new("/dev/null"), b"nothing").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
     }
 
     #[test]

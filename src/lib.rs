@@ -25,6 +25,7 @@ pub mod paired;
 pub mod plan;
 pub mod probe;
 pub mod process;
+pub mod rehearsal;
 pub mod report;
 pub mod run;
 pub mod spec;

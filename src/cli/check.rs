@@ -9,9 +9,12 @@ use clap::Args;
 use super::freeze::now;
 use super::{Failure, SweepArgs, print, run, slurm, usage, warn};
 use crate::exit_code::{self, Exit};
+use crate::files::write_atomically;
 use crate::gate::{Baseline, Judgement, judge, render};
 use crate::paired::Entrant;
+use crate::plan::Plan;
 use crate::run::Summary;
+use crate::spec::Sweep;
 use crate::stats::SEED;
 use crate::stats::gate::Verdict;
 
@@ -58,7 +61,7 @@ pub(super) struct CheckArgs {
 pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
     // Before hours of work: is there anything to compare with?
     let baseline = Baseline::read(&args.against).map_err(usage)?;
-    let (sweep, _) = args.sweep.load()?;
+    let (sweep, plan) = args.sweep.load()?;
     super::freeze::check_room(&sweep)?;
     super::freeze::check_names(&sweep, &baseline.columns)?;
     let gate = &sweep.gate;
@@ -68,13 +71,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
             sweep.path.display()
         )));
     }
-    let summary = afresh(&args.sweep, args.reuse)?;
+    let summary = afresh(&args.sweep, &sweep, &plan, args.reuse)?;
     if summary.interrupted {
         return Ok(Exit::Interrupted);
     }
-    let (sweep, recorded, mut entrants) = now(&args.sweep)?;
+    let (recorded, mut entrants) = now(&args.sweep, &sweep, &plan)?;
     // What an earlier run found says nothing of a trial that failed now.
-    let failed = |entrant: &&mut Entrant| summary.failed.iter().any(|(name, ..)| *name == entrant.name);
+    let failed = |entrant: &&mut Entrant| summary.failed.iter().any(|failed| failed.trial == entrant.name);
     for entrant in entrants.iter_mut().filter(failed) {
         entrant.outcomes.iter_mut().for_each(|outcomes| *outcomes = None);
     }
@@ -89,15 +92,13 @@ pub(super) fn run(args: &CheckArgs) -> Result<Exit, Failure> {
 }
 
 /// Runs the whole sweep, everything again unless `reuse`, and tells what failed.
-pub(super) fn afresh(args: &SweepArgs, reuse: bool) -> Result<Summary, Failure> {
-    let (mut request, sweep) = run::request(args, &[], &[])?;
+pub(super) fn afresh(args: &SweepArgs, sweep: &Sweep, plan: &Plan, reuse: bool) -> Result<Summary, Failure> {
+    let (mut request, sweep) = run::request_of(args, sweep.clone(), plan.clone(), &[], &[])?;
     if !reuse {
         request.redo.clone_from(&request.selected);
     }
     let summary = run::drive(&request, &sweep, &slurm::engine(args, &sweep, None, false)?, false, false)?;
-    for (trial, stage, reason) in &summary.failed {
-        warn(&format!("failed: {trial}: {}: {}", stage.name(), reason.lines().next().unwrap_or_default()));
-    }
+    run::tell_failed(&summary);
     Ok(summary)
 }
 
@@ -110,7 +111,8 @@ fn tell(args: &CheckArgs, baseline: &Baseline, judgement: &Judgement) -> Result<
             noise.trial, noise.column, noise.n_changed, noise.n
         ));
     }
-    let write = |path: &Path, text: &str| std::fs::write(path, text).with_context(|| path.display().to_string());
+    let write =
+        |path: &Path, text: &str| write_atomically(path, text.as_bytes()).with_context(|| path.display().to_string());
     if let Some(path) = &args.junit {
         write(path, &render::junit(judgement, &name))?;
     }

@@ -7,14 +7,15 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::estimates::Tester;
 use super::side::{self, Side};
 use super::{Failure, output_width, print, usage};
 use crate::eval::gp_irt;
 use crate::eval::samples::{self, Texts};
 use crate::exit_code::{self, Exit};
-use crate::paired::{Pair, align};
-use crate::stats::permutation::{DRAWS, overall};
-use crate::stats::{Comparison, SEED, compare};
+use crate::paired::estimates::Asked;
+use crate::paired::{Pair, across, align};
+use crate::stats::{Comparison, SEED};
 use crate::table::{differences, reference, render, totals};
 
 /// Compare two trials, document by document
@@ -77,7 +78,7 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     }
     let (a, b) = side::both(&args.a, &args.b, &args.results)?;
     let outcomes = compared(&a, &b, args.any_prompt);
-    let across = across(&outcomes);
+    let across = together(&outcomes);
     let estimates = estimates(args, &outcomes)?;
     let items = if args.items { flipped(&outcomes, &a, &b)? } else { Vec::new() };
     if args.json {
@@ -131,29 +132,23 @@ fn totals_of(args: &CompareArgs) -> Result<Exit, Failure> {
 /// The swap tests of gp-IRT estimates, a line each, where they are asked for.
 fn estimates(args: &CompareArgs, outcomes: &[Outcome<'_>]) -> Result<Vec<String>, Failure> {
     let Some(home) = &args.gp_irt else { return Ok(Vec::new()) };
-    let home = std::path::absolute(home)?;
     let python = args.python.clone().unwrap_or_else(|| super::default_python(&|name| std::env::var(name).ok()));
+    let tester = Tester { python, home: std::path::absolute(home)? };
     let mut lines = Vec::new();
-    for (column, pair) in outcomes.iter().filter_map(|outcome| Some((&outcome.column, &outcome.pair.as_ref().ok()?.0)))
-    {
-        if !pair.first.is_estimate {
-            continue;
-        }
-        let (Some(a), Some(b)) = (pair.first.in_file_order(), pair.second.in_file_order()) else { continue };
-        if a == b {
-            lines.push(format!("`{column}`: all answers are the same, and so are the estimates"));
-            continue;
-        }
-        let test = gp_irt::swap_test(&python, &home, &pair.first.task, (&a, &b), gp_irt::DRAWS, pair.seed(SEED))?;
-        lines.push(format!(
-            "`{column}`: gp-IRT estimates {}, {}: difference {}, p {} (swap test, {} draws; parameters sha256 {})",
-            render::value(Some(test.first)),
-            render::value(Some(test.second)),
-            render::value(Some(test.draws.observed)),
-            differences::p_value(test.draws.p()),
-            gp_irt::DRAWS,
-            &test.parameters[..12]
-        ));
+    for Outcome { column, pair, places } in outcomes {
+        let Some(asked) = pair.as_ref().ok().and_then(|(pair, _)| Asked::of(pair, *places, SEED)) else { continue };
+        lines.push(match tester.test(&asked)? {
+            None => format!("`{column}`: all answers are the same, and so are the estimates"),
+            Some(test) => format!(
+                "`{column}`: gp-IRT estimates {}, {}: difference {}, p {} (swap test, {} draws; parameters sha256 {})",
+                render::value(Some(test.first)),
+                render::value(Some(test.second)),
+                render::value(Some(test.draws.observed)),
+                differences::p_value(test.draws.p()),
+                gp_irt::DRAWS,
+                &test.parameters[..12]
+            ),
+        });
     }
     Ok(lines)
 }
@@ -184,23 +179,10 @@ fn no_samples() -> String {
 }
 
 /// The test over all tasks, one column each: p-value and number of tasks.
-fn across(outcomes: &[Outcome<'_>]) -> Option<(f64, usize)> {
-    let mut tasks: Vec<&str> = Vec::new();
-    let mut draws = Vec::new();
-    for (pair, _) in outcomes.iter().filter_map(|outcome| outcome.pair.as_ref().ok()) {
-        if tasks.contains(&pair.first.task.as_str()) {
-            continue;
-        }
-        tasks.push(&pair.first.task);
-        let mut drawn = compare::draws(&pair.first.items, &pair.second.items, DRAWS, pair.seed(SEED))?;
-        if !pair.first.higher_is_better {
-            drawn.observed = -drawn.observed;
-            drawn.drawn.iter_mut().for_each(|value| *value = -*value);
-        }
-        draws.push(drawn);
-    }
-    (draws.len() > 1).then_some(())?;
-    Some((overall(&draws)?.p(), draws.len()))
+fn together(outcomes: &[Outcome<'_>]) -> Option<(f64, usize)> {
+    let pairs = outcomes.iter().filter_map(|outcome| Some(outcome.pair.as_ref().ok()?.0));
+    let (draws, n_tasks) = across(pairs, SEED)?;
+    (n_tasks > 1).then(|| (draws.p(), n_tasks))
 }
 
 /// A document that scored differently.

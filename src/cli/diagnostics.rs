@@ -1,6 +1,7 @@
 //! Findings on their way out: drawn on standard error for people, as JSON on standard output for tools.
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 
 use serde_json::{Value as Json, json};
 
@@ -11,13 +12,22 @@ use crate::document::{Problem, Problems};
 /// Findings that are drawn at most; JSON has all of them.
 const MOST_SHOWN: usize = 100;
 
-/// How to draw on standard error: in colour on a terminal, unless NO_COLOR is set.
-fn style() -> Style {
-    let stderr = io::stderr();
+/// How to draw on standard error.
+pub(super) fn style() -> Style {
+    style_of(&io::stderr())
+}
+
+/// How to draw on standard output, where findings are what was asked for.
+pub(super) fn style_of_stdout() -> Style {
+    style_of(&io::stdout())
+}
+
+/// In colour on a terminal, unless NO_COLOR is set.
+fn style_of(stream: &(impl IsTerminal + AsFd)) -> Style {
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-    let width = rustix::termios::tcgetwinsize(&stderr).ok().map(|size| usize::from(size.ws_col));
+    let width = rustix::termios::tcgetwinsize(stream).ok().map(|size| usize::from(size.ws_col));
     Style {
-        colour: stderr.is_terminal() && !no_colour,
+        colour: stream.is_terminal() && !no_colour,
         width: width.filter(|width| *width >= 40).unwrap_or(Style::default().width),
     }
 }

@@ -69,7 +69,7 @@ pub(super) fn run(args: &DiffArgs) -> Result<Exit, Failure> {
     let (canceller, cancel) = cancellation();
     // Lives until the end of this function, and with it the listener.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.spawn(stop_on_signal(canceller, "nothing is written"));
+    runtime.spawn(stop_on_signal(canceller, "nothing is written", warn, || {}));
     let percent = Percent::new("comparing", args.quiet);
     let compared = diff::diff(&a, &b, &|done, total| {
         percent.show(done, total);

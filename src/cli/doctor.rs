@@ -96,14 +96,14 @@ impl Verdict {
 pub(super) fn run(args: &DoctorArgs) -> Result<Exit, Failure> {
     let mut findings = vec![Finding::ok("mergesweep", env!("CARGO_PKG_VERSION"))];
     let mut problems = Problems::default();
-    let spec = args.spec.as_ref().and_then(|path| spec_of(path, &mut findings, &mut problems));
-    let sweep = spec.as_ref().map(|(sweep, _)| sweep);
+    let opened = args.spec.as_ref().and_then(|path| spec_of(path, &mut findings, &mut problems));
+    let sweep = opened.as_ref().map(|(sweep, _)| sweep);
     let mut settings = sweep.map_or_else(spec::evaluate::defaults, |sweep| sweep.evaluate.clone());
     settings.python = interpreter(args.python.as_deref(), &settings.python);
     findings.extend(evaluation::findings(args, sweep, &settings)?);
     let locator = locator(sweep.map_or(Path::new("."), |sweep| &sweep.root), settings.python.clone())?;
-    findings.extend(evaluation::models(sweep, &locator));
-    findings.extend(spec.as_ref().map(|(sweep, plan)| health(sweep, plan, &locator, &mut problems)));
+    findings.extend(evaluation::models(opened.as_ref(), &locator));
+    findings.extend(opened.as_ref().map(|(sweep, plan)| health(sweep, plan, &locator, &mut problems)));
     findings.extend(machine::findings(args, sweep, &settings));
     if args.json {
         let items: Vec<_> = findings

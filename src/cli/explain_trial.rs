@@ -61,7 +61,8 @@ fn in_words(sweep: &Sweep, plan: &Plan, index: usize, explained: &Explanation) -
     text += "\nIn force:\n";
     for row in rows {
         let shown = by_model(&explained.values, row.name, &naming);
-        text += &format!("  {:width$}  {shown}{}\n", row.name, family(row, explained));
+        let bound = if row.is_bound() { " (a bound: the iteration may come to rest before)" } else { "" };
+        text += &format!("  {:width$}  {shown}{bound}{}\n", row.name, family(row, explained));
     }
     let dtype = config.dtype.map_or("that of the inputs".to_owned(), |dtype| dtype.to_string());
     text += &format!("  {:width$}  {dtype}; numerics {numerics}", "dtype");

@@ -12,6 +12,7 @@ use crate::exit_code::{self, Exit};
 use crate::gate::baseline::Noise;
 use crate::gate::{Baseline, Frozen, judge, too_small};
 use crate::paired::Entrant;
+use crate::plan::Plan;
 use crate::spec::Sweep;
 use crate::stats::gate::Verdict;
 use crate::stats::{Items, SEED};
@@ -52,7 +53,8 @@ pub(super) fn run(args: &FreezeArgs) -> Result<Exit, Failure> {
     if args.output.join("baseline.json").exists() && !args.force {
         return Err(usage(anyhow!("{} holds a baseline already (`--force` replaces it)", args.output.display())));
     }
-    let (sweep, recorded, entrants) = now(&args.sweep)?;
+    let (sweep, plan) = args.sweep.load()?;
+    let (recorded, entrants) = now(&args.sweep, &sweep, &plan)?;
     let missing: Vec<String> = missing(&recorded, &entrants);
     if !missing.is_empty() {
         return Err(usage(anyhow!("nothing to freeze for {} (run the sweep first)", missing.join(", "))));
@@ -60,7 +62,7 @@ pub(super) fn run(args: &FreezeArgs) -> Result<Exit, Failure> {
     check_margins(&sweep, &recorded, &entrants)?;
     let mut baseline = baseline(&sweep.name, &recorded, entrants);
     if args.null {
-        let Some(noise) = null(args, &sweep, &baseline)? else { return Ok(Exit::GateFailed) };
+        let Some(noise) = null(args, &sweep, &plan, &baseline)? else { return Ok(Exit::GateFailed) };
         baseline.null = Some(noise);
     }
     baseline.write(&args.output)?;
@@ -76,12 +78,11 @@ pub(super) fn run(args: &FreezeArgs) -> Result<Exit, Failure> {
 }
 
 /// What is recorded of a sweep now.
-pub(super) fn now(args: &SweepArgs) -> Result<(Sweep, Recorded, Vec<Entrant>), Failure> {
-    let (sweep, plan) = args.load()?;
-    let store = args.store(&sweep)?;
-    let recorded = recorded::collect(&plan, &sweep, &store)?;
+pub(super) fn now(args: &SweepArgs, sweep: &Sweep, plan: &Plan) -> Result<(Recorded, Vec<Entrant>), Failure> {
+    let store = args.store(sweep)?;
+    let recorded = recorded::collect(plan, sweep, &store)?;
     let entrants = recorded.entrants(&store)?;
-    Ok((sweep, recorded, entrants))
+    Ok((recorded, entrants))
 }
 
 /// Cells without outcomes, where a score is expected: all columns of all trials.
@@ -133,7 +134,6 @@ fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Re
     if refused.is_empty() { Ok(()) } else { Err(usage(anyhow!("{}", refused.join("\n")))) }
 }
 
-/// Refuses margins that are not above 0.
 /// Whether everything that the gate names is there: a misspelt column would decide nothing.
 pub(super) fn check_names(sweep: &Sweep, columns: &[Column]) -> Result<(), Failure> {
     let names = columns.iter().flat_map(|column| [column.name.as_str(), column.task.as_str()]).collect::<Vec<_>>();
@@ -149,6 +149,7 @@ pub(super) fn check_names(sweep: &Sweep, columns: &[Column]) -> Result<(), Failu
     Ok(())
 }
 
+/// Refuses margins that are not above 0.
 pub(super) fn check_room(sweep: &Sweep) -> Result<(), Failure> {
     match sweep.gate.without_room() {
         Some((name, margin)) => {
@@ -172,13 +173,13 @@ fn baseline(sweep: &str, recorded: &Recorded, entrants: Vec<Entrant>) -> Baselin
 }
 
 /// The same weights evaluated once more: what changed, or none where even that does not pass.
-fn null(args: &FreezeArgs, sweep: &Sweep, baseline: &Baseline) -> Result<Option<Vec<Noise>>, Failure> {
-    let summary = super::check::afresh(&args.sweep, false)?;
+fn null(args: &FreezeArgs, sweep: &Sweep, plan: &Plan, baseline: &Baseline) -> Result<Option<Vec<Noise>>, Failure> {
+    let summary = super::check::afresh(&args.sweep, sweep, plan, false)?;
     if summary.interrupted || !summary.failed.is_empty() {
         warn("error: the second evaluation did not go through: nothing was frozen");
         return Ok(None);
     }
-    let (_, again, entrants) = now(&args.sweep)?;
+    let (again, entrants) = now(&args.sweep, sweep, plan)?;
     let judgement = judge(baseline, &again.table.columns, &entrants, &sweep.gate, SEED);
     if judgement.verdict != Verdict::Pass {
         warn("error: the second evaluation of the same sweep does not pass against the first: nothing was frozen");

@@ -32,7 +32,10 @@ pub(super) fn text(sweep: &Sweep, plan: &Plan, headers: &dyn Fn(&ModelRef) -> Op
             Err(error) => format!("as intended it cannot be merged: {error}\n"),
         };
         if !meant.left.is_empty() {
-            part += &format!("left where it is, since it contradicts itself: {}\n", meant.left.join(", "));
+            part += &format!(
+                "left where it is, since it contradicts itself or what is in force there: {}\n",
+                meant.left.join(", ")
+            );
         }
         parts.push(part);
     }

@@ -58,7 +58,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, Failure> {
     let job = merge::Job { config, config_text: &text, out: &args.out, options: &options };
     let (canceller, cancel) = cancellation();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.spawn(stop_on_signal(canceller, "nothing is left behind"));
+    runtime.spawn(stop_on_signal(canceller, "nothing is left behind", warn, || {}));
     let percent = Percent::new("merging", false);
     let progress = |done: u64, total: u64| {
         percent.show(done, total);

@@ -9,7 +9,7 @@ use super::interrupt::stop_on_signal;
 use super::percent::{Percent, megabytes};
 use super::{Failure, counted, default_python, diagnostics, locator, print, tensors_of, usage, warn};
 use crate::config::{Dtype, MergeConfig, Numerics, parse};
-use crate::document::{self, Code, Problem, Problems, Span};
+use crate::document::{self, Code, Problem, Problems};
 use crate::exit_code::{self, Exit};
 use crate::merge::recipe::{Recipe, RecipeInput};
 use crate::merge::staging::OutputError;
@@ -20,6 +20,7 @@ use crate::model::{LocateError, ModelRef};
 use crate::plan::lint::{self, Finding, Kind, Looked, Severity};
 use crate::process::cancellation;
 
+pub(super) mod apart;
 mod ignored;
 
 use ignored::Ignored;
@@ -155,6 +156,14 @@ fn dtype(text: &str) -> Result<Dtype, String> {
 }
 
 impl MergeArgs {
+    fn configs(&self) -> impl Iterator<Item = &Path> {
+        [&self.config].into_iter().chain(self.further.iter().step_by(2)).map(PathBuf::as_path)
+    }
+
+    fn outputs(&self) -> impl Iterator<Item = &Path> {
+        [&self.out].into_iter().chain(self.further.iter().skip(1).step_by(2)).map(PathBuf::as_path)
+    }
+
     fn options(&self) -> MergeOptions {
         let tokenizer = match (self.copy_tokenizer, self.no_copy_tokenizer) {
             (true, _) => TokenizerFiles::Required,
@@ -209,21 +218,19 @@ impl MergeArgs {
             let (seed, numerics) = (self.random_seed, self.numerics);
             let looked = Looked { config: &parsed.config, seed, numerics, document: &document };
             let findings = lint::of_file(looked, &|model| tensors_of(locator, model));
-            // What the findings tell as well is told once.
-            let is_told = |span: &Span| {
-                findings.iter().any(|finding| finding.span.as_ref().is_some_and(|found| found.same_as(span)))
-            };
-            parsed.warnings.0.retain(|warning| !is_told(&warning.span));
+            lint::tell_once(&mut parsed.warnings, &findings);
             if !self.quiet {
                 diagnostics::show(&parsed.warnings);
             }
             // What cannot be resolved is said by the merge itself.
             let is_odd =
                 |finding: &&Finding| finding.kind.severity() == Severity::Warning && finding.kind != Kind::Unresolved;
-            for finding in findings.iter().filter(is_odd) {
-                let hint = finding.remedy.as_ref().map(|remedy| format!("\nhint: {remedy}")).unwrap_or_default();
-                self.note(&format!("warning: {finding}{hint}"));
+            let (placed, others): (Vec<&Finding>, Vec<&Finding>) =
+                findings.iter().filter(is_odd).partition(|finding| finding.problem().is_some());
+            if !self.quiet {
+                diagnostics::show(&Problems(placed.into_iter().filter_map(Finding::problem).collect()));
             }
+            others.into_iter().for_each(|finding| self.note(&format!("warning: {finding}")));
             for finding in findings.iter().filter(|finding| finding.kind == Kind::Reduces) {
                 self.note(&format!("note: {}: the merge {}", file.display(), finding.message));
             }
@@ -234,7 +241,11 @@ impl MergeArgs {
     }
 }
 
+/// Merges in this process, which [`apart`] has started.
 pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
+    // Whoever asked is gone when the parent is another one.
+    let parent = rustix::process::getppid();
+    let is_wanted = || rustix::process::getppid() == parent;
     for line in args.ignored.lines() {
         args.note(&line);
     }
@@ -253,7 +264,8 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
     locator.hub.cancel = cancel.clone();
     // Lives until the end of this function, and with it the listener.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-    runtime.spawn(stop_on_signal(canceller, "what is unfinished goes"));
+    // The process that attends this one says what happens.
+    runtime.spawn(stop_on_signal(canceller, "", |_| {}, || {}));
     let options = args.options();
     let work = || -> Result<Exit, Failure> {
         let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);
@@ -269,7 +281,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
         let percent = Percent::new("merging", args.quiet);
         let progress = |done, total| {
             percent.show(done, total);
-            !cancel.is_cancelled()
+            is_wanted() && !cancel.is_cancelled()
         };
         let jobs: Vec<merge::Job<'_>> = asked
             .iter()
@@ -290,7 +302,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             let percent = Percent::new("verifying", args.quiet);
             let progress = |done, total| {
                 percent.show(done, total);
-                !cancel.is_cancelled()
+                is_wanted() && !cancel.is_cancelled()
             };
             let sample = sample.map(|n| usize::try_from(n).unwrap_or(usize::MAX));
             let recipes = &plan.recipes.recipes;
@@ -326,8 +338,7 @@ impl MergeArgs {
 
     fn place(&self, model: &str, error: Option<&LocateError>) -> Option<Problem> {
         let error = error?;
-        let files = [&self.config].into_iter().chain(self.further.iter().step_by(2));
-        let mut documents = files.filter_map(|file| document::parse::file(file).ok());
+        let mut documents = self.configs().filter_map(|file| document::parse::file(file).ok());
         documents.find_map(|document| {
             let node = document.find_text(model)?;
             let path = document.path_of(&node.span).map(|path| path.to_string()).unwrap_or_default();

@@ -5,40 +5,33 @@ use std::path::Path;
 
 use anyhow::Context;
 
-use super::Failure;
-use super::recorded::{self, Recorded};
+use super::comparisons::Comparisons;
+use super::recorded::Recorded;
+use super::{Failure, review};
 use crate::config::{Numerics, Scalar};
 use crate::eval::Settings;
 use crate::eval::samples::{self, SamplesError, Texts};
 use crate::files::write_atomically;
-use crate::paired::seeds::seed_groups;
-use crate::paired::{Against, Entrant, against};
+use crate::paired::Entrant;
 use crate::plan::{Plan, Subject, Trial, configs};
 use crate::report::page::Origin;
 use crate::report::plot::{self, Plots};
 use crate::report::{Gathered, Page, gather, html};
 use crate::run::fingerprint;
-use crate::run::journal::{self, What};
-use crate::run::state::SweepState;
-use crate::run::store::Store;
+use crate::run::journal::What;
 use crate::spec::Sweep;
 use crate::stats::SEED;
+use crate::table::differences;
 
-/// Gathers the report of a sweep. `reference` names the trial that others are compared with;
-/// `with_items` takes prompts, answers and targets in.
+/// Gathers the report of a sweep; `with_items` takes prompts, answers and targets in.
 pub(super) fn page(
     plan: &Plan,
     sweep: &Sweep,
-    store: &Store,
     recorded: &Recorded,
-    reference: Option<&str>,
+    compared: &Comparisons,
     with_items: bool,
 ) -> Result<Page, Failure> {
     let table = &recorded.table;
-    let entrants = recorded.entrants(store)?;
-    let against = beside(recorded.reference(reference, sweep)?, recorded, &entrants);
-    let reference = against.as_ref().and_then(|against| entrants.iter().find(|one| one.name == against.reference));
-    let recipes = seed_groups(&recorded::recipes(plan), &entrants, table.columns.len(), reference);
     let filters: Vec<&str> = table.columns.iter().map(|column| column.filter.as_str()).collect();
     let read = |entrant: &Entrant, column: usize, wanted: &HashSet<String>| match entrant.files.get(column) {
         Some(Some(file)) => samples::texts(file, filters[column], wanted),
@@ -46,32 +39,26 @@ pub(super) fn page(
     };
     let mut page = gather(&Gathered {
         table,
-        entrants: &entrants,
-        against: against.as_ref(),
-        recipes: &recipes,
-        origins: origins(plan, sweep, store)?,
+        entrants: &compared.entrants,
+        against: compared.against.as_ref(),
+        recipes: &compared.seeds,
+        origins: origins(plan, sweep, recorded),
         texts: if with_items { Some(&read) } else { None },
     })?;
     let text = std::fs::read_to_string(&sweep.path).with_context(|| sweep.path.display().to_string())?;
     page.settings = settings(&sweep.evaluate, recorded, &text);
     page.sources = vec![(file_name(&sweep.path), text)];
     page.findings = plan.warnings.0.iter().map(|problem| first_line(&problem.to_string())).collect();
-    page.remarks.clone_from(&recorded.footnotes);
+    page.findings.extend(review::lines(sweep, plan));
+    page.remarks = compared.single_draws.clone();
+    page.remarks.extend(compared.against.iter().flat_map(|against| differences::of_estimates(table, against)));
+    page.remarks.extend(recorded.footnotes.iter().cloned());
     Ok(page)
 }
 
-/// Every row beside the reference: the one asked for, else the first unmerged model.
-fn beside(reference: Option<usize>, recorded: &Recorded, entrants: &[Entrant]) -> Option<Against> {
-    let rows = &recorded.table.rows;
-    let place = reference.or_else(|| rows.iter().position(|row| row.kind == "model"))?;
-    let tasks: Vec<&str> = recorded.table.columns.iter().map(|column| column.task.as_str()).collect();
-    against(&tasks, entrants, place, SEED)
-}
-
 /// Identity, hardware and cost of every trial, from the journal.
-fn origins(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<Origin>, Failure> {
-    let records = journal::read(&store.journal())?;
-    let state = SweepState::replay(&records);
+fn origins(plan: &Plan, sweep: &Sweep, recorded: &Recorded) -> Vec<Origin> {
+    let Recorded { records, state, .. } = recorded;
     let origin = |trial: &Trial| {
         let of_trial = state.of(&trial.id);
         let current: Vec<_> =
@@ -101,7 +88,7 @@ fn origins(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<Origin>, Fai
             config: configs::text_of(trial, &|model| model.to_string()),
         }
     };
-    Ok(plan.trials.iter().map(origin).collect())
+    plan.trials.iter().map(origin).collect()
 }
 
 /// Versions and settings, each once; several values where rows differ.

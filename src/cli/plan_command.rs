@@ -105,6 +105,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         let mut document = json::reported(&plan, &headers);
         document["forecast"] = forecast::json(&args.sweep, &sweep, &plan, args.calibrate)?;
         let mut diagnostics = plan.warnings.clone();
+        diagnostics.extend(review::placed(&sweep, &plan));
         if let Some(probe) = &probe {
             document["probe"] = probe::json(probe, &plan);
             diagnostics.extend(probe.problems.clone());
@@ -113,7 +114,8 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         print(&serde_json::to_string_pretty(&document)?)?;
     } else {
         let probed = probe.as_ref().map(|probe| probe::text(probe, &plan)).unwrap_or_default();
-        print(&format!("{}{}{probed}", listing(&sweep, &plan), review::text(&sweep, &plan)))?;
+        let review = review::text(&sweep, &plan, diagnostics::style_of_stdout());
+        print(&format!("{}{review}{probed}", listing(&sweep, &plan)))?;
         print(&forecast::text(&args.sweep, &sweep, &plan, args.calibrate)?)?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();

@@ -14,7 +14,7 @@ use crate::paired::{Entrant, Outcomes};
 use crate::plan::{Plan, Subject, TrialId};
 use crate::run::fingerprint::Key;
 use crate::run::imported::{self, Imported};
-use crate::run::journal;
+use crate::run::journal::{self, Record};
 use crate::run::outputs::Outputs;
 use crate::run::state::SweepState;
 use crate::run::store::Store;
@@ -25,6 +25,9 @@ use crate::table::{self, ResultsTable, Row, noise};
 pub(super) struct Recorded {
     pub table: ResultsTable,
     pub footnotes: Vec<String>,
+    /// The journal, and where it leaves every trial.
+    pub records: Vec<Record>,
+    pub state: SweepState,
     /// Where the scores of every row come from, row by row.
     sources: Vec<Vec<Source>>,
     weights: Vec<Option<String>>,
@@ -45,7 +48,8 @@ enum From {
 
 /// The table of what the journal says now, and what a reader of it must know.
 pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recorded, Failure> {
-    let state = SweepState::replay(&journal::read(&store.journal())?);
+    let records = journal::read(&store.journal())?;
+    let state = SweepState::replay(&records);
     let settings = &sweep.evaluate;
     let imported = imported::read(store)?;
     let mut table = table::collect(plan, &settings.tasks, |trial| state.of(trial).scores(settings));
@@ -76,7 +80,7 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
         footnotes.extend(noise::floor(&table, &plan.review.twins.rounding));
     }
     footnotes.splice(0..0, table.versions());
-    Ok(Recorded { table, footnotes, sources, weights })
+    Ok(Recorded { table, footnotes, records, state, sources, weights })
 }
 
 /// What is odd about how scores came about.
@@ -147,32 +151,28 @@ impl Recorded {
 
     /// What every row scored, document by document.
     pub fn entrants(&self, store: &Store) -> Result<Vec<Entrant>, Failure> {
-        self.entrants_at(store, &(0..self.table.rows.len()).collect::<Vec<_>>())
+        let outputs = Outputs::read(store, &self.records);
+        (0..self.table.rows.len()).map(|row| self.entrant(row, &outputs)).collect()
     }
 
-    /// The same of some rows, by place.
-    pub fn entrants_at(&self, store: &Store, places: &[usize]) -> Result<Vec<Entrant>, Failure> {
-        let outputs = Outputs::read(store)?;
-        let mut entrants = Vec::new();
-        for place in places {
-            let (row, sources, weights) = (&self.table.rows[*place], &self.sources[*place], &self.weights[*place]);
-            let mut entrant = Entrant { name: row.trial.clone(), weights: weights.clone(), ..Entrant::default() };
-            let mut read = BTreeMap::new();
-            for column in &self.table.columns {
-                let source = sources.iter().find(|source| source.scores.iter().any(|score| column.shows(score)));
-                let file = match source {
-                    Some(source) => samples_file(&source.from, column, &outputs)?,
-                    None => None,
-                };
-                entrant.outcomes.push(match (row.score(column), &file) {
-                    (Some(score), Some(file)) => outcomes(column, score, file, &mut read)?,
-                    _ => None,
-                });
-                entrant.files.push(file);
-            }
-            entrants.push(entrant);
+    /// What one row scored.
+    pub fn entrant(&self, row: usize, outputs: &Outputs) -> Result<Entrant, Failure> {
+        let (row, sources, weights) = (&self.table.rows[row], &self.sources[row], &self.weights[row]);
+        let mut entrant = Entrant { name: row.trial.clone(), weights: weights.clone(), ..Entrant::default() };
+        let mut read = BTreeMap::new();
+        for column in &self.table.columns {
+            let source = sources.iter().find(|source| source.scores.iter().any(|score| column.shows(score)));
+            let file = match source {
+                Some(source) => samples_file(&source.from, column, outputs)?,
+                None => None,
+            };
+            entrant.outcomes.push(match (row.score(column), &file) {
+                (Some(score), Some(file)) => outcomes(column, score, file, &mut read)?,
+                _ => None,
+            });
+            entrant.files.push(file);
         }
-        Ok(entrants)
+        Ok(entrant)
     }
 }
 

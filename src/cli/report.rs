@@ -7,11 +7,13 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
+use super::comparisons::Comparisons;
+use super::estimates::Tester;
 use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, output_width, page, print, usage, warn};
 use crate::exit_code::{self, Exit};
-use crate::paired::seeds::{SeedGroup, seed_groups};
-use crate::paired::{Against, Entrant, against, winners};
+use crate::files::write_atomically;
+use crate::paired::{Against, winners};
 use crate::plan::Plan;
 use crate::run::store::Store;
 use crate::spec::Sweep;
@@ -64,6 +66,11 @@ pub(super) struct ReportArgs {
     /// Compare every trial with this one, document by document [default: the spec's `report.reference`]
     #[arg(long, value_name = "TRIAL")]
     against: Option<String>,
+    /// Test gp-IRT estimates themselves against those of the reference trial (swap test), with the tinyBenchmarks package
+    /// of --python and RESULTS/<sweep>/harness/tinyBenchmarks.pkl; without it their answers are tested. Takes a while:
+    /// 2,000 fits per trial and task
+    #[arg(long)]
+    gp_irt: bool,
     /// Set the run beside a stored table: a CSV with row names in its first column, or a scores.csv
     #[arg(long, value_name = "CSV")]
     reference: Option<PathBuf>,
@@ -130,7 +137,7 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     }
     let text = report(args, &plan, &sweep, &store)?;
     match &args.output {
-        Some(path) => std::fs::write(path, &text).with_context(|| path.display().to_string())?,
+        Some(path) => write_atomically(path, &text).with_context(|| path.display().to_string())?,
         None if args.format == Format::Parquet => std::io::stdout().write_all(&text)?,
         None => print(&String::from_utf8_lossy(&text))?,
     }
@@ -155,7 +162,7 @@ fn watch(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result
 fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<u8>, Failure> {
     let recorded = recorded::collect(plan, sweep, store)?;
     write_if_any(&recorded.table, store);
-    let compared = Comparisons::of(&recorded, args.against.as_deref(), plan, sweep, store)?;
+    let compared = compared(args, &recorded, recorded.reference(args.against.as_deref(), sweep)?, plan, sweep, store)?;
     let view = View { columns: args.columns.clone(), sort: args.sort.clone(), filter: args.filter.clone() };
     let (table, against) = view.of(&recorded.table, compared.against.as_ref()).map_err(usage)?;
     let wide_or_long = || if args.long { frame::long(&table, against.as_ref()) } else { frame::wide(&table) };
@@ -174,6 +181,22 @@ fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Resul
         }
         Format::Markdown => markdown(args, &table, against.as_ref(), &compared, &recorded.footnotes)?.into_bytes(),
     })
+}
+
+fn compared(
+    args: &ReportArgs,
+    recorded: &Recorded,
+    reference: Option<usize>,
+    plan: &Plan,
+    sweep: &Sweep,
+    store: &Store,
+) -> Result<Comparisons, Failure> {
+    let home = std::path::absolute(store.harness_home())?;
+    let tester = args.gp_irt.then(|| Tester { python: args.sweep.python(sweep), home });
+    if args.gp_irt && reference.is_none() {
+        return Err(usage(anyhow!("`--gp-irt` compares with a reference: name one with `--against`")));
+    }
+    Comparisons::of(recorded, reference, plan, store, tester.as_ref())
 }
 
 fn markdown(
@@ -211,47 +234,6 @@ fn with_footnotes<'a>(text: String, footnotes: impl Iterator<Item = &'a String>)
     if footnotes.is_empty() { text } else { format!("{text}\n{}\n", footnotes.join("\n")) }
 }
 
-/// What a table's rows come to beside each other.
-struct Comparisons {
-    entrants: Vec<Entrant>,
-    against: Option<Against>,
-    /// Names of all columns, for the seeds.
-    columns: Vec<String>,
-    seeds: Vec<SeedGroup>,
-    single_draws: Vec<String>,
-}
-
-impl Comparisons {
-    fn of(
-        recorded: &Recorded,
-        asked: Option<&str>,
-        plan: &Plan,
-        sweep: &Sweep,
-        store: &Store,
-    ) -> Result<Self, Failure> {
-        let table = &recorded.table;
-        let entrants = recorded.entrants(store)?;
-        let reference = recorded.reference(asked, sweep)?;
-        let tasks: Vec<&str> = table.columns.iter().map(|column| column.task.as_str()).collect();
-        let (several, single): (Vec<_>, Vec<_>) =
-            recorded::recipes(plan).into_iter().partition(|(_, places)| places.len() > 1);
-        let single: Vec<String> = single.into_iter().map(|(name, _)| name).collect();
-        let single_draws = if single.is_empty() {
-            Vec::new()
-        } else {
-            vec![format!("single draw (one merge seed; how far the seed moves it is not known): {}", single.join(", "))]
-        };
-        let base = reference.map(|place| &entrants[place]);
-        Ok(Self {
-            against: reference.and_then(|reference| against(&tasks, &entrants, reference, SEED)),
-            seeds: seed_groups(&several, &entrants, tasks.len(), base),
-            columns: table.columns.iter().map(|column| column.name.clone()).collect(),
-            single_draws,
-            entrants,
-        })
-    }
-}
-
 /// Remarks below a table.
 pub(super) fn print_footnotes(footnotes: &[String]) -> std::io::Result<()> {
     if footnotes.is_empty() { Ok(()) } else { print(&format!("\n{}", footnotes.join("\n"))) }
@@ -273,7 +255,11 @@ fn write_if_any(table: &ResultsTable, store: &Store) {
 /// Writes the page and the plots; prints no table.
 fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Exit, Failure> {
     let recorded = recorded::collect(plan, sweep, store)?;
-    let page = page::page(plan, sweep, store, &recorded, args.against.as_deref(), args.with_items)?;
+    // Every row beside the reference: the one asked for, else the first unmerged model.
+    let first_model = || recorded.table.rows.iter().position(|row| row.kind == "model");
+    let reference = recorded.reference(args.against.as_deref(), sweep)?.or_else(first_model);
+    let compared = compared(args, &recorded, reference, plan, sweep, store)?;
+    let page = page::page(plan, sweep, &recorded, &compared, args.with_items)?;
     let plots = page::draw(&page);
     if let Some(path) = &args.html {
         page::write_html(&page, &plots, path)?;
@@ -301,6 +287,5 @@ fn try_write_files(table: &ResultsTable, store: &Store) -> anyhow::Result<()> {
     }
     let path = store.root().join("table.md");
     let text = render::markdown(&render::wide(table, None), None);
-    std::fs::write(&path, text).with_context(|| path.display().to_string())?;
-    Ok(())
+    write_atomically(&path, text.as_bytes()).with_context(|| path.display().to_string())
 }

@@ -1,5 +1,7 @@
 //! What was found out about a plan, for people: findings grouped, each told once for all trials that it holds for.
 
+use crate::document::draw::{self, Style};
+use crate::document::{Problem, Problems};
 use crate::plan::lint::{Finding, Kind, Severity};
 use crate::plan::twins::Twins;
 use crate::plan::{Plan, Review};
@@ -8,13 +10,20 @@ use crate::spec::{Dead, Sweep, TwinEvaluation};
 /// Names that are listed before the rest is only counted.
 const SHOWN: usize = 4;
 
-/// Findings of a kind that are listed before the rest is only counted.
+/// Findings of a kind that are shown before the rest is only counted.
 const LINES: usize = 20;
 
 /// Everything that a reader of a plan should know, by kind.
-pub(super) fn text(sweep: &Sweep, plan: &Plan) -> String {
+pub(super) fn text(sweep: &Sweep, plan: &Plan, style: Style) -> String {
     let Review { findings, twins, origin } = &plan.review;
     let mut text = String::new();
+    let drawn = drawn(sweep, plan, style);
+    for excerpt in drawn.iter().take(LINES) {
+        text += &format!("\n{excerpt}\n");
+    }
+    if drawn.len() > LINES {
+        text += &format!("… and {} more (--json lists all)\n", drawn.len() - LINES);
+    }
     let mut section = |head: &str, lines: Vec<String>| {
         if lines.is_empty() {
             return;
@@ -27,21 +36,11 @@ pub(super) fn text(sweep: &Sweep, plan: &Plan) -> String {
         }
     };
     let of = |kind: Kind| findings.iter().filter(move |finding| finding.kind == kind);
-    let hinted = |finding: &Finding| {
-        let place = finding.span.as_ref().map(|span| {
-            let (line, column) = span.line_column();
-            format!("{}:{line}:{column}: ", span.source.path.display())
-        });
-        let remedy = finding.remedy.as_ref().map(|remedy| format!("\nhint: {remedy}")).unwrap_or_default();
-        format!("{}{}\n{}{remedy}", place.unwrap_or_default(), names(plan, &finding.trials), finding.message)
-    };
     let about = |finding: &Finding| format!("{}: {}", names(plan, &finding.trials), finding.message);
-    if sweep.lint.dead != Dead::Allow {
-        section("Never read:", of(Kind::Dead).map(hinted).collect());
-    }
-    section("Overridden everywhere:", of(Kind::Shadowed).map(hinted).collect());
-    section("Matched by no tensor:", of(Kind::Unmatched).map(hinted).collect());
-    section("Cannot be merged:", of(Kind::Unresolved).map(about).collect());
+    let placeless = told(sweep, plan).filter(|finding| finding.problem().is_none());
+    let (unresolved, others): (Vec<_>, Vec<_>) = placeless.partition(|finding| finding.kind == Kind::Unresolved);
+    section("Hardly meant:", others.into_iter().map(about).collect());
+    section("Cannot be merged:", unresolved.into_iter().map(about).collect());
     section("Twins:", twin_lines(sweep, plan, twins));
     let reduced = of(Kind::Reduces).map(|finding| format!("{} {}", names(plan, &finding.trials), finding.message));
     section("Simpler than they look:", reduced.collect());
@@ -54,16 +53,62 @@ pub(super) fn text(sweep: &Sweep, plan: &Plan) -> String {
     text
 }
 
-/// The findings that are hardly what was meant, a line each.
-pub(super) fn warnings(sweep: &Sweep, plan: &Plan) -> Vec<String> {
-    let is_told = |finding: &&Finding| {
-        finding.kind.severity() == Severity::Warning && (finding.kind != Kind::Dead || sweep.lint.dead != Dead::Allow)
+/// Findings of a plan that have a place, as diagnostics. What the spec lets pass without a word is left out.
+pub(super) fn placed(sweep: &Sweep, plan: &Plan) -> Problems {
+    Problems(told(sweep, plan).filter_map(Finding::problem).collect())
+}
+
+/// Findings that are hardly what was meant.
+fn told<'a>(sweep: &Sweep, plan: &'a Plan) -> impl Iterator<Item = &'a Finding> {
+    let allowed = sweep.lint.dead == Dead::Allow;
+    let is_told = move |finding: &&Finding| {
+        finding.kind.severity() == Severity::Warning && !(allowed && finding.kind == Kind::Dead)
     };
-    let findings = plan.review.findings.iter().filter(is_told);
-    let mut lines: Vec<String> =
-        findings.map(|finding| format!("{finding} ({})", names(plan, &finding.trials))).collect();
-    lines.extend(twin_lines(sweep, plan, &plan.review.twins));
-    lines
+    plan.review.findings.iter().filter(is_told)
+}
+
+/// Findings that have a place, drawn: those of one kind, file and trials as one.
+fn drawn(sweep: &Sweep, plan: &Plan, style: Style) -> Vec<String> {
+    let mut groups: Vec<Vec<&Finding>> = Vec::new();
+    for finding in told(sweep, plan).filter(|finding| finding.problem().is_some()) {
+        match groups.iter_mut().find(|group| is_alike(group[0], finding)) {
+            Some(group) => group.push(finding),
+            None => groups.push(vec![finding]),
+        }
+    }
+    let one = |group: &Vec<&Finding>| {
+        let title = match group[0].kind {
+            Kind::Dead => "never read",
+            Kind::Shadowed => "overridden everywhere",
+            _ => "matched by no tensor",
+        };
+        let title = format!("{}: {title}", names(plan, &group[0].trials));
+        let problems: Vec<Problem> = group.iter().filter_map(|finding| finding.problem()).collect();
+        let labels: Vec<&str> = group.iter().map(|finding| finding.label()).collect();
+        draw::together(&title, &problems, &labels, style)
+    };
+    groups.iter().map(one).collect()
+}
+
+fn is_alike(one: &Finding, other: &Finding) -> bool {
+    let file = |finding: &Finding| finding.span.as_ref().map(|span| span.source.path.clone());
+    one.kind == other.kind && one.trials == other.trials && file(one) == file(other)
+}
+
+/// The findings that are hardly what was meant: those with a place drawn, the others a line each.
+pub(super) fn warnings(sweep: &Sweep, plan: &Plan, style: Style) -> Vec<String> {
+    let mut warnings: Vec<String> = drawn(sweep, plan, style).iter().map(|drawn| format!("{drawn}\n")).collect();
+    let placeless = told(sweep, plan).filter(|finding| finding.problem().is_none());
+    let placeless = placeless.map(|finding| format!("{finding} ({})", names(plan, &finding.trials)));
+    let lines = placeless.chain(twin_lines(sweep, plan, &plan.review.twins));
+    warnings.extend(lines.map(|line| format!("warning: {line}")));
+    warnings
+}
+
+/// The same findings, a line each.
+pub(super) fn lines(sweep: &Sweep, plan: &Plan) -> Vec<String> {
+    let findings = told(sweep, plan).map(|finding| format!("{finding} ({})", names(plan, &finding.trials)));
+    findings.chain(twin_lines(sweep, plan, &plan.review.twins)).collect()
 }
 
 /// What was found out about one trial, from a severity on.

@@ -7,20 +7,23 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 use serde_json::json;
 
-use super::interrupt::stop_on_signal;
+use super::comparisons::Comparisons;
+use super::interrupt::Session;
 use super::recorded::{self, Recorded};
 use super::slurm::{self, Engine};
 use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
 use crate::console::Console;
-use crate::document::{Problem, Problems};
+use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
+use crate::paired::Against;
 use crate::plan::Plan;
-use crate::process::{Cancel, cancellation};
+use crate::process::Cancel;
 use crate::run::select::select;
-use crate::run::{self, Lack, Listener, Request, RunError, Slot, Summary, why};
+use crate::run::store::Store;
+use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{EngineKind, Sweep, placed};
-use crate::table::render;
+use crate::table::{differences, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
@@ -97,6 +100,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let (mut request, sweep) = request(&args.sweep, &args.only, &args.redo)?;
     if args.json {
         diagnostics::events(&request.plan.warnings)?;
+        diagnostics::events(&review::placed(&sweep, &request.plan))?;
     }
     request.fail_fast = args.fail_fast;
     if let Some(threads) = args.threads {
@@ -108,25 +112,24 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let engine = slurm::engine(&args.sweep, &sweep, args.engine, args.detach)?;
     check_engine(args, &engine)?;
     if !args.quiet {
-        review::warnings(&sweep, &request.plan).iter().for_each(|line| warn(&format!("warning: {line}")));
+        review::warnings(&sweep, &request.plan, diagnostics::style()).iter().for_each(|warning| warn(warning));
     }
     let store = &request.store;
     let summary = drive(&request, &sweep, &engine, args.quiet, args.json)?;
     if args.detach && summary.n_left > 0 && !summary.interrupted {
         return detached(args, &summary, store);
     }
-    let Recorded { table, footnotes, .. } = recorded::collect(&request.plan, &sweep, store)?;
-    report::write_files(&table, store);
+    let recorded = recorded::collect(&request.plan, &sweep, store)?;
+    report::write_files(&recorded.table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        print(&render::markdown(&render::wide(&table, None), output_width()))?;
-        report::print_footnotes(&footnotes)?;
+        let against = beside_reference(&recorded, &request.plan, &sweep, store);
+        print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
+        let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
+        report::print_footnotes(&remarks.chain(recorded.footnotes).collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
-        for (trial, stage, reason) in &summary.failed {
-            let reason = reason.lines().next().unwrap_or_default();
-            warn(&format!("failed: {trial}: {}: {reason}", stage.name()));
-        }
+        tell_failed(&summary);
     }
     Ok(match summary {
         Summary { interrupted: true, .. } => Exit::Interrupted,
@@ -147,7 +150,7 @@ fn check_engine(args: &RunArgs, engine: &Engine) -> Result<(), Failure> {
 }
 
 /// What a run says that leaves its jobs to Slurm.
-fn detached(args: &RunArgs, summary: &Summary, store: &crate::run::store::Store) -> Result<Exit, Failure> {
+fn detached(args: &RunArgs, summary: &Summary, store: &Store) -> Result<Exit, Failure> {
     if args.json {
         print(&summary_json(summary, store).to_string())?;
         return Ok(Exit::Ok);
@@ -168,9 +171,24 @@ pub(super) fn parse_engine(text: &str) -> Result<EngineKind, String> {
     found.ok_or_else(|| format!("expected one of {}", names.join(", ")))
 }
 
+/// All rows beside the reference of the spec, for the marks of the table. A table without them is better than none.
+fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep, store: &Store) -> Option<Against> {
+    let compared = recorded.reference(None, sweep).and_then(|reference| {
+        let Some(reference) = reference else { return Ok(None) };
+        Ok(Comparisons::of(recorded, Some(reference), plan, store, None)?.against)
+    });
+    compared.unwrap_or_else(|failure| {
+        warn(&format!("warning: the table is without marks of significance: {}", failure.in_words()));
+        None
+    })
+}
+
 /// What a run of a sweep is asked to do.
 pub(super) fn request(args: &SweepArgs, only: &[String], redo: &[String]) -> Result<(Request, Sweep), Failure> {
-    let (sweep, plan) = args.load()?;
+    let (sweep, mut plan) = args.read()?;
+    // Here it is no oddity that may be meant: a run refuses it, and says so once.
+    plan.warnings.0.retain(|warning| warning.code != Code::CodeNotAllowed);
+    diagnostics::show(&plan.warnings);
     request_of(args, sweep, plan, only, redo)
 }
 
@@ -203,6 +221,7 @@ pub(super) fn request_of(
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,
+        merge_memory: sweep.resources.merge_memory,
         merge_timeout: sweep.limits.merge_timeout,
         disk: sweep.resources.disk,
         retries: sweep.limits.retries,
@@ -259,9 +278,8 @@ pub(super) fn drive(
 ) -> Result<Summary, Failure> {
     match engine {
         Engine::Local => {
-            let work = async |listener: &Listener, cancel: &Cancel| run::run(request, listener, cancel).await;
-            let (summary, _) = followed(quiet, json, "what is finished is recorded", work)?;
-            summary.map_err(|error| sort(error, sweep))
+            let session = Session::begin("what is finished is recorded")?;
+            attempt(&session, request, quiet, json).map_err(|error| sort(error, sweep))
         }
         Engine::Slurm(options) => {
             let work =
@@ -279,6 +297,18 @@ pub(super) fn followed<T>(
     what: &'static str,
     work: impl AsyncFnOnce(&Listener, &Cancel) -> T,
 ) -> Result<(T, bool), Failure> {
+    let session = Session::begin(what)?;
+    let done = shown(&session, quiet, json, work);
+    Ok((done, session.cancel.is_cancelled()))
+}
+
+/// A run in a session that goes on after it.
+pub(super) fn attempt(session: &Session, request: &Request, quiet: bool, json: bool) -> Result<Summary, RunError> {
+    shown(session, quiet, json, async |listener, cancel| run::run(request, listener, cancel).await)
+}
+
+/// Work in a session, with its events as bars and lines, or as JSON.
+fn shown<T>(session: &Session, quiet: bool, json: bool, work: impl AsyncFnOnce(&Listener, &Cancel) -> T) -> T {
     let console = Arc::new(Console::new(quiet));
     let listener: Listener = {
         let console = console.clone();
@@ -290,14 +320,10 @@ pub(super) fn followed<T>(
             console.show(&event);
         })
     };
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
-    let (canceller, cancel) = cancellation();
-    let done = runtime.block_on(async {
-        tokio::spawn(stop_on_signal(canceller, what));
-        work(&listener, &cancel).await
-    });
+    session.show_on(&console);
+    let done = session.runtime.block_on(work(&listener, &session.cancel));
     console.finish();
-    Ok((done, cancel.is_cancelled()))
+    done
 }
 
 fn dry_run(request: &Request, sweep: &Sweep) -> Result<Exit, Failure> {
@@ -344,10 +370,19 @@ pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     usage(problems)
 }
 
-fn place(lack: &Lack, sweep: &Sweep) -> Problem {
+pub(super) fn place(lack: &Lack, sweep: &Sweep) -> Problem {
     match lack {
         Lack::Model { model, source } => placed::model(sweep, model, source),
         Lack::Evaluation(problem) => placed::evaluation(&sweep.document, problem),
+    }
+}
+
+/// What failed, a line each: why, and where to read more.
+pub(super) fn tell_failed(summary: &Summary) {
+    for Failed { trial, stage, reason, log } in &summary.failed {
+        let reason = reason.lines().next().unwrap_or_default();
+        let log = log.as_ref().map(|log| format!(" (log: {})", log.display())).unwrap_or_default();
+        warn(&format!("failed: {trial}: {}: {reason}{log}", stage.name()));
     }
 }
 
@@ -357,7 +392,7 @@ fn in_words(summary: &Summary) -> String {
         text.push_str(&format!(", {} of them reused from before", summary.n_reused));
     }
     if !summary.failed.is_empty() {
-        let names: Vec<&str> = summary.failed.iter().map(|(name, ..)| name.as_str()).collect();
+        let names: Vec<&str> = summary.failed.iter().map(|failed| failed.trial.as_str()).collect();
         text.push_str(&format!(", {} failed: {}", names.len(), names.join(", ")));
     }
     if summary.n_left > 0 {
@@ -372,11 +407,13 @@ fn in_words(summary: &Summary) -> String {
     text
 }
 
-fn summary_json(summary: &Summary, store: &crate::run::store::Store) -> serde_json::Value {
+fn summary_json(summary: &Summary, store: &Store) -> serde_json::Value {
     let failed: Vec<_> = summary
         .failed
         .iter()
-        .map(|(trial, stage, reason)| json!({ "trial": trial, "stage": stage, "reason": reason }))
+        .map(|Failed { trial, stage, reason, log }| {
+            json!({ "trial": trial, "stage": stage, "reason": reason, "log": log })
+        })
         .collect();
     json!({
         "event": "summary",

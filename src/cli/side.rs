@@ -13,6 +13,7 @@ use crate::gate::Baseline;
 use crate::paired::Entrant;
 use crate::plan;
 use crate::run::imported;
+use crate::run::outputs::Outputs;
 use crate::run::store::Store;
 
 /// A row with its columns.
@@ -40,6 +41,14 @@ pub(super) fn both(first: &str, second: &str, results: &Path) -> Result<(Side, S
         (None, Place::Frozen(folder, _)) => Place::Frozen(folder, second),
         (None, Place::Output(_)) => return Err(unknown(second)),
     };
+    if let (Place::Trial(spec, first), Place::Trial(beside, second)) = (&one, &other)
+        && spec == beside
+    {
+        let mut sides = of_sweep(spec, &[first, second], results)?.into_iter();
+        if let (Some(one), Some(other)) = (sides.next(), sides.next()) {
+            return Ok((one, other));
+        }
+    }
     Ok((read(&one, results)?, read(&other, results)?))
 }
 
@@ -66,29 +75,35 @@ fn is_spec(path: &Path) -> bool {
 
 fn read(place: &Place<'_>, results: &Path) -> Result<Side, Failure> {
     match place {
-        Place::Trial(spec, trial) => of_sweep(spec, trial, results),
+        Place::Trial(spec, trial) => Ok(of_sweep(spec, &[trial], results)?.remove(0)),
         Place::Frozen(folder, trial) => of_baseline(folder, trial),
         Place::Output(folder) => of_output(folder),
     }
 }
 
-fn of_sweep(spec: &Path, trial: &str, results: &Path) -> Result<Side, Failure> {
+/// A side for every one of `trials`.
+fn of_sweep(spec: &Path, trials: &[&str], results: &Path) -> Result<Vec<Side>, Failure> {
     let (sweep, plan) = plan::open(spec)?;
     let store = Store::new(results, &sweep.name)?;
     let recorded = recorded::collect(&plan, &sweep, &store)?;
-    let names: Vec<String> = recorded.table.rows.iter().map(|row| row.trial.clone()).collect();
-    let entrants = recorded.entrants(&store)?;
-    let Some(entrant) = entrants.into_iter().find(|entrant| entrant.name == trial) else {
-        return Err(usage(anyhow!("{}: no trial `{trial}`, only {}", spec.display(), names.join(", "))));
+    let outputs = Outputs::read(&store, &recorded.records);
+    let side = |trial: &&str| {
+        let rows = &recorded.table.rows;
+        let Some(row) = rows.iter().position(|row| row.trial == *trial) else {
+            let names: Vec<&str> = rows.iter().map(|row| row.trial.as_str()).collect();
+            return Err(usage(anyhow!("{}: no trial `{trial}`, only {}", spec.display(), names.join(", "))));
+        };
+        let entrant = recorded.entrant(row, &outputs)?;
+        if entrant.outcomes.iter().all(Option::is_none) {
+            return Err(usage(anyhow!(
+                "{}: `{trial}` has no scores with samples under {} (run the sweep first)",
+                spec.display(),
+                store.root().display()
+            )));
+        }
+        Ok(Side { entrant, columns: recorded.table.columns.clone() })
     };
-    if entrant.outcomes.iter().all(Option::is_none) {
-        return Err(usage(anyhow!(
-            "{}: `{trial}` has no scores with samples under {} (run the sweep first)",
-            spec.display(),
-            store.root().display()
-        )));
-    }
-    Ok(Side { entrant, columns: recorded.table.columns })
+    trials.iter().map(side).collect()
 }
 
 fn of_baseline(folder: &Path, trial: &str) -> Result<Side, Failure> {
@@ -106,7 +121,11 @@ fn of_output(folder: &Path) -> Result<Side, Failure> {
         ..Entrant::default()
     };
     let mut scores = Vec::new();
-    for found in imported::found(folder)? {
+    let found = imported::found(folder)?;
+    if found.is_empty() {
+        return Err(usage(anyhow!("{}: no results file of the harness (`results_<time>.json`)", folder.display())));
+    }
+    for found in found {
         let parsed = results::parse(&found).map_err(usage)?;
         scores.extend(parsed.scores.into_iter().map(|score| (score, parsed.samples.clone())));
     }

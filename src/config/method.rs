@@ -87,6 +87,13 @@ pub struct ParameterSpec {
     pub about: &'static str,
 }
 
+impl ParameterSpec {
+    /// Whether it only bounds an iteration, which may come to rest before: the tensors decide whether it decides.
+    pub fn is_bound(&self) -> bool {
+        self.name == "max_iter"
+    }
+}
+
 /// Values of a parameter that make sense: between two limits, which belong to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Range {

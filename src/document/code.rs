@@ -81,6 +81,14 @@ pub enum Code {
     SameTrial,
     /// A setting that nobody reads.
     DeadSetting,
+    /// A setting that others override for every tensor.
+    ShadowedSetting,
+    /// A filter that matches no tensor.
+    UnmatchedFilter,
+    /// A merge that cannot be resolved for some tensor.
+    UnresolvedMerge,
+    /// A setting that is read and changes nothing.
+    IdleSetting,
     /// A setting that the program makes itself.
     OwnSetting,
     /// A setting that needs another one.
@@ -127,6 +135,12 @@ pub enum Code {
     OtherTemplate,
     /// A head that one model ties and the other does not.
     TiedHead,
+    /// A model that a rehearsal can put nothing in the place of.
+    NoStandIn,
+    /// A merge that fails in a rehearsal.
+    RehearsedMerge,
+    /// An evaluation that fails in a rehearsal.
+    RehearsedEvaluation,
 }
 
 /// A row of the table.
@@ -149,7 +163,7 @@ const fn row(code: Code, id: &'static str, title: &'static str, text: &'static s
 }
 
 /// Sections of the document, by the first digits of their codes.
-const SECTIONS: [(&str, &str); 8] = [
+const SECTIONS: [(&str, &str); 9] = [
     ("E00", "Files and syntax"),
     ("E01", "Keys and values"),
     ("E02", "Models, methods and parameters"),
@@ -158,6 +172,7 @@ const SECTIONS: [(&str, &str); 8] = [
     ("E05", "Evaluation"),
     ("E06", "What a run needs"),
     ("E07", "Health of the models (`plan --probe`, `doctor SPEC`)"),
+    ("E08", "What a rehearsal finds"),
 ];
 
 /// Every kind, in the order of the codes.
@@ -177,7 +192,7 @@ pub const CODES: &[CodeSpec] = &[
         "Reading stopped being possible here. TOML puts texts in quotes and repeats `[[merge]]` before every merge; YAML \
          indents with spaces, never tabs, and wants a space behind `:`. Tags (`!name`) and several documents in one file \
          are not taken.",
-        "name = slerp        # wrong: a text without quotes\nname = \"slerp\"      # right",
+        "name = slerp # wrong: a text without quotes\nname = \"slerp\"      # right",
     ),
     row(
         Code::DuplicateKey,
@@ -425,6 +440,38 @@ pub const CODES: &[CodeSpec] = &[
          where configs are to be taken as they were published. `plan --as-intended` shows what was probably meant.",
         "models = { base = { density = 0.5 } }   # the base has no task vector\nparameters = { density = 0.5 }          # read",
     ),
+    row(
+        Code::ShadowedSetting,
+        "E0405",
+        "a setting is overridden everywhere",
+        "It stands where the method looks for it, and for every tensor a setting further in (on the model, or on the slice) \
+         answers first. Delete it, or those that override it.",
+        "parameters: { weight: 0.4 }      # decides nothing: both models have their own\nmodels:\n- { model: a, parameters: { \
+         weight: 0.3 } }\n- { model: b, parameters: { weight: 0.6 } }",
+    ),
+    row(
+        Code::UnmatchedFilter,
+        "E0406",
+        "a filter matches no tensor",
+        "A filter is a part of the name of a tensor as the model has it, such as `self_attn` or `mlp.down_proj`; none of the \
+         merge's tensors has it in its name, or an earlier case answers for all that do.",
+        "t: [ { filter: attention.q, value: 0.2 }, { value: 0.6 } ]      # wrong: self_attn.q_proj",
+    ),
+    row(
+        Code::UnresolvedMerge,
+        "E0407",
+        "a merge cannot be resolved",
+        "For some tensor the method has no value, or one that it cannot work with. The merge would fail on it.",
+        "",
+    ),
+    row(
+        Code::IdleSetting,
+        "E0408",
+        "a setting changes nothing",
+        "It is read, and whatever its value the result has the same bytes, or differs in rounding alone: the default written \
+         out, `gamma` where nothing is thinned out, `int8_mask`, a seed where nothing is drawn. No mistake; listed by `plan`.",
+        "",
+    ),
     row(Code::OwnSetting, "E0501", "the program sets this itself", "`pretrained` is the model of each trial.", ""),
     row(Code::Needs, "E0502", "the setting needs another one", "The message says which.", ""),
     row(
@@ -524,21 +571,21 @@ pub const CODES: &[CodeSpec] = &[
         Code::Unmergeable,
         "E0701",
         "the models cannot be merged",
-        "Architectures, shapes, tensors or an adapter do not fit, or a file is damaged; the message is what the merge would          say. A warning where a config contradicts its tensors and the tensors are merged.",
+        "Architectures, shapes, tensors or an adapter do not fit, or a file is damaged; the message is what the merge would say. A warning where a config contradicts its tensors and the tensors are merged.",
         "",
     ),
     row(
         Code::NotFinite,
         "E0702",
         "a model has infinities or NaN",
-        "They spread through every sum, and a merge of them answers nothing sensible. A training run that diverged or a file          that was damaged are the usual causes.",
+        "They spread through every sum, and a merge of them answers nothing sensible. A training run that diverged or a file that was damaged are the usual causes.",
         "",
     ),
     row(
         Code::NoDescendant,
         "E0703",
         "models that are merged are no kin",
-        "Merging rests on fine-tunes of one base. Their weights are then a few hundredths of the base's size away from it;          weights of models that were trained apart are about √2 of it apart. A wrong base makes every task vector the          difference of two unrelated models.",
+        "Merging rests on fine-tunes of one base. Their weights are then a few hundredths of the base's size away from it; weights of models that were trained apart are about √2 of it apart. A wrong base makes every task vector the difference of two unrelated models.",
         "base_model = \"owner/Base-v1\"      # the fine-tunes are of Base-v2",
     ),
     row(
@@ -559,7 +606,7 @@ pub const CODES: &[CodeSpec] = &[
         Code::OtherTokenizer,
         "E0706",
         "tokenizers differ",
-        "Rows of the embedding are merged by their number. Where the tokenizers give a number to different tokens, unrelated          rows are mixed, without a word from mergekit. `tokenizer_source` brings them together by token.",
+        "Rows of the embedding are merged by their number. Where the tokenizers give a number to different tokens, unrelated rows are mixed, without a word from mergekit. `tokenizer_source` brings them together by token.",
         "tokenizer_source: union",
     ),
     row(
@@ -573,8 +620,31 @@ pub const CODES: &[CodeSpec] = &[
         Code::TiedHead,
         "E0708",
         "one model ties its head to the embedding, another does not",
-        "The embedding of the one is merged into the head of the other. If config.json of the result says that the head is          tied, loaders ignore what was merged.",
+        "The embedding of the one is merged into the head of the other. If config.json of the result says that the head is tied, loaders ignore what was merged.",
         "",
+    ),
+    row(
+        Code::NoStandIn,
+        "E0801",
+        "a model cannot be rehearsed",
+        "`rehearse` makes a tiny model from config.json and tokenizer files with transformers of the configured interpreter, and \
+         that fails, or the weights on disk are not sound. The message says why; the real model would hardly load either.",
+        "",
+    ),
+    row(
+        Code::RehearsedMerge,
+        "E0802",
+        "a merge fails in the rehearsal",
+        "The same merge of tiny models with the same tensors, dtypes and tokenizers fails; that of the real ones would too.",
+        "",
+    ),
+    row(
+        Code::RehearsedEvaluation,
+        "E0803",
+        "an evaluation fails in the rehearsal",
+        "The real harness fails on tiny models with the same tokenizers, tasks and settings. Names of metrics, chat templates, \
+         packages and data are the usual reasons; the message has the harness's words.",
+        "tasks = [{ task = \"arc_easy\", columns = [\"acc_nrom\"] }]   # wrong: acc_norm",
     ),
 ];
 
@@ -648,7 +718,7 @@ mod tests {
             assert_eq!(Code::from_id(&row.id.to_lowercase()), Some(row.code));
             assert!(text.contains(&format!("### {}: ", row.id)), "{} has no section", row.id);
         }
-        assert_eq!(CODES.len(), Code::TiedHead as usize + 1);
+        assert_eq!(CODES.len(), Code::RehearsedEvaluation as usize + 1);
         assert!(CODES.windows(2).all(|pair| pair[0].id < pair[1].id));
     }
 }

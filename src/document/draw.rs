@@ -55,6 +55,33 @@ pub fn one(problem: &Problem, style: Style) -> String {
     render(group, style)
 }
 
+/// Findings of one kind in one file as one: a title, every line with its caret and what is to be said about it, and each hint
+/// once. `labels` has a text for every finding.
+pub fn together(title: &str, problems: &[Problem], labels: &[&str], style: Style) -> String {
+    let Some(first) = problems.first() else { return String::new() };
+    let level = match first.severity {
+        Severity::Error => Level::ERROR,
+        Severity::Warning => Level::WARNING,
+    };
+    let source = &first.span.source;
+    let mut snippet = Snippet::source(source.text.as_str()).path(source.path.display().to_string());
+    for (index, (problem, label)) in problems.iter().zip(labels).enumerate() {
+        let (start, end) = problem.span.shown();
+        let kind = if index == 0 { AnnotationKind::Primary } else { AnnotationKind::Context };
+        let end = end.min(source.text.len());
+        snippet = snippet.annotation(kind.span(start.min(end)..end).label(*label));
+    }
+    let mut group = level.primary_title(title).id(first.code.id()).element(snippet);
+    let mut told: Vec<&str> = Vec::new();
+    for hint in problems.iter().filter_map(|problem| problem.hint.as_deref()) {
+        if !told.contains(&hint) {
+            told.push(hint);
+            group = group.element(Level::HELP.with_name("hint").message(hint));
+        }
+    }
+    render(group, style)
+}
+
 fn render(group: Group<'_>, style: Style) -> String {
     let renderer = if style.colour { Renderer::styled() } else { Renderer::plain() };
     renderer.term_width(style.width).render(&[group])
@@ -103,6 +130,17 @@ mod tests {
         assert_eq!(
             drawn,
             "error[E0101]: unknown key `taks`\n --> s.toml:3:1\n  |\n3 | taks = []\n  | ^^^^ evaluate.taks\n  |\n  = \
+             hint: did you mean `tasks`?"
+        );
+    }
+
+    #[test]
+    fn findings_of_one_file_are_drawn_together_with_each_hint_once() {
+        let text = "# é\n[evaluate]\ntaks = []\nlimt = 1\n";
+        let problems = [at(text, "taks").as_warning(), at(text, "limt").as_warning()];
+        assert_eq!(
+            together("two slips", &problems, &["one", "another"], Style::default()),
+            "warning[E0101]: two slips\n --> s.toml:3:1\n  |\n3 | taks = []\n  | ^^^^ one\n4 | limt = 1\n  | ---- another\n  |\n  = \
              hint: did you mean `tasks`?"
         );
     }

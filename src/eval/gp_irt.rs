@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::samples::sha256;
+use crate::files::write_atomically;
 use crate::process::{Cancel, Invocation, ProcessError, capture};
 use crate::stats::permutation::Draws;
 use crate::stats::random::coin;
@@ -143,7 +144,8 @@ fn recorded_digest(home: &Path) -> Result<String, GpIrtError> {
         Ok(recorded) if recorded.trim() == found => Ok(found),
         Ok(recorded) => Err(GpIrtError::Changed { path, recorded: recorded.trim().to_owned(), found }),
         Err(_) => {
-            fs::write(&record, format!("{found}\n")).map_err(|source| GpIrtError::Io { path: record, source })?;
+            write_atomically(&record, format!("{found}\n").as_bytes())
+                .map_err(|source| GpIrtError::Io { path: record, source })?;
             Ok(found)
         }
     }

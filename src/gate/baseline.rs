@@ -5,6 +5,7 @@
 //! column and document.
 
 use std::fs;
+use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use polars::prelude::{Column as Series, DataFrame, PolarsError};
@@ -14,6 +15,7 @@ use polars_io::parquet::write::ParquetWriter;
 use serde::{Deserialize, Serialize};
 
 use crate::eval::Score;
+use crate::eval::samples::sha256;
 use crate::eval::task::{self, Column, Estimator};
 use crate::files::write_atomically;
 use crate::paired::outcomes::{is_estimate, is_higher_better};
@@ -86,7 +88,21 @@ pub enum BaselineError {
         /// Its format.
         found: u32,
     },
-    /// `items.parquet` is broken or does not belong to `baseline.json`.
+    /// `items.parquet` is not the one that `baseline.json` was written with.
+    #[error(
+        "{}: not the file that `baseline.json` beside it was written with: its SHA-256 is {found}, expected {expected} (take \
+         both files from one commit, or freeze again)",
+        .path.display()
+    )]
+    OtherItems {
+        /// The file.
+        path: PathBuf,
+        /// Its digest.
+        found: String,
+        /// That of the file that was written.
+        expected: String,
+    },
+    /// `items.parquet` is broken.
     #[error("{}: {source}", .path.display())]
     Items {
         /// The file.
@@ -105,6 +121,9 @@ struct Record {
     sweep: String,
     columns: Vec<ColumnRecord>,
     trials: Vec<TrialRecord>,
+    /// SHA-256 of `items.parquet`: documents that went missing there would go unjudged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    items_sha256: Option<String>,
     #[serde(default)]
     null: Option<Vec<Noise>>,
 }
@@ -144,7 +163,7 @@ impl Baseline {
             .finish(&mut frame)
             .map_err(|source| BaselineError::Items { path: items.clone(), source })?;
         let path = folder.join("baseline.json");
-        let text = serde_json::to_vec_pretty(&self.record())
+        let text = serde_json::to_vec_pretty(&self.record(sha256(&bytes)))
             .map_err(|source| BaselineError::Record { path: path.clone(), source })?;
         for (path, bytes) in [(items, bytes), (path, text)] {
             write_atomically(&path, &bytes).map_err(at(&path))?;
@@ -165,13 +184,17 @@ impl Baseline {
             return Err(BaselineError::Newer { path, found: record.format });
         }
         let items = folder.join("items.parquet");
-        let file = fs::File::open(&items).map_err(|source| BaselineError::Io { path: items.clone(), source })?;
-        let frame = ParquetReader::new(file).finish();
+        let bytes = fs::read(&items).map_err(|source| BaselineError::Io { path: items.clone(), source })?;
+        let found = sha256(&bytes);
+        if let Some(expected) = record.items_sha256.clone().filter(|expected| *expected != found) {
+            return Err(BaselineError::OtherItems { path: items, found, expected });
+        }
+        let frame = ParquetReader::new(Cursor::new(bytes)).finish();
         let baseline = frame.and_then(|frame| Self::assembled(record, &frame));
         baseline.map_err(|source| BaselineError::Items { path: items, source })
     }
 
-    fn record(&self) -> Record {
+    fn record(&self, items_sha256: String) -> Record {
         let scale = |column: usize| {
             self.trials.iter().find_map(|trial| match trial.entrant.outcomes.get(column)?.as_ref()?.items {
                 Items::Ratio(_, scale) => Some(scale),
@@ -197,6 +220,7 @@ impl Baseline {
             sweep: self.sweep.clone(),
             columns: columns.collect(),
             trials: trials.collect(),
+            items_sha256: Some(items_sha256),
             null: self.null.clone(),
         }
     }

@@ -57,7 +57,11 @@ pub fn judge(baseline: &Baseline, columns: &[Column], entrants: &[Entrant], gate
     for frozen in &baseline.trials {
         let now = entrants.iter().find(|entrant| entrant.name == frozen.entrant.name);
         for (place, column) in baseline.columns.iter().enumerate() {
-            let Some(Some(before)) = frozen.entrant.outcomes.get(place) else { continue };
+            let before = frozen.entrant.outcomes.get(place).and_then(Option::as_ref);
+            let score = frozen.scores.get(place).and_then(Option::as_ref);
+            if before.is_none() && score.is_none_or(|score| score.value.is_none()) {
+                continue;
+            }
             let there = columns.iter().position(|other| {
                 (&other.task, &other.metric, &other.filter) == (&column.task, &column.metric, &column.filter)
             });
@@ -82,7 +86,7 @@ pub fn judge(baseline: &Baseline, columns: &[Column], entrants: &[Entrant], gate
 struct One<'a> {
     frozen: &'a Frozen,
     column: &'a Column,
-    before: &'a Outcomes,
+    before: Option<&'a Outcomes>,
     gate: &'a Gate,
     n_tests: usize,
     seed: u64,
@@ -99,12 +103,16 @@ impl One<'_> {
             margin,
             // Nothing to compare is a failure: a task that silently went missing must not pass.
             verdict: margin.map(|_| Verdict::Fail),
-            n: self.before.docs.len(),
+            n: self.before.map_or(0, |before| before.docs.len()),
             scores: None,
             result: None,
             n_changed: 0,
             equal_weights,
             reason: None,
+        };
+        let Some(before) = self.before else {
+            judged.reason = Some("the baseline has no documents for its score (freeze again)".to_owned());
+            return judged;
         };
         let Some(now) = now else {
             let missing =
@@ -112,7 +120,7 @@ impl One<'_> {
             judged.reason = Some(missing.to_owned());
             return judged;
         };
-        let pair = match align(now, self.before, false) {
+        let pair = match align(now, before, false) {
             Ok(pair) => pair,
             Err(reason) => {
                 judged.reason = Some(reason.to_string());

@@ -1,4 +1,5 @@
-//! Margins that no run could ever pass: identical answers on n documents leave the difference uncertain by `z·√2/(n+2)`.
+//! Margins that are too small to be judged: identical answers on n documents leave the difference uncertain by
+//! `z·√2/(n+2)`, with z at the level that each of the deciding columns has.
 
 use crate::eval::task::{Column, Estimator, documents, is_share};
 use crate::spec::Gate;
@@ -7,7 +8,7 @@ use crate::stats::gate::{items_for_margin, smallest_margin};
 /// A margin that is smaller than what identical answers can show.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error(
-    "the margin {margin} of `{column}` cannot be passed even by identical answers: {n} documents bound the difference to \
+    "the margin {margin} of `{column}` is smaller than what identical answers can show: {n} documents bound the difference to \
      ±{floor:.4} (use at least {needed} documents, or a margin above {floor:.4})"
 )]
 pub struct TooSmall {
@@ -23,7 +24,7 @@ pub struct TooSmall {
     pub needed: u64,
 }
 
-/// Columns that decide, and so share the level of the gate.
+/// Columns that decide: each of them is tested for FAIL at its share of the level.
 pub fn n_critical(columns: &[Column], gate: &Gate) -> usize {
     columns.iter().filter(|column| gate.is_critical(&column.name, &column.task)).count()
 }

@@ -32,6 +32,9 @@ pub fn detail(judged: &Judged) -> String {
     if let Some(margin) = judged.margin {
         let _ = write!(text, ", margin {margin}");
     }
+    if let Some(p) = result.p_worse {
+        let _ = write!(text, "; p {p:.3} that it is worse at all");
+    }
     if judged.equal_weights == Some(true) {
         text.push_str("; equal weights: this is the noise of the evaluation");
     }

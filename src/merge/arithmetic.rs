@@ -7,7 +7,8 @@
 
 use std::marker::PhantomData;
 
-use super::real::{Real, round_to_bf16, round_to_f16};
+use super::float16::{narrow, round_to_f16};
+use super::real::{Real, round_to_bf16};
 use crate::config::{Dtype, Numerics};
 
 /// A way to round.
@@ -20,6 +21,12 @@ pub trait Arithmetic: Copy + Send + Sync + 'static {
 
     /// The result of one step.
     fn step(value: Self::Real) -> Self::Real;
+
+    /// The magnitude of a number of the working format in 16 bits that are ordered as magnitudes are, where it has no more.
+    #[inline(always)]
+    fn short_key(_: Self::Real) -> Option<u16> {
+        None
+    }
 
     /// The result of one step that was computed in 64 bits: a norm, an angle, a factor.
     #[inline(always)]
@@ -84,6 +91,11 @@ impl Arithmetic for Bf16Steps {
     fn step(value: f32) -> f32 {
         round_to_bf16(value)
     }
+
+    #[inline(always)]
+    fn short_key(value: f32) -> Option<u16> {
+        Some((value.magnitude_key() >> 16) as u16)
+    }
 }
 
 impl Arithmetic for F16Steps {
@@ -93,6 +105,11 @@ impl Arithmetic for F16Steps {
     #[inline(always)]
     fn step(value: f32) -> f32 {
         round_to_f16(value)
+    }
+
+    #[inline(always)]
+    fn short_key(value: f32) -> Option<u16> {
+        Some(narrow(value.abs()))
     }
 }
 

@@ -1,8 +1,7 @@
 //! Running recipes of one merge or of several: output tensors that are made of the same inputs are computed together, so
 //! that every input is read once and every statistic taken once. The pieces of a group of tensors go over all cores; each
-//! is computed in scratch buffers, hashed and written where it belongs. No tensor is ever held as a whole.
+//! is computed in scratch buffers, hashed, and handed over to be written where it belongs. No tensor is ever held as a whole.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -12,6 +11,7 @@ use rayon::prelude::*;
 use super::arithmetic::{Arithmetic, Work, with_arithmetic};
 use super::inputs::{BLOCK, Input, Inputs, Stop, pair_sum};
 use super::method::{Block, Kernel, Task, prepare};
+use super::outbox::{Outbox, Parcel, with_outbox};
 use super::real::Real;
 use super::recipe::{Recipe, RecipeInput};
 use super::source::Source;
@@ -74,13 +74,10 @@ struct Piece {
     squared_change: f64,
 }
 
-thread_local! {
-    static PIECES: RefCell<Vec<PageBuffer>> = const { RefCell::new(Vec::new()) };
-}
-
 /// What a run shares between threads.
-struct Run<'a> {
+struct Run<'a, 'b> {
     jobs: &'a [Job<'a>],
+    outbox: &'b Outbox<'a, 'b>,
     progress: &'a Progress<'a>,
     done: AtomicU64,
     total: u64,
@@ -94,27 +91,12 @@ struct Run<'a> {
 /// [`MergeError::Cancelled`] when `progress` says so, [`MergeError::NonFinite`] for a tensor that came out with
 /// infinities or NaN of its own, and what a method, writing or an adapter may raise.
 pub fn run(jobs: &[Job<'_>], progress: &Progress<'_>) -> Result<Vec<Vec<Computed>>, MergeError> {
-    let total = jobs.iter().flat_map(|job| job.recipes).map(Recipe::n_bytes).sum();
-    let run = Run { jobs, progress, done: AtomicU64::new(0), total, stopped: AtomicBool::new(false) };
-    run.advance(0)?;
-    let groups = groups(jobs);
-    let mut computed: Vec<Vec<Option<Computed>>> = jobs.iter().map(|job| vec![None; job.recipes.len()]).collect();
-    let mut ahead = ReadAhead { groups: &groups, next: 0, bytes: 0 };
-    for (index, group) in groups.iter().enumerate() {
-        ahead.go_on(index);
-        let stop = || run.is_stopped();
-        let inputs = group.inputs(Stop(Some(&stop)))?;
-        // All members agree on it: see `groups`.
-        let Some(first) = group.members.first() else { continue };
-        let work = GroupWork { run: &run, group, inputs: &inputs };
-        let results =
-            with_arithmetic(jobs[first.job].numerics, inputs.working, first.recipe.operation.is_wide(), work)?;
-        for (member, result) in group.members.iter().zip(results) {
-            computed[member.job][member.index] = Some(result);
-        }
-    }
-    // Every recipe is in exactly one group.
-    Ok(computed.into_iter().map(|of_job| of_job.into_iter().flatten().collect()).collect())
+    with_outbox(|outbox| {
+        let total = jobs.iter().flat_map(|job| job.recipes).map(Recipe::n_bytes).sum();
+        let run = Run { jobs, outbox, progress, done: AtomicU64::new(0), total, stopped: AtomicBool::new(false) };
+        run.advance(0)?;
+        run.all()
+    })
 }
 
 /// What decides how numbers are held and rounded.
@@ -242,13 +224,13 @@ impl Group<'_> {
 }
 
 /// The computation of one group.
-struct GroupWork<'a> {
-    run: &'a Run<'a>,
+struct GroupWork<'a, 'b, 'c> {
+    run: &'a Run<'b, 'c>,
     group: &'a Group<'a>,
     inputs: &'a Inputs<'a>,
 }
 
-impl Work for GroupWork<'_> {
+impl Work for GroupWork<'_, '_, '_> {
     type Output = Result<Vec<Computed>, MergeError>;
 
     fn run<A: Arithmetic>(self) -> Self::Output {
@@ -301,7 +283,29 @@ impl Work for GroupWork<'_> {
     }
 }
 
-impl Run<'_> {
+impl<'a> Run<'a, '_> {
+    fn all(&self) -> Result<Vec<Vec<Computed>>, MergeError> {
+        let jobs = self.jobs;
+        let groups = groups(jobs);
+        let mut computed: Vec<Vec<Option<Computed>>> = jobs.iter().map(|job| vec![None; job.recipes.len()]).collect();
+        let mut ahead = ReadAhead { groups: &groups, next: 0, bytes: 0 };
+        for (index, group) in groups.iter().enumerate() {
+            ahead.go_on(index);
+            let stop = || self.is_stopped();
+            let inputs = group.inputs(Stop(Some(&stop)))?;
+            // All members agree on it: see `groups`.
+            let Some(first) = group.members.first() else { continue };
+            let work = GroupWork { run: self, group, inputs: &inputs };
+            let is_wide = first.recipe.operation.is_wide();
+            let results = with_arithmetic(jobs[first.job].numerics, inputs.working, is_wide, work)?;
+            for (member, result) in group.members.iter().zip(results) {
+                computed[member.job][member.index] = Some(result);
+            }
+        }
+        // Every recipe is in exactly one group.
+        Ok(computed.into_iter().map(|of_job| of_job.into_iter().flatten().collect()).collect())
+    }
+
     /// Computes one piece of every member; also says which inputs have infinities or NaN in it, one bit each.
     fn piece<A: Arithmetic>(
         &self,
@@ -313,13 +317,13 @@ impl Run<'_> {
         let range = inputs.piece(piece);
         let n_inputs = inputs.inputs.len();
         let n_scratch = kernels.iter().map(Kernel::n_scratch).max().unwrap_or_default();
-        let mut buffers = PIECES.take();
-        buffers.resize_with(buffers.len().max(group.members.len()), PageBuffer::default);
-        for (member, buffer) in group.members.iter().zip(&mut buffers) {
-            let size = member.recipe.out.size();
+        let buffer = |member: &Member<'_>| {
+            let (mut buffer, size) = (self.outbox.buffer(), member.recipe.out.size());
             let lead = self.jobs[member.job].writer.lead(member.index, (range.start * size) as u64);
             buffer.reserve(lead, range.len() * size);
-        }
+            buffer
+        };
+        let mut buffers: Vec<PageBuffer> = group.members.iter().map(buffer).collect();
         let empty = Piece { hash: Hash::from_bytes([0; 32]), n_non_finite: 0, n_made: 0, squared_change: 0.0 };
         let mut pieces = vec![empty; group.members.len()];
         let mut unsound = 0;
@@ -353,20 +357,19 @@ impl Run<'_> {
             }
         });
         let mut written = 0;
-        for ((member, buffer), piece) in group.members.iter().zip(&buffers).zip(&mut pieces) {
-            let size = member.recipe.out.size();
-            self.jobs[member.job].writer.write(member.index, (range.start * size) as u64, buffer)?;
+        for ((member, buffer), piece) in group.members.iter().zip(buffers).zip(&mut pieces) {
             piece.hash = blake3::hash(buffer.bytes());
             written += buffer.bytes().len() as u64;
+            let offset = (range.start * member.recipe.out.size()) as u64;
+            self.outbox.send(Parcel { writer: self.jobs[member.job].writer, recipe: member.index, offset, buffer });
         }
-        PIECES.set(buffers);
         self.advance(written)?;
         Ok((pieces, unsound))
     }
 
     fn advance(&self, bytes: u64) -> Result<(), MergeError> {
         self.done.fetch_add(bytes, Ordering::Relaxed);
-        if self.is_stopped() { Err(MergeError::Cancelled) } else { Ok(()) }
+        if self.outbox.has_failed() || self.is_stopped() { Err(MergeError::Cancelled) } else { Ok(()) }
     }
 
     /// Whether the caller stops the run, asked anew; once it has, it stays so.

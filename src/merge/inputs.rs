@@ -186,7 +186,7 @@ impl Inputs<'_> {
     }
 }
 
-/// Sums `term` over a block in a fixed order that the compiler can vectorise: eight running sums, then their sum in
+/// Sums `term` over a block in a fixed order that the compiler can vectorise: running sums side by side, then their sum in
 /// pairs.
 #[inline(always)]
 pub fn block_sum<R: Real, T: Real>(block: &[R], term: impl Fn(R) -> T) -> T {
@@ -196,15 +196,40 @@ pub fn block_sum<R: Real, T: Real>(block: &[R], term: impl Fn(R) -> T) -> T {
 /// The same over two blocks of one length.
 #[inline(always)]
 pub fn pair_sum<R: Real, T: Real>(left: &[R], right: &[R], term: impl Fn(R, R) -> T) -> T {
-    const LANES: usize = 8;
+    let [sum] = pair_sums(left, right, |x, y| [term(x, y)]);
+    sum
+}
+
+/// Several sums over the same two blocks.
+#[inline(always)]
+pub fn pair_sums<const N: usize, R: Real, T: Real>(left: &[R], right: &[R], terms: impl Fn(R, R) -> [T; N]) -> [T; N] {
+    /// Enough of them that an addition need not wait for the one before.
+    const LANES: usize = 16;
     let ((left, left_rest), (right, right_rest)) = (left.as_chunks::<LANES>(), right.as_chunks::<LANES>());
-    let mut sums = [T::of(0.0); LANES];
+    let mut lanes = [[T::of(0.0); LANES]; N];
     for (left, right) in left.iter().zip(right) {
-        for (sum, (left, right)) in sums.iter_mut().zip(left.iter().zip(right)) {
-            *sum = *sum + term(*left, *right);
+        for lane in 0..LANES {
+            let terms = terms(left[lane], right[lane]);
+            for sum in 0..N {
+                lanes[sum][lane] = lanes[sum][lane] + terms[sum];
+            }
         }
     }
-    let [a, b, c, d, e, f, g, h] = sums;
-    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
-    left_rest.iter().zip(right_rest).fold(sum, |sum, (left, right)| sum + term(*left, *right))
+    let mut sums = lanes.map(|mut lanes| {
+        let mut width = LANES;
+        while width > 1 {
+            width /= 2;
+            for lane in 0..width {
+                lanes[lane] = lanes[lane] + lanes[lane + width];
+            }
+        }
+        lanes[0]
+    });
+    for (x, y) in left_rest.iter().zip(right_rest) {
+        let terms = terms(*x, *y);
+        for sum in 0..N {
+            sums[sum] = sums[sum] + terms[sum];
+        }
+    }
+    sums
 }

@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 /// Stretches of so many elements are sorted by insertion.
-const STRETCH: usize = 16;
+pub(super) const STRETCH: usize = 16;
 
 /// Puts the elements in such an order that those of `ranks` are the ones that `std::sort` would put there.
 pub fn sort<T: Copy>(items: &mut [T], ranks: &Range<usize>, less: impl Fn(&T, &T) -> bool + Copy) {
@@ -73,20 +73,24 @@ pub fn top<T: Copy>(items: &mut [T], n: usize, less: impl Fn(&T, &T) -> bool + C
 }
 
 /// Ranges are divided so many times before a heap is used.
-fn depth_of(len: usize) -> u32 {
+pub(super) fn depth_of(len: usize) -> u32 {
     2 * len.max(1).ilog2()
+}
+
+/// Which of three elements is between the two others.
+pub(super) fn median<T>(items: &[T], less: impl Fn(&T, &T) -> bool) -> usize {
+    let (a, b, c) = (1, items.len() / 2, items.len() - 1);
+    let below = |left: usize, right: usize| less(&items[left], &items[right]);
+    match (below(a, b), below(b, c), below(a, c)) {
+        (true, true, _) | (false, false, false) => b,
+        (true, false, true) | (false, true, false) => c,
+        (true, false, false) | (false, _, true) => a,
+    }
 }
 
 /// Divides more than three elements; returns where the second part begins.
 fn divide<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool) -> usize {
-    let (a, b, c) = (1, items.len() / 2, items.len() - 1);
-    let below = |left: usize, right: usize| less(&items[left], &items[right]);
-    let median = match (below(a, b), below(b, c), below(a, c)) {
-        (true, true, _) | (false, false, false) => b,
-        (true, false, true) | (false, true, false) => c,
-        (true, false, false) | (false, _, true) => a,
-    };
-    items.swap(0, median);
+    items.swap(0, median(items, &less));
     let pivot = items[0];
     let (mut left, mut right) = (1, items.len());
     loop {
@@ -105,7 +109,7 @@ fn divide<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool) -> usize {
     }
 }
 
-fn insert<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool) {
+pub(super) fn insert<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool) {
     for end in 1..items.len() {
         let mut place = end;
         while place > 0 && less(&items[place], &items[place - 1]) {
@@ -127,7 +131,7 @@ fn heap_select<T: Copy>(items: &mut [T], n: usize, less: impl Fn(&T, &T) -> bool
     }
 }
 
-fn heap_sort<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool + Copy) {
+pub(super) fn heap_sort<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool + Copy) {
     make_heap(items, less);
     for last in (1..items.len()).rev() {
         let value = items[last];

@@ -21,11 +21,14 @@ pub mod digest;
 pub mod engine;
 pub mod error;
 pub mod excerpt;
+pub mod float16;
+pub mod followed;
 pub mod header;
 pub mod inputs;
 pub mod introsort;
 pub mod method;
 pub mod operation;
+pub mod outbox;
 pub mod real;
 pub mod recipe;
 pub mod rows;
@@ -63,7 +66,7 @@ use writer::Writer;
 
 /// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
 /// made by an older engine are known to be stale.
-pub const ENGINE: u32 = 4;
+pub const ENGINE: u32 = 5;
 
 /// What a caller may choose beside the config.
 #[derive(Debug, Clone, PartialEq)]

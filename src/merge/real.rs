@@ -5,6 +5,7 @@
 
 use std::cell::RefCell;
 
+use super::float16;
 use super::vector::vectorised;
 use crate::config::Dtype;
 
@@ -137,47 +138,9 @@ pub fn round_to_bf16(value: f32) -> f32 {
     f32::from_bits(if value.is_nan() { nan } else { rounded })
 }
 
-/// The nearest float16. Above its subnormals as for bfloat16, with 10 bits kept; below, adding and taking off a number
-/// whose last bit weighs 2^-24 leaves a multiple of that, rounded to nearest even by the addition itself.
-#[inline(always)]
-pub fn round_to_f16(value: f32) -> f32 {
-    const SMALLEST_NORMAL: f32 = 1.0 / 16384.0;
-    const SHIFT: f32 = 0.75;
-    const TOO_LARGE: f32 = 65520.0;
-    let bits = value.to_bits();
-    let magnitude = value.abs();
-    let normal = f32::from_bits(bits.wrapping_add(0x0fff + ((bits >> 13) & 1)) & !0x1fff);
-    let small = ((magnitude + SHIFT) - SHIFT).copysign(value);
-    let rounded = if magnitude < SMALLEST_NORMAL { small } else { normal };
-    let rounded = if magnitude >= TOO_LARGE { f32::INFINITY.copysign(value) } else { rounded };
-    if value.is_nan() { value } else { rounded }
-}
-
 #[inline(always)]
 fn f32_to_bf16(value: f32) -> u16 {
     (value.to_bits() >> 16) as u16
-}
-
-/// Shifting the bits of a float16 into place gives a float32 that is 2^112 times too small, subnormals included.
-#[inline(always)]
-fn f16_to_f32(bytes: [u8; 2]) -> f32 {
-    const SCALE: f32 = f32::from_bits((127 + 112) << 23);
-    let bits = u32::from(u16::from_le_bytes(bytes));
-    let magnitude = (bits & 0x7fff) << 13;
-    let finite = (f32::from_bits(magnitude) * SCALE).to_bits();
-    let special = magnitude | 0x7f80_0000;
-    f32::from_bits((if magnitude >= 0x0f80_0000 { special } else { finite }) | (bits & 0x8000) << 16)
-}
-
-/// The other way round, for a number that float16 has.
-#[inline(always)]
-fn f32_to_f16(value: f32) -> u16 {
-    const SCALE: f32 = f32::from_bits((127 - 112) << 23);
-    let bits = value.to_bits();
-    let finite = (value.abs() * SCALE).to_bits() >> 13;
-    let special = if value.is_nan() { 0x7e00 } else { 0x7c00 };
-    let magnitude = if value.is_finite() { finite } else { special };
-    (magnitude | (bits >> 16) & 0x8000) as u16
 }
 
 impl Real for f32 {
@@ -236,11 +199,7 @@ impl Real for f32 {
                     *out = bf16_to_f32(*bytes);
                 }
             }),
-            Dtype::F16 => vectorised(|| {
-                for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-                    *out = f16_to_f32(*bytes);
-                }
-            }),
+            Dtype::F16 => float16::decode(bytes, out),
         }
     }
 
@@ -248,7 +207,7 @@ impl Real for f32 {
         match dtype {
             Dtype::F32 | Dtype::F64 => {}
             Dtype::Bf16 => vectorised(|| block.iter_mut().for_each(|value| *value = round_to_bf16(*value))),
-            Dtype::F16 => vectorised(|| block.iter_mut().for_each(|value| *value = round_to_f16(*value))),
+            Dtype::F16 => float16::round(block),
         }
     }
 
@@ -269,11 +228,7 @@ impl Real for f32 {
                     *bytes = f32_to_bf16(*value).to_le_bytes();
                 }
             }),
-            Dtype::F16 => vectorised(|| {
-                for (value, bytes) in block.iter().zip(out.as_chunks_mut::<2>().0) {
-                    *bytes = f32_to_f16(*value).to_le_bytes();
-                }
-            }),
+            Dtype::F16 => float16::store(block, out),
         }
     }
 
@@ -380,22 +335,16 @@ impl Real for f64 {
 
 #[cfg(test)]
 mod tests {
-    use half::{bf16, f16};
+    use half::bf16;
 
     use super::*;
 
     #[test]
-    fn halves_are_rounded_as_the_half_crate_does() {
-        let same = |a: f32, b: f32| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+    fn bfloat16_is_rounded_as_the_half_crate_does() {
         for bits in (0..=u32::MAX).step_by(1_021) {
-            let value = f32::from_bits(bits);
-            assert!(same(round_to_bf16(value), bf16::from_f32(value).to_f32()), "{value:e}");
-            assert!(same(round_to_f16(value), f16::from_f32(value).to_f32()), "{value:e}");
-            let half = f16::from_bits(f32_to_f16(round_to_f16(value)));
-            assert!(half == f16::from_f32(value) || value.is_nan() && half.is_nan(), "{value:e}");
-        }
-        for bits in 0..=u16::MAX {
-            assert!(same(f16_to_f32(bits.to_le_bytes()), f16::from_bits(bits).to_f32()), "{bits:x}");
+            let (found, expected) =
+                (round_to_bf16(f32::from_bits(bits)), bf16::from_f32(f32::from_bits(bits)).to_f32());
+            assert!(found.to_bits() == expected.to_bits() || (found.is_nan() && expected.is_nan()), "{bits:x}");
         }
     }
 

@@ -284,9 +284,15 @@ impl<K: Key> Found<K> {
         self.high += at_high;
         if below + at_low + at_high < keys.len() as u32 && low < high {
             for group in keys.chunks(GROUP) {
-                let any = group.iter().fold(false, |any, key| any | (*key > low && *key < high));
+                let any = group.iter().fold(false, |any, key| any | ((*key > low) & (*key < high)));
                 if any {
-                    self.between.extend(group.iter().filter(|key| **key > low && **key < high));
+                    // Without a branch for each of them, which could not be foreseen.
+                    let (mut inside, mut count) = ([K::default(); GROUP], 0);
+                    for key in group {
+                        inside[count % GROUP] = *key;
+                        count += usize::from((*key > low) & (*key < high));
+                    }
+                    self.between.extend_from_slice(&inside[..count]);
                 }
             }
         }

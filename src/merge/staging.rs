@@ -48,6 +48,12 @@ pub enum OutputError {
         /// Why.
         source: io::Error,
     },
+    /// Nothing to write with.
+    #[error("no threads can be started to write the output")]
+    Threads {
+        /// Why.
+        source: io::Error,
+    },
     /// A shard's header that does not come out right.
     #[error("`{}`: the header cannot be laid out", .file.display())]
     Header {
@@ -121,8 +127,8 @@ impl Staging {
         check_replaceable(out)?;
         let parent = or_here(out.parent().unwrap_or(Path::new("")));
         fs::create_dir_all(parent).map_err(OutputError::write(parent))?;
+        remove_abandoned(out);
         let name = out.file_name().unwrap_or_default().to_string_lossy();
-        remove_abandoned(parent, &format!(".{name}.partial-"));
         let count = STAGINGS.fetch_add(1, Ordering::Relaxed);
         let folder = parent.join(format!(".{name}.partial-{}-{count}", std::process::id()));
         fs::create_dir(&folder).map_err(OutputError::write(&folder))?;
@@ -191,11 +197,13 @@ impl Drop for Staging {
     }
 }
 
-/// Removes what merges to the same place left behind that were killed: the process in the name is gone.
-fn remove_abandoned(parent: &Path, prefix: &str) {
+/// Removes what merges to that place left behind that were killed: the process in the name is gone.
+pub fn remove_abandoned(out: &Path) {
+    let parent = or_here(out.parent().unwrap_or(Path::new("")));
+    let prefix = format!(".{}.partial-", out.file_name().unwrap_or_default().to_string_lossy());
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
-        let process = name.strip_prefix(prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let process = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if process.is_some_and(|process| !Path::new(&format!("/proc/{process}")).exists()) {
             // What does not go away now is tried again by the next merge.
             let _ = fs::remove_dir_all(entry.path());

@@ -3,9 +3,10 @@
 //! pass.
 
 use num_traits::{One, Zero};
+use rayon::prelude::*;
 
 use super::arithmetic::Arithmetic;
-use super::inputs::{Inputs, block_sum, pair_sum};
+use super::inputs::{Inputs, PIECE, block_sum, pair_sum};
 use super::method::mask::Mask;
 use super::real::Real;
 use super::select::{Keys, Statistic};
@@ -31,7 +32,13 @@ impl Vector {
         Self { input, minus: Some(base) }
     }
 
-    /// The elements of a block.
+    /// The elements of a block: of a task vector in `filled`, where [`Vector::fill`] put them.
+    #[inline(always)]
+    pub fn of_block<'b, R>(&self, blocks: &'b [Vec<R>], filled: &'b [R]) -> &'b [R] {
+        if self.minus.is_none() { &blocks[self.input] } else { filled }
+    }
+
+    /// Copies the elements of a block.
     #[inline(always)]
     pub fn fill<A: Arithmetic>(&self, blocks: &[Vec<A::Real>], out: &mut Vec<A::Real>) {
         let x = &blocks[self.input];
@@ -127,11 +134,11 @@ impl<'a, A: Arithmetic> Survey<'a, A> {
             || vec![0.0; new.len()],
             |sums, start, blocks, scratch| {
                 let Some((kept, values)) = scratch.split_last_mut() else { return };
-                for (vector, value) in vectors.iter().zip(&mut *values) {
+                for (vector, value) in vectors.iter().zip(&mut *values).filter(|(vector, _)| vector.minus.is_some()) {
                     vectorised(|| vector.fill::<A>(blocks, value));
                 }
-                for ((sum, total), [left, right]) in new.iter().zip(sums).zip(&places) {
-                    let (left, right) = (&values[*left], &values[*right]);
+                for ((sum, total), places) in new.iter().zip(sums).zip(&places) {
+                    let [left, right] = places.map(|place| vectors[place].of_block(blocks, &values[place]));
                     *total += vectorised(BlockSum::<A> { sum, start, left, right, kept });
                 }
             },
@@ -161,6 +168,47 @@ impl<'a, A: Arithmetic> Survey<'a, A> {
     /// Magnitudes of a vector with their positions: see [`Keys::with_positions`].
     pub fn magnitudes(&self, vector: Vector) -> Option<Vec<(<A::Real as Real>::Key, u32)>> {
         magnitude_keys::<A>(self.inputs, &inputs_of(&[vector]), &[vector]).with_positions(0)
+    }
+
+    /// Magnitudes of a vector in 16 bits, in order of position. None where the working format has more, or positions have more
+    /// than 32.
+    pub fn short_magnitudes(&self, vector: Vector) -> Option<Vec<u16>> {
+        u32::try_from(self.inputs.len()).ok()?;
+        A::short_key(A::Real::zero())?;
+        let mut keys = vec![0u16; self.inputs.len()];
+        keys.par_chunks_mut(PIECE).enumerate().for_each(|(piece, keys)| {
+            let range = self.inputs.piece(piece);
+            self.inputs.walk(&inputs_of(&[vector]), 1, range.clone(), |start, blocks, scratch| {
+                let Some(filled) = scratch.first_mut() else { return };
+                vectorised(|| {
+                    if vector.minus.is_some() {
+                        vector.fill::<A>(blocks, filled);
+                    }
+                    for (key, value) in keys[start - range.start..].iter_mut().zip(vector.of_block(blocks, filled)) {
+                        *key = A::short_key(*value).unwrap_or_default();
+                    }
+                });
+            });
+        });
+        Some(keys)
+    }
+
+    /// One bit for every element of a vector, lowest first: whether its magnitude is one of those.
+    pub fn bits(&self, vector: Vector, has: impl Fn(<A::Real as Real>::Key) -> bool + Sync) -> Vec<u64> {
+        let mut bits = vec![0u64; self.inputs.len().div_ceil(64)];
+        bits.par_chunks_mut(PIECE / 64).enumerate().for_each(|(piece, bits)| {
+            let range = self.inputs.piece(piece);
+            let (which, vectors) = (inputs_of(&[vector]), [vector]);
+            let keys_of = magnitude_keys::<A>(self.inputs, &which, &vectors);
+            let mut keys = Vec::new();
+            self.inputs.walk(&which, 0, range.clone(), |start, blocks, _| {
+                (keys_of.fill)(start, blocks, 0, &mut keys);
+                for (word, keys) in bits[(start - range.start) / 64..].iter_mut().zip(keys.chunks(64)) {
+                    *word = (0..).zip(keys).fold(0, |word, (bit, key)| word | u64::from(has(*key)) << bit);
+                }
+            });
+        });
+        bits
     }
 
     /// Where the `ordinal`th of the elements with a statistic's magnitude is.

@@ -3,8 +3,8 @@
 import json
 import sys
 
-# Weights only as safetensors; code files are left out, since nothing here runs them.
-PATTERNS = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "LICENSE*", "README.md"]
+# Code files are left out, since nothing here runs them.
+PATTERNS = ["*.json", "*.jinja", "*.model", "*.txt", "*.tiktoken", "LICENSE*", "README.md"]
 
 
 def answer(kind, message):
@@ -30,7 +30,8 @@ def main():
             question["repository"],
             revision=question["revision"],
             cache_dir=question["cache"],
-            allow_patterns=PATTERNS,
+            # Weights only as safetensors.
+            allow_patterns=PATTERNS + ["*.safetensors"] * question["weights"],
         )
     except Exception as error:
         chain = list(causes(error))

@@ -28,6 +28,8 @@ pub struct Hub {
     pub cache: PathBuf,
     /// Whether nothing may be downloaded.
     pub offline: bool,
+    /// Whether weights are wanted; without, config and tokenizer files are enough, and nothing else is downloaded.
+    pub weights: bool,
     /// The Python interpreter that has `huggingface_hub`.
     pub python: PathBuf,
     /// Variables for the download on top of the caller's (`HF_ENDPOINT`, `HF_TOKEN` of the caller are seen anyway).
@@ -197,6 +199,7 @@ impl Hub {
                 .or_else(|| Some(home()?.join("hub")))
                 .unwrap_or_else(|| PathBuf::from(".cache/huggingface/hub")),
             offline: on("HF_HUB_OFFLINE") || on("TRANSFORMERS_OFFLINE"),
+            weights: true,
             python,
             environment: BTreeMap::new(),
             cancel: Cancel::never(),
@@ -207,7 +210,7 @@ impl Hub {
     /// The folder of a repository: a complete snapshot in the cache, else a download.
     pub(super) fn folder(&self, location: &Location, role: Role) -> Result<PathBuf, HubError> {
         let cached = self.cached(location);
-        let missing = cached.as_ref().map(|snapshot| missing(snapshot, role));
+        let missing = cached.as_ref().map(|snapshot| self.missing(snapshot, role));
         match (cached, missing) {
             (Some(snapshot), Some(None)) => Ok(snapshot),
             (_, missing) if self.offline => {
@@ -233,6 +236,7 @@ impl Hub {
             "repository": location.path,
             "revision": location.revision,
             "cache": self.cache,
+            "weights": self.weights,
         });
         let mut invocation = Invocation::new(&self.python, ["-c", DOWNLOAD, &question.to_string()]);
         invocation.environment = self.environment.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
@@ -251,7 +255,7 @@ impl Hub {
         match kind.as_str() {
             "folder" => {
                 let folder = PathBuf::from(message);
-                match missing(&folder, role) {
+                match self.missing(&folder, role) {
                     None => Ok(folder),
                     Some(incomplete) => Err(HubError::Unusable { incomplete }),
                 }
@@ -266,6 +270,19 @@ impl Hub {
             "library" => Err(HubError::NoLibrary { python: self.python.clone() }),
             _ => Err(HubError::Download { message }),
         }
+    }
+
+    /// What a snapshot lacks of what is wanted.
+    fn missing(&self, folder: &Path, role: Role) -> Option<Incomplete> {
+        missing(folder, role).filter(|lack| self.weights || *lack == Incomplete::File(config_of(role).to_owned()))
+    }
+}
+
+/// The file that says what a model or adapter is.
+fn config_of(role: Role) -> &'static str {
+    match role {
+        Role::Model => "config.json",
+        Role::Adapter => "adapter_config.json",
     }
 }
 
@@ -284,9 +301,10 @@ pub(super) fn is_commit(text: &str) -> bool {
 
 /// What a snapshot lacks. A file of the cache is a link to a blob: a link whose blob is gone counts as missing.
 fn missing(folder: &Path, role: Role) -> Option<Incomplete> {
-    let (config, weights) = match role {
-        Role::Model => ("config.json", "model.safetensors"),
-        Role::Adapter => ("adapter_config.json", "adapter_model.safetensors"),
+    let config = config_of(role);
+    let weights = match role {
+        Role::Model => "model.safetensors",
+        Role::Adapter => "adapter_model.safetensors",
     };
     if !folder.join(config).exists() {
         return Some(Incomplete::File(config.to_owned()));

@@ -3,6 +3,7 @@
 //! The cache is read natively, so a model that is there needs neither Python nor network. A download is left to
 //! `huggingface_hub` of the configured interpreter: token, endpoint, resuming and progress come with it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,6 +34,8 @@ pub struct Locator {
     pub home: Option<PathBuf>,
     /// The hub and its cache.
     pub hub: Hub,
+    /// Models that others stand in for, whatever their references say: a rehearsal's.
+    pub stand_ins: BTreeMap<ModelRef, Located>,
 }
 
 /// Which half of a reference a folder is.
@@ -154,6 +157,9 @@ impl Locator {
     /// # Errors
     /// [`LocateError`] where a folder cannot be found or had.
     pub fn locate(&self, model: &ModelRef) -> Result<Located, LocateError> {
+        if let Some(stand_in) = self.stand_ins.get(model) {
+            return Ok(stand_in.clone());
+        }
         let base = self.folder(&model.base, Role::Model)?;
         let adapter = model.adapter.as_ref().map(|adapter| self.folder(adapter, Role::Adapter)).transpose()?;
         Ok(Located { base, adapter })
@@ -172,7 +178,17 @@ impl Locator {
         }
     }
 
-    fn folder(&self, location: &Location, role: Role) -> Result<PathBuf, LocateError> {
+    /// A locator that is content with the small files of a model: config and tokenizer.
+    #[must_use]
+    pub fn without_weights(&self) -> Self {
+        Self { hub: Hub { weights: false, ..self.hub.clone() }, ..self.clone() }
+    }
+
+    /// The folder of one half of a reference.
+    ///
+    /// # Errors
+    /// [`LocateError`] where it cannot be found or had.
+    pub fn folder(&self, location: &Location, role: Role) -> Result<PathBuf, LocateError> {
         let written = location.to_string();
         let path = self.path(&location.path);
         let looks_like_a_path = location.path.starts_with(['.', '/', '~']);

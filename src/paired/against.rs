@@ -9,10 +9,11 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::align::align;
+use super::across::across;
+use super::align::{Misaligned, Pair, align};
+use super::estimates::{Estimate, Estimates};
 use super::outcomes::Outcomes;
-use crate::stats::multiple::{expected_best, holm};
-use crate::stats::permutation::{DRAWS, Draws, overall};
+use crate::stats::multiple::{benjamini_hochberg, expected_best, holm};
 use crate::stats::{Comparison, LEVEL, compare};
 
 /// A trial as it goes into comparisons.
@@ -83,10 +84,15 @@ pub enum Cell {
 /// A comparison in its table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Compared {
-    /// Trial minus reference.
+    /// Trial minus reference; of an estimate, that of the answers it is made from.
     pub comparison: Comparison,
+    /// The swap test of a gp-IRT estimate, where it was made.
+    pub estimate: Option<Estimate>,
     /// The p-value corrected within the column (Holm).
     pub p_adjusted: f64,
+    /// The share of false discoveries among the trials of the column with p-values as small (Benjamini and Hochberg): for
+    /// a first look at large grids, never for a claim about one trial.
+    pub q: f64,
     /// Whether more is better.
     pub higher_is_better: bool,
     /// Whether this row is the best of its column: it was picked on these very documents.
@@ -96,46 +102,50 @@ pub struct Compared {
 impl Compared {
     /// Whether the difference is significant at .05 after correction, and if so whether the trial is better.
     pub fn significance(&self) -> Option<bool> {
-        let better = (self.comparison.difference > 0.0) == self.higher_is_better;
-        (self.p_adjusted < LEVEL && self.comparison.difference != 0.0).then_some(better)
+        let difference = self.estimate.map_or(self.comparison.difference, |estimate| estimate.difference);
+        (self.p_adjusted < LEVEL && difference != 0.0).then_some((difference > 0.0) == self.higher_is_better)
+    }
+
+    /// The p-value that decides: of the estimates where they were tested, else of the answers.
+    pub fn p(&self) -> f64 {
+        self.estimate.map_or(self.comparison.p, |estimate| estimate.p)
+    }
+
+    /// Whether no outcome on so few differing documents could be significant; an estimate weighs them unevenly, and is asked
+    /// itself.
+    pub fn cannot_be_significant(&self) -> bool {
+        self.estimate.is_none() && self.comparison.cannot_be_significant()
     }
 }
 
-/// Sets every entrant beside the one at `reference`. `tasks` names the task of each column.
-pub fn against(tasks: &[&str], entrants: &[Entrant], reference: usize, seed: u64) -> Option<Against> {
+/// Sets every entrant beside the one at `reference`. `tasks` names the task of each column; `estimates` are the tests of
+/// gp-IRT estimates that were made, and decide where there are any.
+pub fn against(
+    tasks: &[&str],
+    entrants: &[Entrant],
+    reference: usize,
+    estimates: &Estimates,
+    seed: u64,
+) -> Option<Against> {
     let base = entrants.get(reference)?;
     let originals = originals(entrants, reference);
-    let cells: Vec<Vec<Cell>> = entrants
+    let mut standings: Vec<Standing> = entrants
         .par_iter()
         .enumerate()
         .map(|(index, entrant)| {
-            let column = |column: usize| match (entrant.outcomes.get(column), base.outcomes.get(column)) {
-                _ if index == reference => Cell::Reference,
-                (Some(Some(one)), Some(Some(other))) => cell(one, other, seed),
-                _ => Cell::Absent,
+            let mut standing = if index == reference {
+                let cells = tasks.iter().map(|_| Cell::Reference).collect();
+                Standing { trial: entrant.name.clone(), twin_of: None, cells, overall: None }
+            } else {
+                standing(tasks.len(), entrant, base, seed)
             };
-            (0..tasks.len()).map(column).collect()
-        })
-        .collect();
-    let overalls: Vec<Option<(Draws, usize)>> = entrants
-        .par_iter()
-        .enumerate()
-        .map(|(index, entrant)| (index != reference).then(|| across(tasks, entrant, base, seed)).flatten())
-        .collect();
-    let mut standings: Vec<Standing> = entrants
-        .iter()
-        .zip(cells)
-        .enumerate()
-        .map(|(index, (entrant, cells))| Standing {
-            trial: entrant.name.clone(),
-            twin_of: (originals[index] != index).then(|| entrants[originals[index]].name.clone()),
-            cells,
-            overall: overalls[index].as_ref().map(|(draws, n_tasks)| Overall {
-                statistic: draws.observed,
-                p: draws.p(),
-                p_adjusted: draws.p(),
-                n_tasks: *n_tasks,
-            }),
+            for (column, cell) in standing.cells.iter_mut().enumerate() {
+                if let (Cell::Compared(compared), Some(estimate)) = (cell, estimates.get(&(index, column))) {
+                    compared.estimate = Some(*estimate);
+                }
+            }
+            standing.twin_of = (originals[index] != index).then(|| entrants[originals[index]].name.clone());
+            standing
         })
         .collect();
     for column in 0..tasks.len() {
@@ -145,6 +155,28 @@ pub fn against(tasks: &[&str], entrants: &[Entrant], reference: usize, seed: u64
     correct_overall(&mut standings, &originals);
     let excess = |column| selection_excess(entrants, &originals, column);
     Some(Against { reference: base.name.clone(), standings, selection_excess: (0..tasks.len()).map(excess).collect() })
+}
+
+/// One trial beside the reference, nothing corrected yet.
+fn standing(n_columns: usize, entrant: &Entrant, base: &Entrant, seed: u64) -> Standing {
+    let pairs: Vec<Option<Result<Pair<'_>, Misaligned>>> = (0..n_columns)
+        .map(|column| match (entrant.outcomes.get(column), base.outcomes.get(column)) {
+            (Some(Some(one)), Some(Some(other))) => Some(align(one, other, false)),
+            _ => None,
+        })
+        .collect();
+    let overall = across(pairs.iter().flatten().filter_map(|pair| pair.as_ref().ok().copied()), seed);
+    Standing {
+        trial: entrant.name.clone(),
+        twin_of: None,
+        cells: pairs.iter().map(|pair| cell(pair.as_ref(), seed)).collect(),
+        overall: overall.map(|(draws, n_tasks)| Overall {
+            statistic: draws.observed,
+            p: draws.p(),
+            p_adjusted: draws.p(),
+            n_tasks,
+        }),
+    }
 }
 
 /// By entrant, the first one with its weights; a twin of the reference is the reference.
@@ -161,43 +193,23 @@ fn originals(entrants: &[Entrant], reference: usize) -> Vec<usize> {
     originals
 }
 
-fn cell(trial: &Outcomes, reference: &Outcomes, seed: u64) -> Cell {
-    let pair = match align(trial, reference, false) {
-        Ok(pair) => pair,
-        Err(reason) => return Cell::Apart(reason.to_string()),
+fn cell(pair: Option<&Result<Pair<'_>, Misaligned>>, seed: u64) -> Cell {
+    let pair = match pair {
+        Some(Ok(pair)) => pair,
+        Some(Err(reason)) => return Cell::Apart(reason.to_string()),
+        None => return Cell::Absent,
     };
     match pair.compare(seed) {
         Some(comparison) => Cell::Compared(Compared {
             p_adjusted: comparison.p,
+            q: comparison.p,
             comparison,
-            higher_is_better: trial.higher_is_better,
+            estimate: None,
+            higher_is_better: pair.first.higher_is_better,
             is_best: false,
         }),
         None => Cell::Absent,
     }
-}
-
-/// The first comparable column of every task, tested together, up meaning better.
-fn across(tasks: &[&str], entrant: &Entrant, base: &Entrant, seed: u64) -> Option<(Draws, usize)> {
-    let mut done: Vec<&str> = Vec::new();
-    let mut draws = Vec::new();
-    for (column, task) in tasks.iter().enumerate() {
-        let (Some(Some(one)), Some(Some(other))) = (entrant.outcomes.get(column), base.outcomes.get(column)) else {
-            continue;
-        };
-        if done.contains(task) {
-            continue;
-        }
-        let Ok(pair) = align(one, other, false) else { continue };
-        let Some(mut of_task) = compare::draws(&one.items, &other.items, DRAWS, pair.seed(seed)) else { continue };
-        if !one.higher_is_better {
-            of_task.observed = -of_task.observed;
-            of_task.drawn.iter_mut().for_each(|drawn| *drawn = -*drawn);
-        }
-        done.push(task);
-        draws.push(of_task);
-    }
-    Some((overall(&draws)?, draws.len()))
 }
 
 fn compared(standing: &mut Standing, column: usize) -> Option<&mut Compared> {
@@ -207,20 +219,21 @@ fn compared(standing: &mut Standing, column: usize) -> Option<&mut Compared> {
     }
 }
 
-/// Holm over the distinct trials of a column; a twin has the value of its original.
+/// Corrects over the distinct trials of a column; a twin has the value of its original.
 fn correct(standings: &mut [Standing], originals: &[usize], column: usize) {
     let distinct: Vec<usize> = (0..standings.len())
         .filter(|index| originals[*index] == *index && compared(&mut standings[*index], column).is_some())
         .collect();
     let p: Vec<f64> = distinct
         .iter()
-        .filter_map(|index| compared(&mut standings[*index], column).map(|compared| compared.comparison.p))
+        .filter_map(|index| compared(&mut standings[*index], column).map(|compared| compared.p()))
         .collect();
-    let adjusted: HashMap<usize, f64> = distinct.into_iter().zip(holm(&p)).collect();
+    let adjusted: HashMap<usize, (f64, f64)> =
+        distinct.into_iter().zip(holm(&p).into_iter().zip(benjamini_hochberg(&p))).collect();
     for (index, standing) in standings.iter_mut().enumerate() {
         if let Some(compared) = compared(standing, column) {
             // A twin of the reference is in no family: whatever it differs by is noise.
-            compared.p_adjusted = adjusted.get(&originals[index]).copied().unwrap_or(1.0);
+            (compared.p_adjusted, compared.q) = adjusted.get(&originals[index]).copied().unwrap_or((1.0, 1.0));
         }
     }
 }
@@ -290,7 +303,7 @@ pub fn winners(tasks: &[&str], entrants: &[Entrant], seed: u64) -> Vec<Option<St
         let best = *scored.iter().max_by(|a, b| oriented(a).unwrap_or(0.0).total_cmp(&oriented(b).unwrap_or(0.0)))?;
         let mut p = Vec::new();
         for other in scored.iter().filter(|other| **other != best) {
-            match cell(of(best)?, of(*other)?, seed) {
+            match cell(Some(&align(of(best)?, of(*other)?, false)), seed) {
                 Cell::Compared(compared) if compared.significance() == Some(true) => p.push(compared.comparison.p),
                 _ => return None,
             }

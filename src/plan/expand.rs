@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::lint::{Computed, Finding, Kind, Looked, Review, Reviewer};
+use super::lint::{Computed, Finding, Kind, Looked, Review, Reviewer, tell_once};
 use super::sites::Headers;
 use super::template::{Template, TemplateError};
 use super::trial::settings_text;
@@ -11,7 +11,7 @@ use super::{Plan, Subject, Trial, TrialId};
 use crate::config::method::METHODS;
 use crate::config::{MergeConfig, Method, Scalar, parse, value};
 use crate::document::read::listed;
-use crate::document::{Code, Node, Problem, Problems, Severity, Span, Value};
+use crate::document::{Code, Node, Problem, Problems, Span, Value};
 use crate::merge::arch::Architecture;
 use crate::model::ModelRef;
 use crate::spec::{self, AxisHead, Dead, MergeEntry, ModelNames, Setting, Sweep, Target};
@@ -99,11 +99,7 @@ pub fn expand_with(sweep: &Sweep, headers: &Headers<'_>) -> Result<Plan, Problem
 
 /// Gives findings their places in the spec, and makes mistakes of those that the spec takes for such.
 fn review(sweep: &Sweep, mut review: Review, problems: &mut Problems) -> Review {
-    // Told once: the report knows more of it than the reader of the file.
-    let is_told = |span: &Span| {
-        review.findings.iter().any(|finding| finding.span.as_ref().is_some_and(|found| found.same_as(span)))
-    };
-    problems.0.retain(|problem| problem.severity == Severity::Error || !is_told(&problem.span));
+    tell_once(problems, &review.findings);
     for finding in &mut review.findings {
         let place = finding.span.as_ref().and_then(|span| sweep.document.path_of(span));
         finding.key_path = place.map_or(std::mem::take(&mut finding.key_path), |place| place.to_string());
@@ -191,6 +187,7 @@ fn idle_seed(entry: &MergeEntry, computed: &[Option<Computed>], trials: Vec<usiz
         key_path: format!("{}.seed", entry.key_path),
         span: Some(span),
         message: format!("`seed: {}` changes nothing: no random numbers are drawn", entry.seed),
+        label: String::new(),
         remedy: None,
     })
 }

@@ -7,6 +7,7 @@ use super::lint::{self, Finding, effect::Effect};
 use super::sites::{Headers, SiteFinder, Stand};
 use super::{Plan, Subject, Trial};
 use crate::config::write;
+use crate::document::Code;
 use crate::model::ModelRef;
 
 /// The whole plan. Model references are as the spec has them.
@@ -49,6 +50,7 @@ fn finding(plan: &Plan, finding: &Finding) -> Json {
     });
     json!({
         "kind": finding.kind.name(),
+        "code": finding.kind.code().map(Code::id),
         "trials": names(plan, &finding.trials),
         "key_path": finding.key_path,
         "place": place,
@@ -68,6 +70,7 @@ pub fn report(report: &Report) -> Json {
 fn setting(setting: &SettingReport) -> Json {
     let (verdict, why) = match setting.verdict {
         Verdict::Read => ("read", None),
+        Verdict::Bound => ("read", Some("a bound: decides only where the iteration does not come to rest before")),
         Verdict::Shadowed => ("shadowed", None),
         Verdict::Unmatched => ("unmatched", None),
         Verdict::NoEffect(Idle::Default) => ("no-effect", Some("the default")),

@@ -20,7 +20,7 @@ pub type Headers<'a> = dyn Fn(&ModelRef) -> Option<Architecture> + 'a;
 /// Where the names of tensors come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Origin {
-    /// The headers of the first model of the merge.
+    /// The headers of its models.
     Headers,
     /// A list that stands for most decoders.
     LlamaLike,
@@ -30,7 +30,7 @@ impl Origin {
     /// In words, for a report whose statements rest on it.
     pub fn in_words(self) -> &'static str {
         match self {
-            Self::Headers => "the tensors in the headers of its first model",
+            Self::Headers => "the tensors in the headers of its models",
             Self::LlamaLike => "the tensors of a Llama-like decoder, since the models are not here",
         }
     }
@@ -74,40 +74,67 @@ pub struct Sites {
 /// Finds the tensors of merges, those of alike ones once.
 pub struct SiteFinder<'a> {
     headers: &'a Headers<'a>,
-    architectures: HashMap<ModelRef, (Origin, Arc<Architecture>)>,
+    architectures: HashMap<ModelRef, Option<Arc<Architecture>>>,
+    unknown: Arc<Architecture>,
     found: HashMap<String, Arc<Sites>>,
 }
 
 impl<'a> SiteFinder<'a> {
     /// With whatever can be said of models that lie here.
     pub fn new(headers: &'a Headers<'a>) -> Self {
-        Self { headers, architectures: HashMap::new(), found: HashMap::new() }
+        let unknown = Arc::new(Architecture::llama_like(N_LAYERS));
+        Self { headers, architectures: HashMap::new(), unknown, found: HashMap::new() }
     }
 
     /// The tensors of a merge.
     pub fn of(&mut self, config: &MergeConfig) -> Arc<Sites> {
-        let (origin, architecture) = self.architecture(config);
+        let layouts = self.layouts(config);
         let looks = Looks::of(config);
-        let mut key = format!("{:?} {:p} {looks:?}", origin, Arc::as_ptr(&architecture));
-        for slice in &config.slices {
+        let mut key = format!("{looks:?}");
+        for (slice, layout) in config.slices.iter().zip(&layouts) {
             let ranges: Vec<_> = slice.sources.iter().map(|source| source.layer_range).collect();
+            let architectures: Vec<_> = layout.sources.iter().map(Arc::as_ptr).collect();
             // Writing to a text cannot fail.
-            let _ = write!(key, " {ranges:?}");
+            let _ = write!(key, " {:?} {architectures:?} {ranges:?}", layout.origin);
         }
-        let make = || Arc::new(Sites::new(config, origin, &architecture, &looks));
+        let make = || Arc::new(Sites::new(config, &layouts, &looks));
         self.found.entry(key).or_insert_with(make).clone()
     }
 
-    fn architecture(&mut self, config: &MergeConfig) -> (Origin, Arc<Architecture>) {
-        let unknown = || (Origin::LlamaLike, Arc::new(Architecture::llama_like(N_LAYERS)));
-        let Some(first) = config.slices.first().and_then(|slice| slice.sources.first()) else { return unknown() };
-        if let Some(known) = self.architectures.get(&first.model) {
+    /// The architecture of every source of every slice. A source of which nothing is known is like the first of its slice that
+    /// is known, else like the first of the merge, else like most decoders.
+    fn layouts(&mut self, config: &MergeConfig) -> Vec<Layout> {
+        let known: Vec<Vec<Option<Arc<Architecture>>>> = config
+            .slices
+            .iter()
+            .map(|slice| slice.sources.iter().map(|source| self.architecture(&source.model)).collect())
+            .collect();
+        let of_merge = known.iter().flatten().flatten().next().cloned();
+        let layout = |of_slice: Vec<Option<Arc<Architecture>>>| {
+            let first = of_slice.iter().flatten().next().or(of_merge.as_ref());
+            let origin = if first.is_some() { Origin::Headers } else { Origin::LlamaLike };
+            let like = first.cloned().unwrap_or_else(|| self.unknown.clone());
+            let sources = of_slice.into_iter().map(|source| source.unwrap_or_else(|| like.clone())).collect();
+            Layout { origin, sources }
+        };
+        known.into_iter().map(layout).collect()
+    }
+
+    fn architecture(&mut self, model: &ModelRef) -> Option<Arc<Architecture>> {
+        if let Some(known) = self.architectures.get(model) {
             return known.clone();
         }
-        let found = (self.headers)(&first.model).map_or_else(unknown, |found| (Origin::Headers, Arc::new(found)));
-        self.architectures.insert(first.model.clone(), found.clone());
+        let found = (self.headers)(model).map(Arc::new);
+        self.architectures.insert(model.clone(), found.clone());
         found
     }
+}
+
+/// What is known of the tensors of a slice.
+struct Layout {
+    origin: Origin,
+    /// Of every source.
+    sources: Vec<Arc<Architecture>>,
 }
 
 /// What can tell the tensors of a slice apart.
@@ -180,25 +207,28 @@ pub enum Stand {
 }
 
 impl Sites {
-    fn new(config: &MergeConfig, origin: Origin, architecture: &Architecture, looks: &Looks<'_>) -> Self {
+    fn new(config: &MergeConfig, layouts: &[Layout], looks: &Looks<'_>) -> Self {
         let range = |slice: usize, source: usize| {
-            config.slices[slice].sources[source].layer_range.unwrap_or((0, architecture.n_layers))
+            let whole = || (0, layouts[slice].sources[source].n_layers);
+            config.slices[slice].sources[source].layer_range.unwrap_or_else(whole)
         };
         let stacks: Vec<Stack<'_>> = (0..config.slices.len())
-            .filter(|slice| !config.slices[*slice].sources.is_empty())
-            .map(|slice| {
+            .filter_map(|slice| Some((slice, layouts[slice].sources.first()?)))
+            .map(|(slice, architecture)| {
                 let (first_layer, end) = range(slice, 0);
                 Stack { architecture, first_layer, n_layers: end.saturating_sub(first_layer) }
             })
             .collect();
         // Where nothing is known of the models, biases are only there for filters that ask for them.
-        let has_biases = origin == Origin::Headers || looks.filters.iter().any(|filter| filter.contains("bias"));
+        let asks_for_biases = looks.filters.iter().any(|filter| filter.contains("bias"));
+        let has_biases = |slice: usize| asks_for_biases || layouts[slice].origin == Origin::Headers;
         let sites: Vec<Site> = positions(&stacks)
-            .filter(|position| has_biases || position.layer.is_none() || !position.part.optional)
+            .filter(|position| has_biases(position.slice) || position.layer.is_none() || !position.part.optional)
             .map(|position| {
-                let sources = 0..config.slices[position.slice].sources.len();
-                let inputs =
-                    sources.map(|source| position.input(architecture, range(position.slice, source).0)).collect();
+                let sources = layouts[position.slice].sources.iter().enumerate();
+                let inputs = sources
+                    .map(|(source, architecture)| position.input(architecture, range(position.slice, source).0))
+                    .collect();
                 Site { slice: position.slice, inputs, t: position.t, name: position.name }
             })
             .collect();
@@ -211,7 +241,10 @@ impl Sites {
             });
             classes[number].members.push(index);
         }
-        Self { origin, sites, classes, n_layers: architecture.n_layers }
+        // What is only guessed of one slice is guessed of the whole.
+        let origin = layouts.iter().map(|layout| layout.origin).max().unwrap_or(Origin::LlamaLike);
+        let n_layers = stacks.first().map_or(N_LAYERS, |stack| stack.architecture.n_layers);
+        Self { origin, sites, classes, n_layers }
     }
 
     /// The first tensor of a class, which stands for all.

@@ -2,7 +2,7 @@
 
 use super::resolution::Resolution;
 use super::twins::rounding::{Form, number};
-use crate::merge::method::{Operation, Sparsity, TaskModel, TaskVector};
+use crate::merge::method::{Operation, Sparsity, TaskModel, TaskVector, nuslerp};
 use crate::model::ModelRef;
 
 /// What a model is called.
@@ -63,8 +63,8 @@ pub fn formula(operation: &Operation, names: &[String]) -> String {
         }
         Operation::TaskVector(task_vector) => of_task_vectors(task_vector, names),
         Operation::Slerp { t } => format!("y = slerp({}; {list}), 0 is {}", number(*t), names[0]),
-        Operation::Nuslerp { weights: [first, second], has_base, .. } => {
-            let t = if (first + second).abs() < 1e-6 { 0.5 } else { second / (first + second) };
+        Operation::Nuslerp { weights, has_base, .. } => {
+            let t = nuslerp::share(*weights);
             match names {
                 [base, a, b] if *has_base => {
                     format!("y = {base} + slerp({}; {a} - {base}, {b} - {base})", number(t))

@@ -2,9 +2,10 @@
 //!
 //! [`run`] is for long work: own process group, output to log files, standard error also line by line to a callback,
 //! time-out and cancellation, and no orphan when its future is dropped. A [`Worker`] stays for many pieces of such work.
-//! [`capture`] is for questions: it blocks, and gives back what the program wrote. What a program's output means is for
+//! [`attend`] is for a program that takes the caller's place at its input and output. [`capture`] is for questions: it blocks, and gives back what the program wrote. What a program's output means is for
 //! the caller to say.
 
+mod attend;
 mod cancel;
 mod capture;
 mod follow;
@@ -21,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+pub use attend::attend;
 pub use cancel::{Cancel, Canceller, cancellation};
 pub use capture::{Captured, capture};
 pub use group::kill_all;

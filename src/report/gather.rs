@@ -185,8 +185,7 @@ fn flipped(pair: &paired::Pair<'_>) -> Vec<usize> {
 fn recipe(group: &SeedGroup, place: &dyn Fn(&str) -> Option<usize>) -> Recipe {
     let means = group.summaries.iter().map(|summary| {
         let summary = summary.as_ref()?;
-        let z = interval::two_sided_z(0.95);
-        Some((summary.mean, summary.stderr.map(|stderr| Interval::around(summary.mean, z * stderr))))
+        Some((summary.mean, summary.interval()))
     });
     Recipe {
         name: group.name.clone(),

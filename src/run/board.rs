@@ -13,7 +13,7 @@ use super::fingerprint::Key;
 use super::journal::{Journal, JournalError, Stage, TaskEvaluation, What};
 use super::pace::Pace;
 use super::state::{SweepState, TrialState};
-use super::{Facts, Listener, Outcome, Request, RunError};
+use super::{Facts, Failed, Listener, Outcome, Request, RunError};
 use crate::eval::results::HarnessFacts;
 use crate::plan::{Subject, Trial, TrialId};
 use crate::process::Cancel;
@@ -309,10 +309,10 @@ impl<'a> Board<'a> {
     /// Records a failed stage of a trial and settles it.
     pub fn fail(&self, index: usize, failure: Failure) -> Result<(), RunError> {
         let Failure { stage, reason, log } = failure;
-        let trial = self.trial(index);
-        self.record(&trial.id, What::Failed { stage, reason: self.without_home(&reason) })?;
-        self.say(RunEvent::Failed { trial: trial.name.clone(), stage, reason: reason.clone(), log });
-        self.settle(index, Outcome::Failed(stage, reason));
+        let (id, trial) = (&self.trial(index).id, self.trial(index).name.clone());
+        self.record(id, What::Failed { stage, reason: self.without_home(&reason) })?;
+        self.say(RunEvent::Failed { trial: trial.clone(), stage, reason: reason.clone(), log: log.clone() });
+        self.settle(index, Outcome::Failed(Failed { trial, stage, reason, log }));
         Ok(())
     }
 

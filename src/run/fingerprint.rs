@@ -21,6 +21,9 @@ use crate::merge;
 #[serde(transparent)]
 pub struct Key(pub BTreeMap<String, String>);
 
+/// The part of a merge's key that names its twin.
+const TWIN: &str = "input twin";
+
 /// Why a stage is done (again).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StaleReason {
@@ -63,6 +66,19 @@ impl Key {
             old: done.0.get(name).cloned(),
             new: self.0.get(name).cloned(),
         })
+    }
+
+    /// The trial whose merge stands for this one, equal but for rounding.
+    pub fn twin(&self) -> Option<&str> {
+        self.0.get(TWIN).map(String::as_str)
+    }
+
+    /// The key of a merge that a twin's stands for; with none, of one that is made itself.
+    #[must_use]
+    pub fn with_twin(mut self, twin: Option<&str>) -> Self {
+        self.0.remove(TWIN);
+        self.0.extend(twin.map(|twin| (TWIN.to_owned(), twin.to_owned())));
+        self
     }
 
     /// What names the weights that an evaluation rests on.

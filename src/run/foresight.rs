@@ -98,7 +98,7 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
 fn holds(facts: &Facts, request: &Request, index: usize, state: &TrialState) -> bool {
     let trial = &request.plan.trials[index];
     let redo = request.redo.contains(&index);
-    let decision = decide::merge(&trial.subject, state, &facts.inputs_of(trial), redo);
+    let decision = decide::merge(&trial.subject, state, &facts.inputs_of(trial, state), redo);
     decision.is_some_and(|decision| decision.stale.is_none())
 }
 

@@ -102,18 +102,17 @@ pub fn add(store: &Store, name: &str, results: &Results) -> Result<PathBuf, Impo
     Ok(folder)
 }
 
-/// The pairs of results file and samples files below a folder, or the one that is named; deepest names last.
+/// The pairs of results file and samples files below a folder, or the one that is named; deepest names last. In a folder
+/// other JSON files are passed over; one that the harness would have named a results file must be one.
 ///
 /// # Errors
 /// [`StoreError::Io`] where a folder cannot be read.
 pub fn found(path: &Path) -> Result<Vec<(PathBuf, Vec<PathBuf>)>, StoreError> {
-    let mut files = Vec::new();
-    let mut folders = Vec::new();
-    if path.is_dir() {
-        folders.push(path.to_owned())
-    } else {
-        files.push(path.to_owned())
+    if !path.is_dir() {
+        return Ok(vec![(path.to_owned(), samples_of(path))]);
     }
+    let mut files = Vec::new();
+    let mut folders = vec![path.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).map_err(at(&folder))? {
             let path = entry.map_err(at(&folder))?.path();
@@ -121,8 +120,19 @@ pub fn found(path: &Path) -> Result<Vec<(PathBuf, Vec<PathBuf>)>, StoreError> {
         }
     }
     files.sort();
-    let is_results = |path: &&PathBuf| path.extension().is_some_and(|extension| extension == "json");
-    Ok(files.iter().filter(is_results).map(|path| (path.clone(), samples_of(path))).collect())
+    Ok(files.into_iter().filter(|path| is_results(path)).map(|path| (path.clone(), samples_of(&path))).collect())
+}
+
+/// Whether a file is one of results, by its name (`results.json`, `results_2024-05-01T10-00-00.json`) or, since releases
+/// before 0.4 wrote to any name, by what is in it.
+fn is_results(path: &Path) -> bool {
+    if path.extension().is_none_or(|extension| extension != "json") {
+        return false;
+    }
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    let is_named_so = name == "results" || name.starts_with("results_");
+    let document = || serde_json::from_slice::<serde_json::Value>(&fs::read(path).ok()?).ok();
+    is_named_so || document().is_some_and(|document| document["results"].is_object())
 }
 
 /// The samples files of a results file: those of its time stamp, else all beside it where it is the only results file.
@@ -137,7 +147,7 @@ fn samples_of(results: &Path) -> Vec<PathBuf> {
     let stamp = stem.rsplit_once('_').map(|(_, stamp)| stamp.to_owned()).filter(|stamp| stamp.len() >= 10);
     match stamp {
         Some(stamp) => samples.into_iter().filter(|path| path.to_string_lossy().contains(&stamp)).collect(),
-        None if all.iter().filter(|path| has(path, "json")).count() == 1 => samples,
+        None if all.iter().filter(|path| is_results(path)).count() == 1 => samples,
         None => Vec::new(),
     }
 }

@@ -92,6 +92,9 @@ pub enum What {
         /// Whether in a process that had seen other models.
         #[serde(default)]
         warm: bool,
+        /// The batch size it takes, where that is not the one asked for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        batch_size: Option<String>,
     },
     /// A harness process failed, and its tasks are asked again in another way.
     EvaluationRetried {

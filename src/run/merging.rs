@@ -36,7 +36,7 @@ pub(super) struct Wanted {
 pub(super) fn wanted(work: &Work<'_>) -> Option<Wanted> {
     let Subject::Merge { config, seed, numerics } = &work.trial.subject else { return None };
     let state = work.state();
-    let inputs = work.board.facts.inputs_of(work.trial);
+    let inputs = work.board.facts.inputs_of(work.trial, &state);
     let decision = decide::merge(&work.trial.subject, &state, &inputs, work.redo)?;
     let reason = decision.stale.or_else(|| {
         let needed = !work.stale_tasks().is_empty() && !work.is_model_present();
@@ -47,7 +47,7 @@ pub(super) fn wanted(work: &Work<'_>) -> Option<Wanted> {
     let naming = |model: &ModelRef| request.locator.written(model);
     let text = configs::text_of(work.trial, &naming)?;
     let job = Job::new(config, write::yaml(config, &naming), request.store.model(work.trial), *seed, *numerics);
-    Some(Wanted { index: work.index, text, job, key: decision.key, reason })
+    Some(Wanted { index: work.index, text, job, key: decision.key.with_twin(None), reason })
 }
 
 /// Makes merges in order, and puts each trial whose model is there into the queue.
@@ -229,6 +229,7 @@ async fn run(board: &Board<'_>, pass: &[Wanted]) -> Result<Vec<Merge>, Stop> {
         models,
         merges: pass.iter().map(|wanted| wanted.job.clone()).collect(),
         threads: request.merge_threads,
+        memory: request.merge_memory,
     };
     let first = board.trial(pass[0].index);
     let mut on_progress = |done, total| {

@@ -47,7 +47,7 @@ use decide::HarnessIdentity;
 use event::RunEvent;
 use journal::{Journal, JournalError, Stage, What};
 use resume::Elsewhere;
-use state::SweepState;
+use state::{SweepState, TrialState};
 use store::{Lock, Store, StoreError};
 use trial::Work;
 
@@ -77,6 +77,8 @@ pub struct Request {
     pub merges_per_pass: usize,
     /// Threads of a merge; one for every core otherwise.
     pub merge_threads: Option<usize>,
+    /// Bytes of memory that a pass of merges may take, beside the files it reads.
+    pub merge_memory: Option<u64>,
     /// Longest time a pass of merges may take.
     pub merge_timeout: Option<Duration>,
     /// Bytes that merged models may take.
@@ -131,10 +133,23 @@ enum Outcome {
     Reused,
     /// It has all its scores.
     Done,
-    /// A stage failed, for this reason.
-    Failed(Stage, String),
+    /// A stage failed.
+    Failed(Failed),
     /// The user stopped it.
     Interrupted,
+}
+
+/// A stage that failed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failed {
+    /// Name of the trial.
+    pub trial: String,
+    /// The stage.
+    pub stage: Stage,
+    /// Why, in words.
+    pub reason: String,
+    /// Where to read more.
+    pub log: Option<PathBuf>,
 }
 
 /// How a run ended.
@@ -144,8 +159,8 @@ pub struct Summary {
     pub n_done: usize,
     /// Of these, trials for which nothing had to be done.
     pub n_reused: usize,
-    /// Trials that failed: name, stage, reason.
-    pub failed: Vec<(String, Stage, String)>,
+    /// Trials that failed.
+    pub failed: Vec<Failed>,
     /// Trials that were not begun, since the run was stopped or another one failed.
     pub n_left: usize,
     /// Whether the run was stopped before its end.
@@ -227,8 +242,9 @@ struct Facts {
     models: BTreeMap<ModelRef, BTreeMap<String, String>>,
     known_tasks: command::KnownTasks,
     elsewhere: Elsewhere,
-    /// Trials that are not merged themselves since they are the same as another one but for rounding: names of those.
-    rounded: BTreeMap<TrialId, String>,
+    /// The trials that may stand for a trial since they are the same but for rounding: their names. What is selected has no
+    /// part in it.
+    rounded: BTreeMap<TrialId, BTreeSet<String>>,
 }
 
 /// Runs the selected trials of a plan.
@@ -260,7 +276,8 @@ async fn run_held(request: &Request, _: &Lock, listener: &Listener, cancel: &Can
         (facts, lacks) if lacks.is_empty() => facts,
         (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks))),
     };
-    let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, *index));
+    let followers = twins::followers(request);
+    let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, &followers, *index));
     if !idle {
         journal.append(None, What::RunStarted { since, n_slots: request.slots.len() })?;
         listener(RunEvent::Preflight);
@@ -276,7 +293,7 @@ async fn run_held(request: &Request, _: &Lock, listener: &Listener, cancel: &Can
 
     let board = Board::new(request, &facts, listener, cancel, journal, state);
     resume::adopt(&board)?;
-    let (merges, waiting) = distribute(&board)?;
+    let (merges, waiting) = distribute(&board, &followers)?;
     let merging = async {
         let done = merging::lane(&board, merges).await;
         board.complete();
@@ -305,8 +322,10 @@ fn refuse_submitted(records: &[journal::Record]) -> Result<(), RunError> {
 
 /// Gives every selected trial its place: in the queue where its model is there, settled where nothing is left to do,
 /// among the merges to be made, or among those that wait for a twin.
-fn distribute(board: &Board<'_>) -> Result<(Vec<merging::Wanted>, Vec<twins::Waiting>), RunError> {
-    let followers = twins::followers(board.request);
+fn distribute(
+    board: &Board<'_>,
+    followers: &twins::Followers,
+) -> Result<(Vec<merging::Wanted>, Vec<twins::Waiting>), RunError> {
     let (mut merges, mut waiting) = (Vec::new(), Vec::new());
     for index in &board.request.selected {
         let work = Work::new(board, *index);
@@ -338,9 +357,7 @@ fn summary(board: &Board<'_>) -> Summary {
                 summary.n_done += 1;
             }
             Some(Outcome::Done) => summary.n_done += 1,
-            Some(Outcome::Failed(stage, reason)) => {
-                summary.failed.push((board.trial(*index).name.clone(), stage, reason));
-            }
+            Some(Outcome::Failed(failed)) => summary.failed.push(failed),
             Some(Outcome::Interrupted) => summary.interrupted = true,
             None => summary.n_left += 1,
         }
@@ -414,9 +431,15 @@ pub fn models_of(trial: &Trial) -> Vec<ModelRef> {
     }
 }
 
-fn is_work_left(request: &Request, facts: &Facts, state: &SweepState, index: usize) -> bool {
+fn is_work_left(
+    request: &Request,
+    facts: &Facts,
+    state: &SweepState,
+    followers: &twins::Followers,
+    index: usize,
+) -> bool {
     let trial = &request.plan.trials[index];
-    let decision = explain(request, facts, state, index);
+    let decision = explain(request, facts, state, followers, index);
     decision.merge.is_some() || !decision.tasks.is_empty() || state.of(&trial.id).failure.is_some()
 }
 
@@ -438,14 +461,20 @@ impl Explanation {
     }
 }
 
-fn explain(request: &Request, facts: &Facts, state: &SweepState, index: usize) -> Explanation {
+fn explain(
+    request: &Request,
+    facts: &Facts,
+    state: &SweepState,
+    followers: &twins::Followers,
+    index: usize,
+) -> Explanation {
     let trial = &request.plan.trials[index];
     let state = state.of(&trial.id);
     let redo = request.redo.contains(&index);
-    let inputs = facts.inputs_of(trial);
+    let inputs = facts.inputs_of(trial, &state);
     let merge = decide::merge(&trial.subject, &state, &inputs, redo);
     if let Some(reason) = merge.as_ref().and_then(|merge| merge.stale.as_ref()) {
-        let leader = twins::followers(request).get(&index).map(|leader| request.plan.trials[*leader].name.clone());
+        let leader = followers.get(&index).map(|leader| request.plan.trials[*leader].name.clone());
         let with = leader.map(|leader| format!("; taken over from its twin `{leader}`")).unwrap_or_default();
         return Explanation {
             merge: Some(format!("{reason}{with}")),
@@ -477,6 +506,7 @@ fn explain(request: &Request, facts: &Facts, state: &SweepState, index: usize) -
 pub fn why(request: &Request) -> Result<(Vec<Explanation>, Vec<ModelRef>), RunError> {
     let state = SweepState::replay(&journal::read(&request.store.journal())?);
     let (facts, lacks) = look_around(request, false)?;
+    let followers = twins::followers(request);
     let mut absent: Vec<ModelRef> = Vec::new();
     let mut explanations = Vec::new();
     for index in &request.selected {
@@ -486,7 +516,7 @@ pub fn why(request: &Request) -> Result<(Vec<Explanation>, Vec<ModelRef>), RunEr
             .collect();
         explanations.push(match missing.first() {
             Some(model) => Explanation::once_there(request, model),
-            None => explain(request, &facts, &state, *index),
+            None => explain(request, &facts, &state, &followers, *index),
         });
         absent.extend(missing.into_iter().filter(|model| !absent.contains(model)).collect::<Vec<_>>());
     }
@@ -496,14 +526,17 @@ pub fn why(request: &Request) -> Result<(Vec<Explanation>, Vec<ModelRef>), RunEr
 }
 
 impl Facts {
-    /// Named parts of every model a trial reads: `code weights`.
-    fn inputs_of(&self, trial: &Trial) -> BTreeMap<String, String> {
+    /// Named parts of every model a trial reads: `code weights`; and the twin whose merge stands for its own, as long as the
+    /// spec says that it may.
+    fn inputs_of(&self, trial: &Trial, state: &TrialState) -> BTreeMap<String, String> {
         let parts = |model: &ModelRef| self.models.get(model).cloned().unwrap_or_default();
         let named = |model: ModelRef| {
             parts(&model).into_iter().map(|(part, value)| (format!("{model} {part}"), value)).collect::<Vec<_>>()
         };
-        // Scores of another merge are no longer good once it is to be evaluated itself.
-        let twin = self.rounded.get(&trial.id).map(|twin| ("twin".to_owned(), twin.clone()));
+        let twins = self.rounded.get(&trial.id);
+        let twin = state.merged.as_ref().and_then(|merged| merged.key.twin());
+        let twin = twin.filter(|twin| twins.is_some_and(|twins| twins.contains(*twin)));
+        let twin = twin.map(|twin| ("twin".to_owned(), twin.to_owned()));
         models_of(trial).into_iter().flat_map(named).chain(twin).collect()
     }
 

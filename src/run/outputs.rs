@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::fingerprint::Key;
-use super::journal::{self, Evaluation, JournalError, Record, What};
+use super::journal::{self, Evaluation, Record, What};
 use super::store::{Store, folders};
 use crate::eval::results::{self, ResultsError};
 use crate::eval::samples;
@@ -18,19 +18,17 @@ pub struct Outputs {
 }
 
 impl Outputs {
-    /// Reads the journal of a sweep, and those beside it: a twin's scores were taken over, its samples stay where they are.
-    ///
-    /// # Errors
-    /// [`JournalError`] of the sweep's own journal; others that cannot be read have nothing to give.
-    pub fn read(store: &Store) -> Result<Self, JournalError> {
+    /// From the records of a sweep, and the journals beside it: a twin's scores were taken over, its samples stay where they
+    /// are. Journals of others that cannot be read have nothing to give.
+    pub fn read(store: &Store, records: &[Record]) -> Self {
         let mut outputs = Self::default();
         for beside in store.other_sweeps() {
             if let Ok(records) = journal::read(&beside.join("journal.jsonl")) {
                 outputs.add(&beside, &records);
             }
         }
-        outputs.add(store.root(), &journal::read(&store.journal())?);
-        Ok(outputs)
+        outputs.add(store.root(), records);
+        outputs
     }
 
     fn add(&mut self, root: &Path, records: &[Record]) {

@@ -13,6 +13,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::merge_options;
@@ -41,6 +42,9 @@ pub struct Request {
     pub merges: Vec<Job>,
     /// Threads; one for every core otherwise.
     pub threads: Option<usize>,
+    /// Bytes of memory that it may take, beside the files it reads.
+    #[serde(default)]
+    pub memory: Option<u64>,
 }
 
 /// One merge.
@@ -75,6 +79,12 @@ pub enum PassError {
     /// It took longer than it may.
     #[error("the merge was stopped after the time limit of {} s", .0.as_secs_f64())]
     TimedOut(Duration),
+    /// It asked for more memory than it may take, or than there is.
+    #[error(
+        "the merge ran out of memory{} (fewer `resources.merge_threads` and `limits.merges_per_pass` need less)",
+        .0.map(|limit| format!(": `resources.merge_memory` is {} MB", limit / 1_000_000)).unwrap_or_default()
+    )]
+    Memory(Option<u64>),
     /// The engine's own words.
     #[error("{0}")]
     Merge(String),
@@ -158,9 +168,12 @@ pub async fn run(
     };
     let finished = process::run(&invocation, &logs, timeout, process::GRACE, cancel, &mut on_line).await?;
     let answer = fs::read(&logs.stdout).map_err(io_error(&logs.stdout))?;
+    let is_out_of_memory = finished.tail.iter().any(|line| is_about_memory(line));
     match (finished.exit, serde_json::from_slice(&answer)) {
         (Exit::Cancelled, _) => Err(PassError::Cancelled),
         (Exit::TimedOut(limit), _) => Err(PassError::TimedOut(limit)),
+        (_, Ok(Answer::Failed(reason))) if is_about_memory(&reason) => Err(PassError::Memory(request.memory)),
+        (_, Err(_)) if is_out_of_memory => Err(PassError::Memory(request.memory)),
         (exit @ Exit::Signal(_), _) => Err(PassError::Killed { exit }),
         (_, Ok(Answer::Merged(merges))) if merges.len() == request.merges.len() => Ok(merges),
         (_, Ok(Answer::Failed(reason))) => Err(PassError::Merge(reason)),
@@ -169,6 +182,13 @@ pub async fn run(
             Err(PassError::NoAnswer { exit, line: said.cloned().unwrap_or_default() })
         }
     }
+}
+
+/// Rust's words where an allocation fails, and the system's where a thread or a mapping does.
+fn is_about_memory(line: &str) -> bool {
+    ["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"]
+        .iter()
+        .any(|words| line.contains(words))
 }
 
 /// An error with all that led to it: only words cross to the other process.
@@ -200,6 +220,11 @@ pub fn answer(
     let request_error = |why: String| PassError::Request { path: file.to_owned(), why };
     let text = fs::read(file).map_err(io_error)?;
     let request: Request = serde_json::from_slice(&text).map_err(|error| request_error(error.to_string()))?;
+    if let Some(bytes) = request.memory {
+        // Private memory only: the mapped files are the page cache's, which gives way by itself.
+        let limit = Rlimit { current: Some(bytes), maximum: Some(bytes) };
+        setrlimit(Resource::Data, limit).map_err(|error| io_error(error.into()))?;
+    }
     let mut owned: Vec<(MergeConfig, &Job, MergeOptions)> = Vec::new();
     for job in &request.merges {
         let document = document::parse::text_of(file, job.config.clone());

@@ -10,7 +10,7 @@ use super::decide::StaleTask;
 use super::event::RunEvent;
 use super::fingerprint::Key;
 use super::journal::{self, Evaluation, Stage, TaskEvaluation};
-use super::state::SweepState;
+use super::state::{SweepState, Unfinished};
 use super::store::{self, Store};
 use super::trial::{Work, task_evaluations};
 use super::{Request, RunError};
@@ -52,9 +52,9 @@ pub(super) fn remove_stray_models(request: &Request, state: &SweepState) -> Resu
 pub(super) fn adopt(board: &Board<'_>) -> Result<(), RunError> {
     for index in &board.request.selected {
         let work = Work::new(board, *index);
-        for (folder, keys) in work.state().unfinished {
+        for (folder, begun) in work.state().unfinished {
             let path = board.request.store.trial(work.trial).join(&folder);
-            if !adopt_attempt(&work, &folder, &path, &keys)? {
+            if !adopt_attempt(&work, &folder, &path, begun)? {
                 store::remove_folder(&path)?;
             }
         }
@@ -62,12 +62,8 @@ pub(super) fn adopt(board: &Board<'_>) -> Result<(), RunError> {
     Ok(())
 }
 
-fn adopt_attempt(
-    work: &Work<'_>,
-    folder: &str,
-    path: &Path,
-    keys: &std::collections::BTreeMap<String, Key>,
-) -> Result<bool, RunError> {
+fn adopt_attempt(work: &Work<'_>, folder: &str, path: &Path, begun: Unfinished) -> Result<bool, RunError> {
+    let Unfinished { keys, batch_size } = begun;
     let stale = work.stale_tasks();
     let asked: Vec<&StaleTask> = stale.iter().filter(|task| keys.get(&task.request.name) == Some(&task.key)).collect();
     // A task that is done again for the asking is not answered by what was there before.
@@ -84,8 +80,7 @@ fn adopt_attempt(
     let limit = |task: &_| command::limit_of(settings, task);
     let Ok(found) = results::read(&path.join("output"), &requests, &limit, known) else { return Ok(false) };
     let tasks = task_evaluations(&asked, known, &found.scores);
-    let evaluation =
-        Evaluation { tasks, harness: found.facts, folder: folder.to_owned(), seconds: 0.0, batch_size: None };
+    let evaluation = Evaluation { tasks, harness: found.facts, folder: folder.to_owned(), seconds: 0.0, batch_size };
     work.accept(&asked, evaluation)?;
     let names: Vec<&str> = requests.iter().map(|task| task.name.as_str()).collect();
     let text =

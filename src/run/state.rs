@@ -24,14 +24,23 @@ pub struct TrialState {
     pub failure: Option<(Stage, String)>,
     /// Seconds spent on accepted work.
     pub seconds: f64,
-    /// Harness processes that began and were neither accepted nor failed: their folders, and what their answers rest on.
-    pub unfinished: BTreeMap<String, BTreeMap<String, Key>>,
+    /// Harness processes that began and were neither accepted nor failed, by their folders.
+    pub unfinished: BTreeMap<String, Unfinished>,
     /// The trial whose merge stands for its own.
     pub twin: Option<String>,
     /// Whose scores were taken over, by task.
     pub shared: BTreeMap<String, String>,
     /// Batch sizes that were taken instead of the one asked for, by task.
     pub batch_sizes: BTreeMap<String, String>,
+}
+
+/// A harness process that began.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Unfinished {
+    /// What its answers rest on, by task.
+    pub keys: BTreeMap<String, Key>,
+    /// The batch size it takes, where that is not the one asked for.
+    pub batch_size: Option<String>,
 }
 
 /// A finished merge, what it was made from and what came out.
@@ -153,9 +162,10 @@ impl TrialState {
                 self.twin = Some(from.clone());
                 self.settle();
             }
-            What::EvaluationStarted { folder, keys, .. } => {
+            What::EvaluationStarted { folder, keys, batch_size, .. } => {
                 self.in_flight = Some(Stage::Evaluate);
-                self.unfinished.insert(folder.clone(), keys.clone());
+                let begun = Unfinished { keys: keys.clone(), batch_size: batch_size.clone() };
+                self.unfinished.insert(folder.clone(), begun);
             }
             What::EvaluationRetried { folder, .. } => _ = self.unfinished.remove(folder),
             What::Shared { task, harness, from } => {

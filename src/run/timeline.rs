@@ -204,7 +204,7 @@ mod tests {
 
     fn evaluation(slot: usize) -> What {
         let folder = "evaluations/1".to_owned();
-        What::EvaluationStarted { tasks: Vec::new(), folder, keys: BTreeMap::new(), slot, warm: true }
+        What::EvaluationStarted { tasks: Vec::new(), folder, keys: BTreeMap::new(), slot, warm: true, batch_size: None }
     }
 
     fn failed(stage: Stage) -> What {

@@ -266,12 +266,15 @@ impl<'a> Work<'a> {
         let relative_folder = self.relative(&folder);
         let tasks: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
         let keys = asked.iter().map(|task| (task.request.name.clone(), task.key.clone())).collect();
+        let unasked = call.settings(&request.settings).batch_size;
+        let batch_size = (settings.batch_size != unasked).then(|| settings.batch_size.to_string());
         let started = What::EvaluationStarted {
             tasks: tasks.clone(),
             folder: relative_folder.clone(),
             keys,
             slot: seat.number,
             warm: is_warm,
+            batch_size: batch_size.clone(),
         };
         self.board.record(&self.trial.id, started)?;
         let why = asked.first().map(|task| task.reason.to_string()).unwrap_or_default();
@@ -312,8 +315,6 @@ impl<'a> Work<'a> {
             self.board.say(RunEvent::Note(format!("{}: {note}", self.trial.name)));
         }
         let seconds = begun.elapsed().as_secs_f64();
-        let unasked = call.settings(&request.settings).batch_size;
-        let batch_size = (settings.batch_size != unasked).then(|| settings.batch_size.to_string());
         let Evaluated { scores, facts: harness, .. } = evaluated;
         let tasks_done = task_evaluations(asked, &self.board.facts.known_tasks, &scores);
         self.accept(asked, Evaluation { tasks: tasks_done, harness, folder: relative_folder, seconds, batch_size })?;

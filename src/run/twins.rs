@@ -1,13 +1,13 @@
 //! Trials that need no merge of their own: an exact twin that comes before them has the same bytes, or their twin but for
 //! rounding is evaluated for them (`twins = "share"`). They wait for it, and take over its record and its scores.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::board::{Board, Failure};
 use super::event::RunEvent;
 use super::journal::{Stage, What};
 use super::trial::Work;
-use super::{Outcome, Request, RunError, decide};
+use super::{Failed, Outcome, Request, RunError, decide};
 use crate::plan::TrialId;
 use crate::spec::TwinEvaluation;
 
@@ -40,14 +40,18 @@ pub(super) fn followers(request: &Request) -> Followers {
     followers
 }
 
-/// Followers that are not exact twins of the trial they follow, with its name.
-pub(super) fn rounded(request: &Request) -> BTreeMap<TrialId, String> {
-    let trials = &request.plan.trials;
-    followers(request)
-        .into_iter()
-        .filter(|(index, leader)| !is_exact(request, *index, *leader))
-        .map(|(index, leader)| (trials[index].id.clone(), trials[leader].name.clone()))
-        .collect()
+/// The trials that may stand for each one since they are the same but for rounding and the spec says so: their names.
+pub(super) fn rounded(request: &Request) -> BTreeMap<TrialId, BTreeSet<String>> {
+    let Request { plan, twins: TwinEvaluation::Share, .. } = request else { return BTreeMap::new() };
+    let mut rounded: BTreeMap<TrialId, BTreeSet<String>> = BTreeMap::new();
+    for group in &plan.review.twins.rounding {
+        for member in group {
+            let others = group.iter().filter(|other| *other != member && !is_exact(request, *member, **other));
+            let names = others.map(|other| plan.trials[*other].name.clone());
+            rounded.entry(plan.trials[*member].id.clone()).or_default().extend(names);
+        }
+    }
+    rounded
 }
 
 /// Whether a trial's twin has its very bytes.
@@ -63,9 +67,9 @@ pub(super) fn settle(board: &Board<'_>, waiting: &[Waiting]) -> Result<(), RunEr
     for Waiting { index, leader } in waiting {
         match board.outcome_of(*leader) {
             Some(Outcome::Reused | Outcome::Done) => follow(board, *index, *leader)?,
-            Some(Outcome::Failed(stage, reason)) => {
-                let reason = format!("its twin `{}` failed: {reason}", board.trial(*leader).name);
-                board.fail(*index, Failure { stage, reason, log: None })?;
+            Some(Outcome::Failed(Failed { trial, stage, reason, log })) => {
+                let reason = format!("its twin `{trial}` failed: {reason}");
+                board.fail(*index, Failure { stage, reason, log })?;
             }
             Some(Outcome::Interrupted) | None => {}
         }
@@ -76,13 +80,16 @@ pub(super) fn settle(board: &Board<'_>, waiting: &[Waiting]) -> Result<(), RunEr
 /// Takes over what came of a twin.
 fn follow(board: &Board<'_>, index: usize, leader: usize) -> Result<(), RunError> {
     let (work, twin) = (Work::new(board, index), board.trial(leader));
-    let inputs = board.facts.inputs_of(work.trial);
-    let decision = decide::merge(&work.trial.subject, &work.state(), &inputs, false);
+    let state = work.state();
+    let inputs = board.facts.inputs_of(work.trial, &state);
+    let decision = decide::merge(&work.trial.subject, &state, &inputs, false);
     if let (Some(decision), Some(merged)) = (decision, board.state_of(&twin.id).merged)
         && work.trial.id != twin.id
     {
         let (merge, identity, from) = (merged.merge, merged.identity, twin.name.clone());
-        board.record(&work.trial.id, What::MergeShared { key: decision.key, merge, identity, from })?;
+        let rounds_else = !is_exact(board.request, index, leader);
+        let key = decision.key.with_twin(rounds_else.then_some(twin.name.as_str()));
+        board.record(&work.trial.id, What::MergeShared { key, merge, identity, from })?;
     }
     if work.redo {
         // What it had under the same weights must not stand for what the twin has now.

@@ -300,6 +300,7 @@ pub static RESOURCES: TableShape = TableShape {
         key("cpu_slots", Shape::Whole(1), "1", "evaluations at once where there is no GPU"),
         key("threads", Shape::Whole(1), "the cores, divided by `cpu_slots`", "threads of one evaluation on a CPU"),
         key("merge_threads", Shape::Whole(1), "one for every core", "threads of a merge"),
+        key("merge_memory", SIZE, "no limit", "the most memory that a merge takes, beside the files it reads"),
         key("disk", SIZE, "what is free", "the most that merged models take at any time"),
         key("work_dir", Shape::Text, "the results", "the folder in which merged models lie"),
     ],

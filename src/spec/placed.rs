@@ -1,7 +1,7 @@
 //! What is found out about the surroundings of a sweep, told at its place in the spec: the model or the setting that asks for
 //! what is not there.
 
-use super::Sweep;
+use super::{MergeEntry, Sweep};
 use crate::document::{Code, Node, Problem, Span, Value};
 use crate::eval::preflight;
 use crate::model::{LocateError, ModelRef};
@@ -11,7 +11,7 @@ pub fn model(sweep: &Sweep, model: &ModelRef, error: &LocateError) -> Problem {
     at_model(sweep, model, Code::ModelNotFound, error.to_string(), error.hint())
 }
 
-/// A mistake about a model, where it is declared, else where it is named.
+/// What is wrong with a model, where it is declared, else where it is named.
 pub fn at_model(sweep: &Sweep, model: &ModelRef, code: Code, message: String, hint: Option<String>) -> Problem {
     let short = sweep.models.iter().find(|(_, reference)| reference == model);
     let declared = short.and_then(|(short, _)| sweep.document.get("models")?.get(short));
@@ -20,6 +20,25 @@ pub fn at_model(sweep: &Sweep, model: &ModelRef, code: Code, message: String, hi
     let node = declared.or_else(|| documents().find_map(|document| document.find_text(&text)));
     let span = node.map_or_else(|| top(sweep), |node| node.span.clone());
     placed(sweep, Problem::error(code, span, "", message, hint))
+}
+
+/// What is wrong with a trial, where the name of its row or of its merge stands. Trials count as in the plan.
+pub fn trial(sweep: &Sweep, number: usize, code: Code, message: &str, hint: Option<String>) -> Problem {
+    let baselines = sweep.baselines.iter().map(|baseline| &baseline.name_span);
+    fn of_entry(entry: &MergeEntry) -> impl Iterator<Item = &Span> {
+        std::iter::repeat_n(&entry.name_span, entry.settings.len())
+    }
+    let span = baselines.chain(sweep.merges.iter().flat_map(of_entry)).nth(number);
+    placed(sweep, Problem::error(code, span.cloned().unwrap_or_else(|| top(sweep)), "", message, hint))
+}
+
+/// What is wrong with the evaluation of a task, at the task; of all, at `evaluate`. `document` is the whole spec.
+pub fn task(document: &Node, task: Option<&str>, code: Code, message: &str, hint: Option<String>) -> Problem {
+    let settings = document.get("evaluate").unwrap_or(document);
+    let node = task.and_then(|task| task_node(settings.get("tasks")?, task)).or(settings.get("tasks"));
+    let span = node.unwrap_or(settings).span.clone();
+    let path = document.path_of(&span).map(|path| path.to_string()).unwrap_or_default();
+    Problem::error(code, span, path, message, hint)
 }
 
 /// A mistake in how models are evaluated, at its task or key. `document` is the whole spec.

@@ -24,6 +24,8 @@ pub struct Resources {
     pub threads: Option<usize>,
     /// Threads of a merge (default: one for every core).
     pub merge_threads: Option<usize>,
+    /// The most memory that a merge may take, beside the files it reads.
+    pub merge_memory: Option<u64>,
     /// Bytes that merged models may take at any time; `None`: as much as is free, `limits.merges_per_pass` models ahead.
     pub disk: Option<u64>,
     /// Where merged models lie while they are needed (default: in the folder of their trial).
@@ -39,6 +41,7 @@ impl Default for Resources {
             cpu_slots: 1,
             threads: None,
             merge_threads: None,
+            merge_memory: None,
             disk: None,
             work_dir: None,
         }
@@ -85,6 +88,9 @@ pub fn resources(field: Option<&Field<'_>>, root: &Path, problems: &mut Problems
     count("merge_threads", &mut merge_threads);
     resources.threads = (threads > 0).then_some(threads);
     resources.merge_threads = (merge_threads > 0).then_some(merge_threads);
+    if let Some(field) = table.optional("merge_memory") {
+        resources.merge_memory = bytes(&field, problems);
+    }
     if let Some(field) = table.optional("disk") {
         resources.disk = bytes(&field, problems);
     }
@@ -104,7 +110,7 @@ fn gpus(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<String>> {
     Some(items.iter().filter_map(|item| item.scalar(problems)).map(ToString::to_string).collect())
 }
 
-/// A size on disk.
+/// A size on disk or in memory.
 pub(super) fn bytes(field: &Field<'_>, problems: &mut Problems) -> Option<u64> {
     let bytes = match &field.node.value {
         Value::Scalar(Scalar::Int(bytes)) => u64::try_from(*bytes).ok(),

@@ -1,10 +1,12 @@
 //! Has the candidate become worse than the baseline by more than a margin? Yes, no, or not to be told from these items.
 //!
-//! Every difference here is oriented: candidate minus baseline, positive is better. Bounds are one-sided at .05 over the
-//! number of critical tasks.
+//! Every difference here is oriented: candidate minus baseline, positive is better. Bounds are one-sided. The whole gate
+//! fails if any of its critical tasks does, so each of `T` is tested at .05/T for FAIL; it passes only if all of them do,
+//! which needs no correction, so each is tested at .05 for PASS.
 
 use serde::Serialize;
 
+use super::binary::{Discordant, mcnemar_worse};
 use super::distribution::normal_quantile;
 use super::items::Items;
 use super::multiple::corrected_z;
@@ -29,8 +31,11 @@ pub struct GateResult {
     pub verdict: Verdict,
     /// Candidate minus baseline, positive is better.
     pub difference: f64,
-    /// One-sided bounds of it; none where there are too few items for any.
+    /// One-sided bounds of it: the lower one at .05, the upper one at .05 over the number of critical tasks. None where
+    /// there are too few items for any.
     pub bounds: Option<Interval>,
+    /// One-sided exact p-value of "the candidate is worse at all", whatever the margin (McNemar); of right or wrong only.
+    pub p_worse: Option<f64>,
     /// Whether every item has the same score in both.
     pub identical: bool,
     /// Items with which a verdict could be expected (power .8) if the difference is as it looks; only where there is none
@@ -51,11 +56,14 @@ pub fn judge(
     if candidate.is_empty() || candidate.len() != baseline.len() {
         return None;
     }
-    let z = corrected_z(n_tests);
-    let upper = 1.0 - LEVEL / n_tests.max(1) as f64;
     let raw = candidate.score() - baseline.score();
-    let bounds = compare::bounds(candidate, baseline, z, upper, seed);
-    let (difference, bounds) = if higher_is_better { (raw, bounds) } else { (-raw, bounds.map(Interval::negated)) };
+    let difference = if higher_is_better { raw } else { -raw };
+    let at = |n_tests: usize| {
+        let upper = 1.0 - LEVEL / n_tests.max(1) as f64;
+        let bounds = compare::bounds(candidate, baseline, corrected_z(n_tests), upper, seed);
+        if higher_is_better { bounds } else { bounds.map(Interval::negated) }
+    };
+    let bounds = at(1).zip(at(n_tests)).map(|(pass, fail)| Interval { low: pass.low, high: fail.high });
     let identical = compare::n_changed(candidate, baseline) == 0;
     let verdict = match bounds {
         _ if identical => Verdict::Pass,
@@ -64,9 +72,20 @@ pub fn judge(
         _ => Verdict::Inconclusive,
     };
     let items_needed = (verdict == Verdict::Inconclusive)
-        .then(|| items_to_decide(candidate, baseline, difference + margin, z))
+        .then(|| {
+            // What it would take to pass, where it looks as if it should, else to fail.
+            let n_tests = if difference > -margin { 1 } else { n_tests };
+            items_to_decide(candidate, baseline, difference + margin, corrected_z(n_tests))
+        })
         .flatten();
-    Some(GateResult { verdict, difference, bounds, identical, items_needed })
+    let p_worse = match (candidate, baseline) {
+        (Items::Binary(now), Items::Binary(before)) => {
+            let Discordant { b, c } = Discordant::of(now, before);
+            Some(mcnemar_worse(if higher_is_better { Discordant { b, c } } else { Discordant { b: c, c: b } }))
+        }
+        _ => None,
+    };
+    Some(GateResult { verdict, difference, bounds, p_worse, identical, items_needed })
 }
 
 /// `(z₁ + z₂)²·ω² / δ²` with δ the distance from the margin; never fewer than there are.
@@ -79,8 +98,8 @@ fn items_to_decide(candidate: &Items, baseline: &Items, distance: f64, z: f64) -
     (needed.is_finite() && needed < 1e9).then(|| (needed as u64).max(candidate.len() as u64 + 1))
 }
 
-/// The smallest margin that can PASS on right-or-wrong items at all: identical answers on `n` of them have the bounds
-/// `±z·√2/(n+2)`.
+/// The smallest margin that right-or-wrong items can judge at all: identical answers on `n` of them have the bounds
+/// `±z·√2/(n+2)`, at the level that a task has for FAIL. The lower one, which decides about PASS, is never wider.
 pub fn smallest_margin(n: u64, n_tests: usize) -> f64 {
     corrected_z(n_tests) * std::f64::consts::SQRT_2 / (n + 2) as f64
 }

@@ -4,7 +4,8 @@
 
 use serde::Serialize;
 
-use super::{mean, variance};
+use super::distribution::t_quantile;
+use super::{Interval, mean, variance};
 
 /// Scores of one recipe over its merge seeds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -21,6 +22,17 @@ pub struct SeedSummary {
     pub seed_sd: Option<f64>,
     /// Standard error of the mean, over items and over seeds; none with one item or one seed.
     pub stderr: Option<f64>,
+    /// Degrees of freedom of that, those of the items and those of the seeds weighed as Satterthwaite (1946) does: K − 1
+    /// where the seed makes all of it, near n − 1 where it makes nothing.
+    pub freedom: Option<f64>,
+}
+
+impl SeedSummary {
+    /// 95 % interval of the mean, by Student's t: few seeds say little of their spread.
+    pub fn interval(&self) -> Option<Interval> {
+        let half = t_quantile(0.975, self.freedom?) * self.stderr?;
+        Some(Interval::around(self.mean, half))
+    }
 }
 
 /// Sums up `scores[k][i]`: seed k, item i. None of nothing, or where seeds have unequal numbers of items.
@@ -36,15 +48,22 @@ pub fn summarise(scores: &[Vec<f64>]) -> Option<SeedSummary> {
     let of_item = |item: usize| scores.iter().map(|items| items[item]).collect::<Vec<f64>>();
     let item_means: Vec<f64> = (0..n).map(|item| mean(&of_item(item))).collect();
     let within: Option<Vec<f64>> = (0..n).map(|item| variance(&of_item(item))).collect();
-    let seed_variance =
-        variance(&means).zip(within).map(|(between, within)| (between - mean(&within) / n as f64).max(0.0));
+    let between = variance(&means);
+    let seed_variance = between.zip(within).map(|(between, within)| (between - mean(&within) / n as f64).max(0.0));
     let of_items = variance(&item_means).map(|variance| variance / n as f64);
+    let square = of_items.zip(seed_variance).map(|(items, seeds)| items + seeds / k as f64);
+    let freedom = square.zip(of_items).zip(between).map(|((square, items), between)| {
+        // The estimate of the seeds' part is as uncertain as the variance of seed means that it is made from.
+        let unsure = items * items / (n - 1) as f64 + (between / k as f64).powi(2) / (k - 1) as f64;
+        (square * square / unsure).clamp((k - 1) as f64, 1e6)
+    });
     Some(SeedSummary {
         k,
         mean: mean(&means),
         min: means.iter().copied().fold(f64::INFINITY, f64::min),
         max: means.iter().copied().fold(f64::NEG_INFINITY, f64::max),
         seed_sd: seed_variance.map(f64::sqrt),
-        stderr: of_items.zip(seed_variance).map(|(items, seeds)| (items + seeds / k as f64).sqrt()),
+        stderr: square.map(f64::sqrt),
+        freedom,
     })
 }

@@ -2,6 +2,7 @@
 
 use super::ResultsTable;
 use super::render::{Cells, value};
+use crate::paired::outcomes::is_estimate;
 use crate::paired::{Against, Cell, Compared};
 use crate::stats::{Comparison, Test, power};
 
@@ -17,6 +18,14 @@ pub const ODD: &str = "‡";
 /// A difference with its sign: in points of a hundred where the scores are shares, else in the score's own unit.
 pub fn difference(comparison: &Comparison) -> String {
     signed(comparison.difference, comparison)
+}
+
+/// The difference that the p-value is of: of the estimates where they were tested.
+pub fn decisive(compared: &Compared) -> String {
+    match compared.estimate {
+        Some(estimate) => format!("{:+.1}", 100.0 * estimate.difference),
+        None => difference(&compared.comparison),
+    }
 }
 
 /// The 95 % interval of a difference.
@@ -102,13 +111,14 @@ fn value_none() -> String {
 fn cell(cell: &Cell) -> String {
     match cell {
         Cell::Compared(Compared { comparison, .. }) if comparison.n_changed == 0 => "same answers".to_owned(),
-        Cell::Compared(Compared { comparison, p_adjusted, .. }) => {
-            let test = if comparison.cannot_be_significant() {
+        Cell::Compared(compared) => {
+            let test = if compared.cannot_be_significant() {
                 "c.n.s.".to_owned()
             } else {
-                format!("p {}", p_value(*p_adjusted))
+                format!("p {}", p_value(compared.p_adjusted))
             };
-            format!("{} ({}) {test}", difference(comparison), counts(comparison))
+            let of = if compared.estimate.is_some() { " est." } else { "" };
+            format!("{}{of} ({}) {test}", decisive(compared), counts(&compared.comparison))
         }
         Cell::Apart(_) => "not comparable".to_owned(),
         Cell::Reference | Cell::Absent => value(None),
@@ -138,6 +148,7 @@ pub fn footnotes(table: &ResultsTable, against: &Against) -> Vec<String> {
         ));
     }
     lines.extend(detectable(table, against));
+    lines.extend(of_estimates(table, against));
     let mut reasons: Vec<String> = Vec::new();
     for standing in &against.standings {
         for (column, cell) in table.columns.iter().zip(&standing.cells) {
@@ -150,6 +161,34 @@ pub fn footnotes(table: &ResultsTable, against: &Against) -> Vec<String> {
         }
     }
     lines.extend(reasons);
+    lines
+}
+
+/// What is compared in columns of gp-IRT estimates.
+pub fn of_estimates(table: &ResultsTable, against: &Against) -> Vec<String> {
+    let places = (0..table.columns.len()).filter(|place| is_estimate(&table.columns[*place]));
+    let is_tested = |place: &usize| {
+        let mut cells = against.standings.iter().filter_map(|standing| standing.cells.get(*place));
+        cells.any(|cell| matches!(cell, Cell::Compared(compared) if compared.estimate.is_some()))
+    };
+    let (tested, answers): (Vec<usize>, Vec<usize>) = places.partition(is_tested);
+    let names = |places: &[usize]| {
+        places.iter().map(|place| table.columns[*place].name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let mut lines = Vec::new();
+    if !tested.is_empty() {
+        lines.push(format!(
+            "est.: difference and p-value are those of the gp-IRT estimates (swap test), the counts those of the answers: {}",
+            names(&tested)
+        ));
+    }
+    if !answers.is_empty() {
+        lines.push(format!(
+            "gp-IRT columns: compared are the answers that the estimates are made from, not the estimates (`--gp-irt` tests \
+             these): {}",
+            names(&answers)
+        ));
+    }
     lines
 }
 

@@ -121,6 +121,9 @@ pub fn long(table: &ResultsTable, against: Option<&Against>) -> Result<DataFrame
             count("n_changed", &|line| compared(line).map(|found| found.comparison.n_changed)),
             number("p", &|line| compared(line).map(|found| found.comparison.p)),
             number("p_holm", &|line| compared(line).map(|found| found.p_adjusted)),
+            number("q_bh", &|line| compared(line).map(|found| found.q)),
+            number("estimate_difference", &|line| Some(compared(line)?.estimate?.difference)),
+            number("p_estimate", &|line| Some(compared(line)?.estimate?.p)),
         ]);
     }
     Ok(DataFrame::new(lines.len(), columns)?)

@@ -1,11 +1,12 @@
 //! `compare`, `import` and the comparisons of `report` by the program itself.
 
 use std::fs;
-use std::process::Output;
+use std::path::Path;
+use std::process::{Command, Output};
 
 use serde_json::Value;
 
-use crate::support::fixture;
+use crate::support::{fixture, require_python};
 use crate::sweep_support::{Sweep, TINY, text};
 
 /// A sweep whose trials answer alike, but for the spoiled one.
@@ -72,6 +73,8 @@ fn two_trials_are_compared_document_by_document() {
 #[test]
 fn the_report_marks_what_is_a_difference() {
     let Some(sweep) = ran() else { return };
+    let told = printed(&sweep, &["run", "sweep.toml"]);
+    assert!(told.contains("0.4000 [.31, .50] ▼") && told.contains("Paired with Base document by document"), "{told}");
     let told = printed(&sweep, &["report", "sweep.toml"]);
     assert!(told.contains("0.4000 [.31, .50] ▼"), "{told}");
     assert!(told.contains("-50.0 (0:50) p <.001"), "{told}");
@@ -80,7 +83,10 @@ fn the_report_marks_what_is_a_difference() {
     assert!(told.contains("smallest true difference that these documents show four times of five"), "{told}");
     let long = printed(&sweep, &["report", "sweep.toml", "--format", "csv", "--long"]);
     assert!(
-        long.lines().next().unwrap().ends_with("only_trial_right,only_reference_right,n_changed,p,p_holm"),
+        long.lines()
+            .next()
+            .unwrap()
+            .ends_with("only_reference_right,n_changed,p,p_holm,q_bh,estimate_difference,p_estimate"),
         "{long}"
     );
     let one = printed(
@@ -178,6 +184,77 @@ fn old_output_joins_the_table_with_marks_where_it_rests_on_something_else() {
     let told = text(&refused.stderr);
     assert!(told.contains("contradicts itself") && told.contains("nothing was imported"), "{told}");
     assert_eq!(folders(), 3);
+}
+
+/// A sweep on one of the tiny tasks, with parameters for the stand-in of their package.
+fn estimated(python: &Path) -> Option<Sweep> {
+    let tasks = "tasks = [\"facts\", { task = \"tinyArc\", columns = { tiny = \"acc,none\" } }]";
+    let sweep = Sweep::of(&tiny(SPOILED).replace("tasks = [\"facts\", \"sums\"]", tasks))?;
+    let home = sweep.results().join("harness");
+    fs::create_dir_all(&home).unwrap();
+    let dump =
+        "import pickle; pickle.dump({'arc': [1.0 + i % 7 for i in range(100)]}, open('tinyBenchmarks.pkl', 'wb'))";
+    assert!(Command::new(python).args(["-c", dump]).current_dir(home).status().unwrap().success());
+    Some(sweep)
+}
+
+#[test]
+fn estimates_are_tested_against_the_reference_where_that_is_asked_for() {
+    let Some(python) = require_python() else { return };
+    let Some(sweep) = estimated(&python) else { return };
+    let with = |args: &[&str]| {
+        let mut command = sweep.command(args, "ok");
+        let packages = ["fake_lm_eval", "fake_packages", "fake_tiny"].map(fixture);
+        command.env("PYTHONPATH", std::env::join_paths(packages).unwrap()).env("FAKE_LM_EVAL_WRONG", "10");
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    with(&["run", "sweep.toml"]);
+    let told = with(&["report", "sweep.toml"]);
+    assert!(
+        told.contains("compared are the answers that the estimates are made from") && told.contains(": tiny\n"),
+        "{told}"
+    );
+    let python = python.to_string_lossy().into_owned();
+    let told = with(&["report", "sweep.toml", "--gp-irt", "--python", &python]);
+    // The stand-in weighs answers by 1 to 7 in turns: 10 to 59 are those that changed.
+    let weight = |items: std::ops::Range<usize>| items.map(|item| 1.0 + (item % 7) as f64).sum::<f64>();
+    let difference = -100.0 * weight(10..60) / weight(0..100);
+    assert!(told.contains(&format!("{difference:+.1} est. (0:50) p .0")), "{difference}: {told}");
+    assert!(
+        told.contains("those of the gp-IRT estimates (swap test), the counts those of the answers: tiny"),
+        "{told}"
+    );
+    let long = with(&["report", "sweep.toml", "--gp-irt", "--python", &python, "--format", "csv", "--long"]);
+    let row = long.lines().find(|line| line.starts_with("Nothing,") && line.contains("tinyArc")).unwrap();
+    // 999 draws, of which none is as large.
+    assert!(row.ends_with(",0.001"), "{row}");
+}
+
+#[test]
+fn json_files_that_are_no_results_are_passed_over_and_broken_results_are_not() {
+    let Some(sweep) = ran() else { return };
+    let old = fixture("lm-eval-output/hf-fp32-choice/__models__smollm2-135m");
+    let folder = sweep.path("old");
+    fs::create_dir_all(&folder).unwrap();
+    for file in fs::read_dir(old).unwrap() {
+        let file = file.unwrap().path();
+        fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+    }
+    fs::write(folder.join("config.json"), "{\"model_type\": \"llama\"}").unwrap();
+    fs::write(folder.join("notes.json"), "not JSON at all").unwrap();
+    let compared = printed(&sweep, &["compare", "old", "old", "--json"]);
+    assert!(compared.contains("\"n\": 12"), "{compared}");
+    let imported = printed(&sweep, &["import", "sweep.toml", "old"]);
+    assert_eq!(imported.lines().count(), 1, "{imported}");
+
+    fs::write(folder.join("results_2024-05-01T10-00-00.000000.json"), "{\"results\"").unwrap();
+    let refused = with(&sweep, &["import", "sweep.toml", "old"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    fs::create_dir(sweep.path("empty")).unwrap();
+    let refused = with(&sweep, &["compare", "empty", "old"]);
+    assert!(text(&refused.stderr).contains("empty: no results file of the harness"), "{}", text(&refused.stderr));
 }
 
 #[test]

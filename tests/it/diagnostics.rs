@@ -121,6 +121,9 @@ fn a_dry_run_tells_everything_that_is_missing_at_its_place_without_an_interprete
         .collect();
     assert_eq!(errors, [("E0601", 4), ("E0601", 5), ("E0602", 8), ("E0503", 9)], "{}", text(&told.stderr));
     assert!(events.iter().all(|event| event["event"] == "diagnostic"));
+    // What a run refuses is not warned of as well.
+    let n_told = events.iter().filter(|event| event["code"] == "E0503").count();
+    assert_eq!((n_told, text(&told.stderr).matches("[E0503]").count()), (1, 1), "{}", text(&told.stderr));
     assert!(!folder.path().join("results").exists(), "a dry run left something");
 }
 

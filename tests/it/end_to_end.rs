@@ -96,3 +96,49 @@ fn a_sweep_goes_from_spec_to_table_with_the_real_harness_and_is_reused() {
     assert!(output.status.success(), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("Paris"), "{}", text(&output.stdout));
 }
+
+/// A copy of the math model, every tensor times `scale`, at a gate on questions.
+fn gated(model: &Path, python: &Path, scale: &str) -> String {
+    let whole = spec(model, python);
+    let (head, _) = whole.split_once("[limits]").unwrap();
+    let tasks = "tasks = [{ task = \"math_bpb\", limit = 8 }, { task = \"arc100_acc\", limit = 40 }]\nnum_fewshot = 0";
+    let head =
+        head.replace("tasks = [{ task = \"math_bpb\", limit = 2 }]", tasks).replace("batch_size = 2", "batch_size = 8");
+    format!(
+        "{head}[gate]\nmargins = {{ math_bpb = 0.05, arc100_acc = 0.12 }}\n\n\
+         [[merge]]\nname = \"Copy\"\nmethod = \"passthrough\"\nmodels = [\"math\"]\ndtype = \"bfloat16\"\n\
+         parameters = {{ scale = {scale} }}\n"
+    )
+}
+
+#[test]
+#[ignore = "four evaluations by the real harness: scripts/soak runs it"]
+fn the_gate_tells_an_untouched_run_a_zeroed_layer_and_a_tiny_change_apart_with_the_real_harness() {
+    let (Some(python), Some(model)) = (require_python(), require_model()) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let sweep = |scale: &str| fs::write(folder.path().join("sweep.toml"), gated(&model, &python, scale)).unwrap();
+    sweep("1.0");
+    run(folder.path(), &["run", "sweep.toml"]);
+    run(folder.path(), &["freeze", "sweep.toml", "-o", "base"]);
+    let check = |wanted: i32| {
+        let output = Command::new(env!("CARGO_BIN_EXE_mergesweep"))
+            .args(["check", "sweep.toml", "--against", "base"])
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let told = text(&output.stdout);
+        println!("{told}");
+        assert_eq!(output.status.code(), Some(wanted), "{told}{}", text(&output.stderr));
+        told
+    };
+    let untouched = check(0);
+    assert_eq!(untouched.matches("identical: ").count(), 2, "{untouched}");
+    // One layer of thirty.
+    sweep("[{ filter = \"model.layers.10.\", value = 0.0 }, { value = 1.0 }]");
+    assert!(check(5).starts_with("**FAIL**"));
+    // Every number a little smaller.
+    sweep("0.99");
+    let tiny = check(6);
+    assert!(tiny.starts_with("**INCONCLUSIVE**") && tiny.contains("documents would decide"), "{tiny}");
+}

@@ -86,6 +86,50 @@ fn a_model_that_fails_beneath_a_running_merge_costs_the_merges_that_read_it() {
     }
 }
 
+#[test]
+fn a_model_that_fails_beneath_a_single_merge_is_named_and_nothing_is_left() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(shim) = shim(folder.path()) else { return };
+    let merge = |fault: &str, skipped: u32| {
+        for model in ["math", "code"] {
+            crate::merge_support::copy_model(model, &folder.path().join(model));
+        }
+        let config = "{merge_method: linear, models: [{model: math, parameters: {weight: 1}}, {model: code, parameters: {weight: 1}}]}";
+        fs::write(folder.path().join("linear.yml"), config).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mergesweep"));
+        command.args(["merge", "linear.yml", "out/merged"]).current_dir(folder.path()).stdin(Stdio::null());
+        command.env("LD_PRELOAD", &shim).env("FAULT", fault).env("FAULT_FILE", "/code/model.safetensors");
+        command.env("FAULT_SKIP", skipped.to_string());
+        let run = command.output().unwrap();
+        (run.status.code(), text(&run.stderr))
+    };
+    for fault in ["unreadable", "cut"] {
+        let mut n_killed = 0;
+        // The file is mapped a few times: it fails after the first, the second, ... until it does not fail any more.
+        for skipped in 0.. {
+            assert!(skipped < 20, "the merge always fails");
+            let (code, stderr) = merge(fault, skipped);
+            if code == Some(0) {
+                assert!(folder.path().join("out/merged/model.safetensors").is_file());
+                break;
+            }
+            let killed = stderr.contains("killed by SIGBUS");
+            n_killed += usize::from(killed);
+            assert_eq!(code, Some(if killed { 1 } else { 2 }), "{fault}, {skipped}: {stderr}");
+            assert!(
+                !killed || stderr.contains("cut short, or its disk could not be read"),
+                "{fault}, {skipped}: {stderr}"
+            );
+            assert!(fault == "unreadable" || stderr.contains("code/model.safetensors"), "{skipped}: {stderr}");
+            assert!(fault == "cut" || stderr.contains("all files have the size"), "{skipped}: {stderr}");
+            assert_nothing_unfinished(&walk(folder.path()));
+            assert!(!folder.path().join("out/merged").exists());
+        }
+        assert!(n_killed > 0, "{fault}: the kernel ended no merge");
+        fs::remove_dir_all(folder.path().join("out")).unwrap();
+    }
+}
+
 /// Fills the disk of the results but for some KiB, runs, makes room again and runs once more.
 const FULL_DISK: &str = r#"
 free=$(df -k --output=avail results | tail -1)

@@ -5,9 +5,11 @@ use std::fs;
 use mergesweep::eval::Score;
 use mergesweep::eval::task::{Column, PRESETS};
 use mergesweep::gate::baseline::Noise;
-use mergesweep::gate::{Baseline, BaselineError, Frozen};
+use mergesweep::gate::{Baseline, BaselineError, Frozen, judge};
 use mergesweep::paired::{Doc, Entrant, Outcomes};
+use mergesweep::spec::Gate;
 use mergesweep::stats::Items;
+use mergesweep::stats::gate::Verdict;
 use mergesweep::stats::random::word;
 use mergesweep::stats::ratio::Scale;
 
@@ -111,12 +113,36 @@ fn a_broken_or_newer_baseline_is_refused() {
     let read = || Baseline::read(folder.path());
     let items = fs::read(folder.path().join("items.parquet")).unwrap();
     fs::write(folder.path().join("items.parquet"), &items[..items.len() / 2]).unwrap();
-    assert!(matches!(read(), Err(BaselineError::Items { .. })));
+    assert!(matches!(read(), Err(BaselineError::OtherItems { .. })));
     let record = folder.path().join("baseline.json");
     let text = fs::read_to_string(&record).unwrap();
+    // Written before digests were: only what is broken is seen.
+    fs::write(&record, text.replace("\"items_sha256\"", "\"unknown\"")).unwrap();
+    assert!(matches!(read(), Err(BaselineError::Items { .. })));
     fs::write(&record, text.replace("\"format\": 1", "\"format\": 999")).unwrap();
     assert!(matches!(read(), Err(BaselineError::Newer { found: 999, .. })));
     fs::write(&record, "{}").unwrap();
     assert!(matches!(read(), Err(BaselineError::Record { .. })));
     assert!(matches!(Baseline::read(&folder.path().join("none")), Err(BaselineError::Io { .. })));
+}
+
+#[test]
+fn documents_that_went_missing_from_a_baseline_are_noticed() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut fewer = study();
+    fewer.trials[4].entrant.outcomes[1] = None;
+    fewer.write(&folder.path().join("fewer")).unwrap();
+    study().write(folder.path()).unwrap();
+    fs::copy(folder.path().join("fewer/items.parquet"), folder.path().join("items.parquet")).unwrap();
+    let refused = Baseline::read(folder.path()).unwrap_err();
+    assert!(refused.to_string().contains("not the file that `baseline.json` beside it was written with"), "{refused}");
+
+    // A score without its documents fails instead of going unjudged.
+    let gate = Gate { margin: Some(0.2), ..Gate::default() };
+    let entrants: Vec<Entrant> = study().trials.into_iter().map(|frozen| frozen.entrant).collect();
+    let judgement = judge(&fewer, &fewer.columns, &entrants, &gate, 1);
+    assert_eq!(judgement.verdict, Verdict::Fail);
+    let failed: Vec<_> = judgement.judged.iter().filter(|judged| judged.verdict == Some(Verdict::Fail)).collect();
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0].reason.as_ref().unwrap().contains("the baseline has no documents"));
 }

@@ -113,7 +113,7 @@ fn margins_that_nothing_could_pass_are_refused_with_the_number_of_documents() {
     assert_eq!(freeze.status.code(), Some(2));
     let told = text(&freeze.stderr);
     assert!(
-        told.contains("the margin 0.02 of `facts` cannot be passed even by identical answers: 100 documents"),
+        told.contains("the margin 0.02 of `facts` is smaller than what identical answers can show: 100 documents"),
         "{told}"
     );
     assert!(told.contains("use at least 115 documents"), "{told}");

@@ -103,3 +103,32 @@ fn doctor_tells_what_is_there_and_what_is_not_and_no_secret() {
     assert_eq!(told.status.code(), Some(2));
     assert!(text(&told.stdout).contains("hint: name the interpreter that has the harness"), "{}", text(&told.stdout));
 }
+
+#[test]
+fn doctor_looks_at_models_that_only_configs_and_merges_name() {
+    let Some(python) = plain_python() else { return };
+    let folder = TempDir::new().unwrap();
+    let inputs = fixture("mergekit-parity/inputs");
+    let config = format!(
+        "merge_method: linear\nmodels:\n- {{ model: {0}/math, parameters: {{ weight: 1.0 }} }}\n- {{ model: ./gone, parameters: {{ \
+         weight: 1.0 }} }}\n",
+        inputs.display()
+    );
+    fs::write(folder.path().join("linear.yml"), config).unwrap();
+    let spec = format!(
+        "name = \"s\"\n[evaluate]\ntasks = [\"facts\"]\nmodel = \"dummy\"\n[[merge]]\nname = \"File\"\nconfig = \
+         \"linear.yml\"\n[[merge]]\nname = \"Paths\"\nmethod = \"linear\"\nmodels = [\"{0}/math\", \"{0}/code\"]\nparameters.weight \
+         = 0.5\n",
+        inputs.display()
+    );
+    fs::write(folder.path().join("s.toml"), spec).unwrap();
+    let told = mergesweep(folder.path(), &["doctor", "s.toml", "--json", "--python", python.to_str().unwrap()]);
+    let report: Json = serde_json::from_slice(&told.stdout).unwrap();
+    let items = report["items"].as_array().unwrap().iter();
+    let models: Vec<(String, &str)> = items
+        .filter_map(|one| Some((one["item"].as_str()?.strip_prefix("model ")?.to_owned(), one["verdict"].as_str()?)))
+        .map(|(model, verdict)| (model.replace(&inputs.display().to_string(), "INPUTS"), verdict))
+        .collect();
+    let expected = [("./gone", "error"), ("INPUTS/code", "ok"), ("INPUTS/math", "ok")];
+    assert_eq!(models, expected.map(|(model, verdict)| (model.to_owned(), verdict)));
+}

@@ -43,6 +43,7 @@ mod plan_study;
 mod plan_sweeps;
 mod probe;
 mod process_run;
+mod rehearse;
 mod report_page;
 mod run_sweep;
 mod run_twins;

@@ -137,3 +137,16 @@ fn several_configs_are_merged_in_one_call() {
     let (code, _, stderr) = merge(&first, "ties_seed", &[further[0], first.to_str().unwrap()]);
     assert_eq!((code, stderr.contains("a folder of its own for every config")), (2, true), "{stderr}");
 }
+
+#[test]
+fn verification_is_refused_where_results_are_meant_to_be_inexact() {
+    let folder = TempDir::new().unwrap();
+    let out = folder.path().join("out");
+    for verify in ["--verify", "--verify=2"] {
+        let (code, stdout, stderr) = merge(&out, "ties_seed", &["--numerics", "mergekit", verify]);
+        assert_eq!((code, stdout.as_str()), (2, ""), "{stderr}");
+        assert!(stderr.contains("`--verify` compares with the exact result"), "{stderr}");
+        assert!(stderr.contains("leave out one of the two"), "{stderr}");
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing is written");
+}

@@ -20,7 +20,7 @@ fn program(folder: &Path, script: &str) -> PathBuf {
 fn failure(script: &str, timeout: Option<Duration>) -> PassError {
     let folder = tempfile::tempdir().unwrap();
     let program = program(folder.path(), script);
-    let request = Request { models: BTreeMap::new(), merges: Vec::new(), threads: None };
+    let request = Request { models: BTreeMap::new(), merges: Vec::new(), threads: None, memory: None };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let mut seen = Vec::new();
     let mut on_progress = |done, total| seen.push((done, total));

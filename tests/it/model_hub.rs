@@ -122,7 +122,7 @@ fn locator(python: &Path, folder: &Path, endpoint: &str, token: &str) -> Locator
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .into();
-    Locator { root: folder.join("spec"), home: None, hub }
+    Locator { root: folder.join("spec"), home: None, hub, stand_ins: Default::default() }
 }
 
 #[test]
@@ -145,6 +145,23 @@ fn a_model_is_downloaded_once_and_then_found() {
     locator.hub.python = "/no/such/python".into();
     locator.hub.offline = true;
     assert_eq!(locator.locate(&model).unwrap().base, located.base);
+}
+
+#[test]
+fn the_small_files_of_a_model_are_had_without_its_weights() {
+    let Some(python) = require_python() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (endpoint, seen) = serve();
+    let locator = locator(&python, folder.path(), &endpoint, "");
+    let model = "owner/name".parse().unwrap();
+    let small = locator.without_weights().locate(&model).unwrap_or_else(|error| panic!("{error}")).base;
+    assert!(small.join("config.json").exists() && small.join("tokenizer.json").exists());
+    assert!(!small.join("model.safetensors").exists());
+    assert!(!seen.lock().unwrap().iter().any(|request| request.contains("model.safetensors")), "{seen:?}");
+    // That is no model yet for anyone who wants its weights.
+    assert_eq!(locator.locate_on_disk(&model).unwrap(), None);
+    assert_eq!(locator.locate(&model).unwrap().base, small);
+    assert!(small.join("model.safetensors").exists());
 }
 
 #[test]

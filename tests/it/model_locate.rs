@@ -12,7 +12,7 @@ fn locator(folder: &Path) -> Locator {
     let mut hub = Hub::from_environment(&|_| None, PathBuf::from("/no/such/python"));
     hub.cache = folder.join("hub");
     hub.offline = true;
-    Locator { root: folder.join("spec"), home: Some(folder.join("home")), hub }
+    Locator { root: folder.join("spec"), home: Some(folder.join("home")), hub, stand_ins: Default::default() }
 }
 
 fn write(folder: &Path, files: &[(&str, &str)]) -> PathBuf {

@@ -269,3 +269,95 @@ fn what_no_tensor_can_be_given_is_found_before_the_merge() {
         "{found:?}"
     );
 }
+
+#[test]
+fn the_bound_of_an_iteration_is_called_a_bound() {
+    use mergesweep::plan::lint::report::Verdict;
+    let text = "merge_method: karcher\nparameters: { max_iter: 5, tol: 1.0e-6 }\nmodels:\n- model: inputs/math\n- model: inputs/code\n";
+    let document = document::parse::text_of(Path::new("config.yml"), text.to_owned()).unwrap();
+    let config = parse::parse(&document, &Mergekit).unwrap().config;
+    let sites = mergesweep::plan::sites::SiteFinder::new(&headers).of(&config);
+    let reported = lint::report_on(&config, 0, Numerics::F32, sites).unwrap();
+    let verdicts: Vec<_> =
+        reported.report.settings.iter().map(|setting| (setting.name.as_str(), setting.verdict)).collect();
+    assert_eq!(verdicts, [("max_iter", Verdict::Bound), ("tol", Verdict::Read)]);
+    let plain = "merge_method: karcher\nmodels:\n- model: inputs/math\n- model: inputs/code\n";
+    assert_eq!(told(plain, Kind::Default), ["max_iter at most 10, tol 0.00001"]);
+}
+
+#[test]
+fn every_slice_has_the_tensors_of_its_own_models() {
+    // A decoder of two layers with names of its own beside the fixtures' Llama.
+    let other = |model: &ModelRef| -> Option<Architecture> {
+        let folder = tempfile::tempdir().unwrap();
+        let number = |n: usize| crate::merge_support::Numbers {
+            dtype: mergesweep::config::Dtype::F32,
+            shape: vec![n],
+            values: vec![0.0; n],
+        };
+        if model.base.path != "other" {
+            return headers(model);
+        }
+        crate::merge_support::write_model(
+            folder.path(),
+            &[("h.0.attn.weight", number(4)), ("h.1.attn.weight", number(4)), ("wte.weight", number(4))],
+        );
+        let checkpoint = Checkpoint::open(folder.path()).unwrap();
+        Some(Architecture::of(&checkpoint).present_in(&checkpoint))
+    };
+    let text = "merge_method: passthrough\nslices:\n- sources: [ { model: inputs/math, layer_range: [0, 1] } ]\n- sources: [ { model: \
+                other, layer_range: [1, 2], parameters: { scale: { filter: attn.weight, value: 0.5 } } } ]\n";
+    let document = document::parse::text_of(Path::new("config.yml"), text.to_owned()).unwrap();
+    let config = parse::parse(&document, &Mergekit).unwrap().config;
+    let sites = mergesweep::plan::sites::SiteFinder::new(&other).of(&config);
+    let inputs = |slice: usize| -> Vec<String> {
+        sites.sites.iter().filter(|site| site.slice == slice).flat_map(|site| site.inputs.clone()).collect()
+    };
+    assert!(inputs(0).iter().all(|name| name.starts_with("model.")), "{:?}", inputs(0));
+    assert_eq!(inputs(1), ["h.1.attn.weight"]);
+    let looked = Looked { config: &config, seed: 0, numerics: Numerics::F32, document: &document };
+    let odd = lint::of_file(looked, &other).into_iter().filter(|finding| finding.kind == Kind::Unmatched).count();
+    assert_eq!(odd, 0, "the filter matches the tensors of the second slice");
+}
+
+/// What a config was probably meant to be, with settings that stay where they are.
+fn intended(text: &str) -> (String, Vec<String>) {
+    let document = document::parse::text_of(Path::new("config.yml"), text.to_owned()).unwrap();
+    let config = parse::parse(&document, &Mergekit).unwrap().config;
+    let sites = mergesweep::plan::sites::SiteFinder::new(&headers).of(&config);
+    let report = lint::report_on(&config, 0, Numerics::F32, sites).unwrap().report;
+    let meant = mergesweep::plan::intended::intended(&config, &report).unwrap();
+    (mergesweep::config::write::yaml(&meant.config, &ModelRef::to_string), meant.left)
+}
+
+#[test]
+fn settings_are_lifted_to_the_level_where_they_are_in_force() {
+    let sliced = |first: &str, second: &str, shared: &str| {
+        let slice = |layers: &str, normalize: &str, of_slice: &str| {
+            format!(
+                "- {of_slice}sources: [ {{ model: inputs/base, layer_range: {layers}, parameters: {{ {normalize} }} }}, {{ model: \
+                 inputs/math, layer_range: {layers}, parameters: {{ weight: 0.5 }} }} ]\n"
+            )
+        };
+        format!(
+            "merge_method: ties\nbase_model: inputs/base\nslices:\n{}{}{shared}",
+            slice("[0, 1]", first, ""),
+            slice("[1, 3]", second, "")
+        )
+    };
+    // All slices agree: to the top.
+    let (config, left) = intended(&sliced("normalize: false", "normalize: false", ""));
+    assert!(config.ends_with("parameters:\n  normalize: false\n") && left.is_empty(), "{config}");
+    // They differ, or only one says it: to the slices.
+    let (config, left) = intended(&sliced("normalize: false", "normalize: true", ""));
+    assert_eq!((config.matches("normalize:").count(), left.len()), (2, 0), "{config}");
+    assert!(!config.contains("\nparameters:"), "{config}");
+    let (config, left) = intended(&sliced("normalize: false", "", ""));
+    assert_eq!((config.matches("normalize:").count(), left.len()), (1, 0), "{config}");
+    assert!(!config.contains("\nparameters:"), "{config}");
+    // What is in force on the slice is not put aside.
+    let text = sliced("normalize: false", "normalize: false", "");
+    let text = text.replacen("- sources", "- parameters: { normalize: true }\n  sources", 1);
+    let (config, left) = intended(&text);
+    assert_eq!(left, ["normalize"], "{config}");
+}

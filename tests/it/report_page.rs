@@ -296,13 +296,20 @@ fn pictures_of_the_page() {
     let shots = PathBuf::from(std::env::var_os("MERGESWEEP_SCREENSHOTS").unwrap());
     let Some(browser) = Browser::start() else { return };
     let folder = tempfile::tempdir().unwrap();
-    let path = write(&synthetic::sweep().page(), folder.path());
+    // MERGESWEEP_PAGE: of another report.
+    let path = match std::env::var_os("MERGESWEEP_PAGE") {
+        Some(page) => std::path::absolute(page).unwrap(),
+        None => write(&synthetic::sweep().page(), folder.path()),
+    };
     std::fs::copy(&path, shots.join("page.html")).unwrap();
     for (device, size) in [("desktop", (1280, 900)), ("phone", (390, 844))] {
         browser.resize(size.0, size.1);
         browser.open(&path);
         for theme in ["light", "dark"] {
-            browser.eval(&format!("document.documentElement.dataset.theme = '{theme}'"));
+            // By its button, which names the other theme.
+            let is_other = format!("document.documentElement.dataset.theme !== '{theme}'");
+            let press = "document.getElementById('theme').click()";
+            browser.eval(&format!("if ({is_other}) {press}; if ({is_other}) {press}"));
             for place in ["top", "grids", "trade-off", "methods", "provenance"] {
                 let scroll = format!(
                     "(document.getElementById('{place}') ?? document.body).scrollIntoView({{ behavior: 'instant' }})"

@@ -83,6 +83,9 @@ fn a_failing_evaluation_is_recorded_and_the_next_run_does_it_again() {
     let failed = sweep.run(&["run", "sweep.toml"], "killed");
     assert_eq!(failed.status.code(), Some(3), "{}", text(&failed.stderr));
     assert!(text(&failed.stderr).contains("3 failed"), "{}", text(&failed.stderr));
+    let summed_up =
+        text(&failed.stderr).lines().filter(|line| line.starts_with("failed: ")).map(str::to_owned).collect::<Vec<_>>();
+    assert!(summed_up.len() == 3 && summed_up.iter().all(|line| line.contains(" (log: ")), "{summed_up:?}");
     let status = text(&sweep.run(&["status", "sweep.toml"], "ok").stdout);
     assert_eq!(count(&status, "| failed"), 3, "{status}");
 
@@ -309,8 +312,31 @@ fn a_full_gpu_halves_the_batches_and_the_table_says_so() {
     // What was asked for is what the key holds: it is not done again.
     let second = sweep.run(&["run", "sweep.toml"], "killed");
     assert_eq!(second.status.code(), Some(0), "{}", text(&second.stderr));
+    // Killed between the results and their record: they are taken over as what they are.
+    let journal = sweep.journal();
+    let unrecorded = journal.rfind("\"event\":\"evaluated\"").unwrap();
+    let unrecorded = journal[..unrecorded].rfind('\n').unwrap() + 1;
+    fs::write(sweep.results().join("journal.jsonl"), &journal[..unrecorded]).unwrap();
+    let adopted = sweep.run(&["run", "sweep.toml"], "killed");
+    assert_eq!(adopted.status.code(), Some(0), "{}", text(&adopted.stderr));
+    assert!(text(&adopted.stderr).contains("were complete when the last run ended"), "{}", text(&adopted.stderr));
+    assert_eq!(text(&adopted.stdout), text(&run.stdout));
     let hopeless = sweep.run(&["run", "sweep.toml", "--redo", "Base"], "memory:0");
     assert_eq!(hopeless.status.code(), Some(3), "{}", text(&hopeless.stderr));
+}
+
+#[test]
+fn a_merge_that_wants_more_memory_than_it_may_take_fails_alone_and_says_so() {
+    let Some(sweep) = Sweep::new() else { return };
+    let limited = |memory: &str| sweep.write(&format!("{SPEC}\n[resources]\nmerge_memory = \"{memory}\"\n"));
+    limited("1MB");
+    let run = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(run.status.code(), Some(3), "{}", text(&run.stderr));
+    assert!(text(&run.stderr).contains("ran out of memory: `resources.merge_memory` is 1 MB"), "{}", text(&run.stderr));
+    assert!(text(&run.stdout).contains("| Base "), "{}", text(&run.stdout));
+    limited("1GB");
+    let run = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
 }
 
 #[test]

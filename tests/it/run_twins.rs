@@ -77,6 +77,14 @@ fn rounding_twins_are_evaluated_once_where_the_spec_says_so_and_again_where_it_n
     assert_eq!((events(&sweep, "merged"), events(&sweep, "merge-shared"), events(&sweep, "evaluated")), (1, 2, 1));
     assert!(!text(&shared.stdout).contains("noise floor"), "{}", text(&shared.stdout));
 
+    // Which of them are selected does not matter: what a twin stood for stays.
+    for one in ["Linear", "Dare", "Arithmetic"] {
+        let before = sweep.journal();
+        let alone = sweep.run(&["run", "sweep.toml", "--only", one], "killed");
+        assert_eq!(alone.status.code(), Some(0), "{one}: {}", text(&alone.stderr));
+        assert_eq!(sweep.journal(), before, "{one}");
+    }
+
     sweep.write(SPEC);
     let why = text(&sweep.run(&["status", "sweep.toml", "--why", "Linear"], "ok").stdout);
     assert!(why.contains("`input twin` changed from Arithmetic to nothing"), "{why}");

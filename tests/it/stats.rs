@@ -226,6 +226,13 @@ fn seeds_are_summed_up_as_the_script_does() {
         near(summary.seed_sd.unwrap(), number(&vector["seed_sd"]), 1e-12);
         near(summary.stderr.unwrap(), number(&vector["stderr"]), 1e-12);
     }
+    // Two seeds that answer all alike but for themselves: nothing but the seed is unsure, with one degree of freedom.
+    let by_seed = summarise(&[vec![0.25; 9], vec![0.75; 9]]).unwrap();
+    near(by_seed.freedom.unwrap(), 1.0, 1e-9);
+    near(by_seed.interval().unwrap().high - by_seed.mean, 12.706_2 * 0.25, 1e-3);
+    // Three seeds that make nothing of it: as many as items, but one.
+    let items: Vec<f64> = (0..40).map(|item| f64::from(item % 2)).collect();
+    near(summarise(&[items.clone(), items.clone(), items]).unwrap().freedom.unwrap(), 39.0, 1e-9);
     let single = summarise(&[vec![1.0, 0.0]]).unwrap();
     assert_eq!((single.k, single.seed_sd, single.stderr), (1, None, None));
     assert_eq!(summarise(&[vec![1.0], vec![1.0, 0.0]]), None);
@@ -297,6 +304,24 @@ fn the_gate_passes_fails_and_does_not_know() {
     assert_eq!(worse.verdict, Verdict::Fail);
     let better = mergesweep::stats::gate::judge(&loss(0.5), &loss(0.9), 0.01, false, 1, SEED).unwrap();
     assert_eq!(better.verdict, Verdict::Pass);
+}
+
+#[test]
+fn several_deciding_tasks_share_the_level_of_fail_and_not_that_of_pass() {
+    // statistics.md 7: FAIL at .05/T, PASS at .05.
+    let baseline = binary(400, &[]);
+    let judge =
+        |candidate: &Items, margin: f64, n_tests| judge(candidate, &baseline, margin, true, n_tests, SEED).unwrap();
+    let worse = binary(400, &(0..20).collect::<Vec<_>>());
+    let (alone, of_seven) = (judge(&worse, 1.0, 1).bounds.unwrap(), judge(&worse, 1.0, 7).bounds.unwrap());
+    assert_eq!(alone.low, of_seven.low);
+    assert!(alone.high < of_seven.high);
+    assert_eq!(judge(&worse, -alone.low + 1e-9, 7).verdict, Verdict::Pass);
+    let between = -(alone.high + of_seven.high) / 2.0;
+    assert_eq!(judge(&worse, between, 1).verdict, Verdict::Fail);
+    assert_eq!(judge(&worse, between, 7).verdict, Verdict::Inconclusive);
+    // P[X >= 20], X ~ Binomial(20, .5).
+    near(judge(&worse, 0.05, 7).p_worse.unwrap(), 0.5_f64.powi(20), 1e-18);
 }
 
 #[test]

@@ -16,6 +16,7 @@ use mergesweep::stats::multiple::holm;
 use mergesweep::stats::permutation::overall;
 use mergesweep::stats::random::word;
 use mergesweep::stats::ratio::Scale;
+use mergesweep::stats::seeds::summarise;
 use mergesweep::stats::{Interval, Items};
 
 const DRAWS: u64 = 2_000;
@@ -209,6 +210,27 @@ fn coverage() {
         })
     });
     tell("delta method with t, bits per byte", "difference", rates, 0.93);
+    for (k, sd) in [(2, 0.03), (3, 0.03), (3, 0.0), (5, 0.06)] {
+        let interval = |r: &mut Random, n: usize| {
+            let difficulty: Vec<f64> = (0..n).map(|_| 0.3 + 0.6 * r.uniform()).collect();
+            let of_seed = |r: &mut Random| {
+                let shift = sd * r.normal();
+                difficulty.iter().map(|p| f64::from(u8::from(r.uniform() < p + shift))).collect()
+            };
+            let seeds: Vec<Vec<f64>> = (0..k).map(|_| of_seed(r)).collect();
+            summarise(&seeds).unwrap()
+        };
+        let rates =
+            [100, 164].map(|n| share(&format!("seeds {k} {sd} {n}"), |r| holds(interval(r, n).interval(), 0.6)));
+        let by_z = [100, 164].map(|n| {
+            share(&format!("seeds {k} {sd} {n}"), |r| {
+                let summary = interval(r, n);
+                holds(summary.stderr.map(|stderr| Interval::around(summary.mean, 1.96 * stderr)), 0.6)
+            })
+        });
+        tell("t over merge seeds", &format!("{k} seeds, seed SD {sd}"), rates, 0.93);
+        tell("(z in its place)", &format!("{k} seeds, seed SD {sd}"), by_z, 0.0);
+    }
     let rate = share("bootstrap", |r| {
         let (a, b) = r.losses(200, 0.02);
         holds(bounds(&a, &b, 1.96, 0.975, 1), truth)

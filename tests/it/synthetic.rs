@@ -9,7 +9,7 @@ use mergesweep::eval::Score;
 use mergesweep::eval::results::HarnessFacts;
 use mergesweep::eval::task::{Column, Estimator};
 use mergesweep::paired::seeds::{SeedGroup, seed_groups};
-use mergesweep::paired::{Against, Doc, Entrant, Outcomes, against};
+use mergesweep::paired::{Against, Doc, Entrant, Estimates, Outcomes, against};
 use mergesweep::plan::TrialId;
 use mergesweep::report::page::Origin;
 use mergesweep::report::{Gathered, Page, gather};
@@ -202,7 +202,7 @@ fn made() -> Synthetic {
         made.row.scores = scores.collect();
     }
     let tasks: Vec<&str> = TASKS.iter().map(|task| task.0).collect();
-    let against = against(&tasks, &entrants, 0, SEED).unwrap();
+    let against = against(&tasks, &entrants, 0, &Estimates::new(), SEED).unwrap();
     let mut groups: Vec<(String, Vec<usize>)> = Vec::new();
     for (place, made) in made.iter().enumerate().filter(|(_, made)| made.row.seed.is_some()) {
         let name = made.row.trial.split(", seed=").next().unwrap().to_owned() + ")";

@@ -1,11 +1,15 @@
 //! The harness, its tasks, and the models.
 
+use std::collections::BTreeSet;
+
 use super::{DoctorArgs, Finding};
 use crate::cli::Failure;
 use crate::eval::Settings;
 use crate::eval::preflight::{self, Folders, KNOWN_VERSION, Preflight};
 use crate::model::{Locator, ModelRef};
+use crate::plan::Plan;
 use crate::process::Cancel;
+use crate::run::models_of;
 use crate::run::store::Store;
 use crate::spec::Sweep;
 
@@ -59,14 +63,17 @@ fn versions(found: &Preflight, settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// Every model of the sweep, and the cache they are looked for in.
-pub(super) fn models(sweep: Option<&Sweep>, locator: &Locator) -> Vec<Finding> {
+/// Every model of the sweep, declared or named in its merges and configs alone, and the cache they are looked for in.
+pub(super) fn models(opened: Option<&(Sweep, Plan)>, locator: &Locator) -> Vec<Finding> {
     let hub = &locator.hub;
     let offline = if hub.offline { ", downloads are off" } else { "" };
     let state = if hub.cache.is_dir() { "" } else { " (not made yet)" };
     let mut findings = vec![Finding::ok("hub cache", format!("{}{state}{offline}", hub.cache.display()))];
-    let declared = sweep.map(|sweep| sweep.models.as_slice()).unwrap_or_default();
-    findings.extend(declared.iter().map(|(name, model)| self::model(name, model, locator)));
+    let Some((sweep, plan)) = opened else { return findings };
+    findings.extend(sweep.models.iter().map(|(name, model)| self::model(name, model, locator)));
+    let declared = |model: &ModelRef| sweep.models.iter().any(|(_, declared)| declared == model);
+    let named: BTreeSet<ModelRef> = plan.trials.iter().flat_map(models_of).filter(|model| !declared(model)).collect();
+    findings.extend(named.iter().map(|model| self::model(&model.to_string(), model, locator)));
     findings
 }
 

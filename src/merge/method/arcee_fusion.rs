@@ -15,9 +15,8 @@
 use num_traits::Float;
 
 use super::Block;
-use super::exponential::{exp, ln};
+use super::exponential::{NEAR_ONE, NEAR_ZERO, exp, exp_near_zero, ln, ln_near_one};
 use crate::merge::arithmetic::Arithmetic;
-use crate::merge::inputs::block_sum;
 use crate::merge::real::{Key, Real};
 use crate::merge::select::Keys;
 use crate::merge::survey::Survey;
@@ -121,27 +120,57 @@ impl<R: Real> Loop for Divergence<'_, R> {
         let (p_sum, q_sum) = (exponentials(c, p), exponentials(a, q));
         let floor = R::of(FLOOR);
         // First all terms, then their sum: a loop that does both is not vectorised.
-        for (p, q) in p.iter_mut().zip(&*q) {
+        for (p, q) in p.iter_mut().zip(&mut *q) {
             let (share, other) = (*p / p_sum + floor, *q / q_sum + floor);
-            *p = share * logarithm(share / other);
+            (*p, *q) = (share, share / other);
         }
-        block_sum(p, |term| term)
+        let [smallest, largest] = extremes(q).map(Real::wide);
+        if 1.0 - smallest <= NEAR_ONE && largest - 1.0 <= NEAR_ONE {
+            p.iter_mut().zip(&*q).for_each(|(p, ratio)| *p = *p * logarithm_near_one(*ratio));
+        } else {
+            p.iter_mut().zip(&*q).for_each(|(p, ratio)| *p = *p * logarithm(*ratio));
+        }
+        sum(p)
     }
 }
 
 /// Exponentials of a row without its largest value, and their sum.
 #[inline(always)]
 fn exponentials<R: Real>(row: &[R], out: &mut Vec<R>) -> R {
-    let largest = largest(row);
+    let [smallest, largest] = extremes(row);
     out.resize(row.len(), R::of(0.0));
-    out.iter_mut().zip(row).for_each(|(y, x)| *y = exponential(*x - largest));
-    block_sum(out, |term| term)
+    if (largest - smallest).wide() <= NEAR_ZERO {
+        out.iter_mut().zip(row).for_each(|(y, x)| *y = exponential_near_zero(*x - largest));
+    } else {
+        out.iter_mut().zip(row).for_each(|(y, x)| *y = exponential(*x - largest));
+    }
+    sum(out)
 }
 
-/// As many terms as the number format needs.
+/// Eight sums side by side and then in pairs: the order in which PyTorch adds up a short row of float32. The terms nearly cancel,
+/// so that another order takes other elements over.
+#[inline(always)]
+fn sum<R: Real>(terms: &[R]) -> R {
+    let (chunks, rest) = terms.as_chunks::<8>();
+    let mut lanes = [R::of(0.0); 8];
+    for chunk in chunks {
+        lanes.iter_mut().zip(chunk).for_each(|(lane, term)| *lane = *lane + *term);
+    }
+    let [a, b, c, d, e, f, g, h] = lanes;
+    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
+    rest.iter().fold(sum, |sum, term| sum + *term)
+}
+
+// As many terms as the number format needs.
+
 #[inline(always)]
 fn exponential<R: Real>(x: R) -> R {
     R::of(if R::Key::BITS == 32 { exp::<9>(x.wide()) } else { exp::<13>(x.wide()) })
+}
+
+#[inline(always)]
+fn exponential_near_zero<R: Real>(x: R) -> R {
+    R::of(if R::Key::BITS == 32 { exp_near_zero::<9>(x.wide()) } else { exp_near_zero::<13>(x.wide()) })
 }
 
 #[inline(always)]
@@ -150,16 +179,30 @@ fn logarithm<R: Real>(x: R) -> R {
 }
 
 #[inline(always)]
-fn largest<R: Real>(row: &[R]) -> R {
-    let larger = |largest: R, x: R| if x > largest { x } else { largest };
+fn logarithm_near_one<R: Real>(x: R) -> R {
+    let x = x.wide() - 1.0;
+    R::of(if R::Key::BITS == 32 { ln_near_one::<7>(x) } else { ln_near_one::<11>(x) })
+}
+
+/// Smallest and largest of a row.
+#[inline(always)]
+fn extremes<R: Real>(row: &[R]) -> [R; 2] {
     let (chunks, rest) = row.as_chunks::<16>();
-    let mut lanes = [R::of(f64::NEG_INFINITY); 16];
+    let mut lanes = [[R::of(f64::INFINITY); 16], [R::of(f64::NEG_INFINITY); 16]];
     for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane = larger(*lane, *x);
+        for (lane, x) in lanes[0].iter_mut().zip(chunk) {
+            *lane = if *x < *lane { *x } else { *lane };
+        }
+        for (lane, x) in lanes[1].iter_mut().zip(chunk) {
+            *lane = if *x > *lane { *x } else { *lane };
         }
     }
-    lanes.into_iter().chain(rest.iter().copied()).fold(R::of(f64::NEG_INFINITY), larger)
+    let rest = || rest.iter().copied();
+    let [smallest, largest] = lanes;
+    [
+        smallest.into_iter().chain(rest()).fold(R::of(f64::INFINITY), |least, x| if x < least { x } else { least }),
+        largest.into_iter().chain(rest()).fold(R::of(f64::NEG_INFINITY), |most, x| if x > most { x } else { most }),
+    ]
 }
 
 /// The same, step by step.

@@ -241,7 +241,10 @@ pub fn prepare<A: Arithmetic>(tasks: &[Task<'_>], inputs: &Inputs<'_>) -> Result
     survey.take_ranks(tasks.iter().flat_map(|task| task.ranks(n)).collect());
     let prunes: Vec<Prune> = tasks.iter().flat_map(Task::prunes).collect();
     let prunings = magprune::prune::<A>(inputs, &prunes);
-    let mut masks: Vec<Vec<Mask<A::Real>>> = tasks.iter().map(|task| task.masks(&survey, &prunings)).collect();
+    let mut known = Vec::new();
+    let mut masks: Vec<Vec<Mask<A::Real>>> =
+        tasks.iter().map(|task| task.masks(&survey, &prunings, &mut known)).collect();
+    drop(known);
     draw(tasks, &mut masks, inputs.len());
     survey.take_sums(tasks.iter().zip(&masks).flat_map(|(task, masks)| task.rescale_sums(masks)).collect());
     tasks.iter().zip(masks).map(|(task, masks)| task.kernel(masks, &survey)).collect()
@@ -309,8 +312,22 @@ impl Task<'_> {
         self.sparsities().filter_map(|(vector, sparsity)| sparsity.prune(vector)).collect()
     }
 
-    fn masks<A: Arithmetic>(&self, survey: &Survey<'_, A>, prunings: &[(Prune, Arc<Vec<u64>>)]) -> Vec<Mask<A::Real>> {
-        self.sparsities().map(|(vector, sparsity)| sparsity.mask(vector, survey, prunings)).collect()
+    /// What stays of every task vector. The same choice of one vector is made once: see `known`.
+    fn masks<A: Arithmetic>(
+        &self,
+        survey: &Survey<'_, A>,
+        prunings: &[(Prune, Arc<Vec<u64>>)],
+        known: &mut Vec<((Vector, Sparsity), Mask<A::Real>)>,
+    ) -> Vec<Mask<A::Real>> {
+        let mut mask = |choice: (Vector, Sparsity)| {
+            if let Some((_, mask)) = known.iter().find(|(other, _)| *other == choice) {
+                return mask.clone();
+            }
+            let mask = choice.1.mask(choice.0, survey, prunings);
+            known.push((choice, mask.clone()));
+            mask
+        };
+        self.sparsities().map(&mut mask).collect()
     }
 
     fn rescale_sums<R: super::real::Real>(&self, masks: &[Mask<R>]) -> Vec<Sum<R>> {

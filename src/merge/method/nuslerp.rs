@@ -13,7 +13,7 @@ use rayon::prelude::*;
 
 use super::Block;
 use crate::merge::arithmetic::Arithmetic;
-use crate::merge::inputs::{BLOCK, Inputs, pair_sum};
+use crate::merge::inputs::{BLOCK, Inputs, pair_sums};
 use crate::merge::real::Real;
 use crate::merge::survey::{Sum, Survey, Vector};
 use crate::merge::vector::vectorised;
@@ -101,11 +101,16 @@ fn factors<A: Arithmetic>(t: f64, cos: f64) -> Factors<A::Real> {
     Factors { left: factor(1.0 - t), right: factor(t), divisor: one }
 }
 
+/// How far from the first to the second two weights lead: 0 is the first.
+pub fn share([first, second]: [f64; 2]) -> f64 {
+    let sum = first + second;
+    if sum.abs() < SMALLEST_WEIGHT_SUM { 0.5 } else { second / sum }
+}
+
 impl<A: Arithmetic> Kernel<A> {
     /// Takes the angles.
     pub fn new(weights: [f64; 2], has_base: bool, axis: Axis, inputs: &[usize], survey: &Survey<'_, A>) -> Self {
-        let sum = weights[0] + weights[1];
-        let t = if sum.abs() < SMALLEST_WEIGHT_SUM { 0.5 } else { weights[1] / sum };
+        let t = share(weights);
         let tensors = survey.inputs;
         let axis = axis.in_shape(&tensors.shape);
         let vectors = vectors(inputs, has_base);
@@ -200,11 +205,24 @@ fn products<A: Arithmetic>(
     }
 }
 
-/// Products of two stretches of vector number `vector`.
+/// Products of one stretch of vector number `vector` in both tensors.
 #[inline(always)]
-fn products_of<R: Real>(vector: usize, [first, second]: [&[R]; 2], term: &impl Fn(usize, R, R) -> f64) -> Products {
-    let square = |row: &[R]| pair_sum(row, row, |x, y| x.wide() * y.wide());
-    [square(first), square(second), pair_sum(first, second, |x, y| term(vector, x, y))]
+fn products_of<A: Arithmetic>(
+    vector: usize,
+    vectors: [Vector; 2],
+    blocks: &[Vec<A::Real>],
+    [first, second]: &mut [Vec<A::Real>; 2],
+    term: &impl Fn(usize, A::Real, A::Real) -> f64,
+) -> Products {
+    for (vector, row) in vectors.iter().zip([&mut *first, &mut *second]).filter(|(vector, _)| vector.minus.is_some()) {
+        vector.fill::<A>(blocks, row);
+    }
+    let (first, second) = (vectors[0].of_block(blocks, first), vectors[1].of_block(blocks, second));
+    pair_sums(first, second, |x, y| {
+        let dot = term(vector, x, y);
+        let (x, y) = (x.wide(), y.wide());
+        [x * x, y * y, dot]
+    })
 }
 
 fn add(sums: &mut Products, terms: Products) {
@@ -222,10 +240,8 @@ fn whole_products<A: Arithmetic>(
         2,
         || [0.0; 3],
         |sums, _, blocks, rows| {
-            vectorised(|| {
-                vectors.iter().zip(&mut *rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
-                add(sums, products_of(0, [&rows[0], &rows[1]], term));
-            });
+            let Some(rows) = rows.first_chunk_mut() else { return };
+            add(sums, vectorised(|| products_of::<A>(0, vectors, blocks, rows, term)));
         },
     );
     let mut sums = [0.0; 3];
@@ -243,10 +259,7 @@ fn row_products<A: Arithmetic>(
         inputs,
         || (Vec::new(), [Vec::new(), Vec::new()]),
         |(found, rows), number, blocks| {
-            vectorised(|| {
-                vectors.iter().zip(&mut *rows).for_each(|(vector, row)| vector.fill::<A>(blocks, row));
-                found.push(products_of(number, [&rows[0], &rows[1]], term));
-            });
+            found.push(vectorised(|| products_of::<A>(number, vectors, blocks, rows, term)));
         },
     );
     groups.into_iter().flat_map(|(found, _)| found).collect()

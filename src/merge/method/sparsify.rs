@@ -23,8 +23,10 @@ use super::mask::Mask;
 use super::stream::Stream;
 use crate::config::Dtype;
 use crate::merge::arithmetic::Arithmetic;
+use crate::merge::followed::Followed;
 use crate::merge::introsort;
-use crate::merge::real::Real;
+use crate::merge::real::{Key, Real};
+use crate::merge::select::Statistic;
 use crate::merge::survey::{Sum, Survey, Vector};
 
 /// How one model's task vector is thinned out.
@@ -148,8 +150,9 @@ impl Sparsity {
             // Statistics that were stopped know too little for anything; nothing is then written.
             let taken = (at_first.below + at_first.n_equal()).saturating_sub(first);
             if A::STEPS
+                && matters(at_first)
                 && taken < at_first.n_equal()
-                && let Some(mask) = self.unstable(vector, survey, n - end..n - first)
+                && let Some(mask) = self.unstable(vector, survey, n - end..n - first, [at_first.key, Key::MAX])
             {
                 return mask;
             }
@@ -157,10 +160,11 @@ impl Sparsity {
             return Mask::Between { low, low_at, high: A::Real::of(f64::INFINITY), high_at: 0..usize::MAX };
         }
         let Some(at_last) = survey.magnitude_at(vector, end - 1) else { return Mask::Nothing };
-        let cuts = first > at_first.below || end < at_last.below + at_last.n_equal();
+        let cuts_low = matters(at_first) && first > at_first.below;
+        let cuts_high = matters(at_last) && end < at_last.below + at_last.n_equal();
         if A::STEPS
-            && cuts
-            && let Some(mask) = self.unstable(vector, survey, first..end)
+            && (cuts_low || cuts_high)
+            && let Some(mask) = self.unstable(vector, survey, first..end, [at_first.key, at_last.key])
         {
             return mask;
         }
@@ -170,21 +174,43 @@ impl Sparsity {
     }
 
     /// What stays where a cut goes through equal magnitudes, as mergekit has it: `ranks` of the order that an unstable sort
-    /// leaves, from the largest down for the magnitude, from the smallest up for outliers.
+    /// leaves, from the largest down for the magnitude, from the smallest up for outliers. The cuts are at two magnitudes.
     fn unstable<A: Arithmetic>(
         self,
         vector: Vector,
         survey: &Survey<'_, A>,
         ranks: Range<u64>,
+        [low, high]: [<A::Real as Real>::Key; 2],
     ) -> Option<Mask<A::Real>> {
-        let mut pairs = survey.magnitudes(vector)?;
         let ranks = ranks.start as usize..ranks.end as usize;
-        match self {
-            Self::Magnitude { .. } => introsort::sort(&mut pairs, &ranks, |left, right| left.0 > right.0),
-            _ => introsort::sort(&mut pairs, &ranks, |left, right| left.0 < right.0),
+        let falls = matches!(self, Self::Magnitude { .. });
+        if let Some(keys) = survey.short_magnitudes(vector) {
+            let short = |key| A::short_key(A::Real::from_magnitude_key(key)).unwrap_or(u16::MAX);
+            // Of zeros it does not matter which stay.
+            let cuts: Vec<u16> = [low, high].map(short).into_iter().filter(|key| *key != 0).collect();
+            let followed = Followed::new(keys, &cuts);
+            let at_cuts = if falls {
+                followed.at(ranks, |left, right| left > right)
+            } else {
+                followed.at(ranks, |left, right| left < right)
+            };
+            let mut bits = survey.bits(vector, |key| low < key && key < high);
+            at_cuts.into_iter().for_each(|position| bits[position as usize / 64] |= 1 << (position % 64));
+            return Some(Mask::Bits(Arc::new(bits)));
+        }
+        let mut pairs = survey.magnitudes(vector)?;
+        if falls {
+            introsort::sort(&mut pairs, &ranks, |left, right| left.0 > right.0);
+        } else {
+            introsort::sort(&mut pairs, &ranks, |left, right| left.0 < right.0);
         }
         Some(Mask::at(pairs.len(), pairs[ranks].iter().map(|(_, position)| *position)))
     }
+}
+
+/// Whether it matters which of the elements with that magnitude stay.
+fn matters<K: Key>(statistic: &Statistic<K>) -> bool {
+    statistic.key.wide() != 0
 }
 
 /// Whether a mask leaves something to be rescaled.

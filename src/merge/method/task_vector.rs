@@ -99,6 +99,12 @@ impl<A: Arithmetic> Kernel<A> {
         out.fill(zero);
         for (index, (sparse, weight)) in self.models.iter().enumerate() {
             let weight = *weight;
+            if !self.consensus && matches!(sparse.mask, Mask::Everything) {
+                for ((sum, x), base) in out.iter_mut().zip(block.input(index + 1)).zip(base) {
+                    *sum = *sum + A::step(A::step(*x - *base) * weight);
+                }
+                continue;
+            }
             let Some((difference, deltas)) = scratch.split_last_mut() else { return };
             let delta = &mut deltas[if self.consensus { index } else { 0 }];
             [&mut *difference, &mut *delta].into_iter().for_each(|buffer| buffer.resize(out.len(), zero));

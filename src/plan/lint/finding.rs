@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::document::Span;
+use crate::document::{Code, Problem, Span};
 
 /// What a finding is about. Its name is stable: programs may rely on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +45,8 @@ pub struct Finding {
     pub span: Option<Span>,
     /// What was found: a lower-case fragment.
     pub message: String,
+    /// The same where the line that it is about can be seen; empty: as the message.
+    pub label: String,
     /// What to do.
     pub remedy: Option<String>,
 }
@@ -63,12 +65,38 @@ impl Kind {
         }
     }
 
+    /// The code of such findings, where they are diagnostics.
+    pub fn code(self) -> Option<Code> {
+        Some(match self {
+            Self::Dead => Code::DeadSetting,
+            Self::Shadowed => Code::ShadowedSetting,
+            Self::Unmatched => Code::UnmatchedFilter,
+            Self::Unresolved => Code::UnresolvedMerge,
+            Self::NoEffect => Code::IdleSetting,
+            Self::Reduces | Self::Default => return None,
+        })
+    }
+
     /// How serious it is.
     pub fn severity(self) -> Severity {
         match self {
             Self::Dead | Self::Shadowed | Self::Unmatched | Self::Unresolved => Severity::Warning,
             Self::Reduces | Self::Default | Self::NoEffect => Severity::Note,
         }
+    }
+}
+
+impl Finding {
+    /// What is to be said beside the line that it is about.
+    pub fn label(&self) -> &str {
+        if self.label.is_empty() { &self.message } else { &self.label }
+    }
+
+    /// The finding as a diagnostic, if it is a warning and has a place.
+    pub fn problem(&self) -> Option<Problem> {
+        let (code, span) = (self.kind.code()?, self.span.clone()?);
+        let problem = Problem::error(code, span, self.key_path.clone(), self.message.clone(), self.remedy.clone());
+        (self.kind.severity() == Severity::Warning).then(|| problem.as_warning())
     }
 }
 

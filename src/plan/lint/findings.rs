@@ -36,49 +36,44 @@ impl Subject<'_> {
         let SettingReport { stand, name, setting: written, verdict, .. } = setting;
         let row = method.parameter(name);
         let says = format!("`{name}: {written}`");
-        let (kind, message, remedy) = match verdict {
-            Verdict::Read => return None,
+        const TOP: &str = "put it under `parameters` at top level";
+        let (kind, verb, why, remedy) = match verdict {
+            Verdict::Read | Verdict::Bound => return None,
             Verdict::Dead(Why::Unknown) => {
                 let (message, hint) = value::unread(name, method);
-                (Kind::Dead, format!("{says} is never read: {message}"), Some(hint))
+                (Kind::Dead, "is never read", message, Some(hint))
             }
-            Verdict::Dead(Why::SharedOnSource) => (
-                Kind::Dead,
-                format!(
-                    "{says} is never read: `{method}` does not look `{name}` up on a source{}",
+            Verdict::Dead(Why::SharedOnSource) => {
+                let why =
+                    format!("`{method}` does not look `{name}` up on a source{}", in_force(row?, written, report));
+                (Kind::Dead, "is never read", why, Some(TOP.to_owned()))
+            }
+            Verdict::Dead(Why::OfBase) => {
+                let why = format!(
+                    "`{method}` asks the other models for `{name}`, not the base{}",
                     in_force(row?, written, report)
-                ),
-                Some("put it under `parameters` at top level".to_owned()),
-            ),
-            Verdict::Dead(Why::OfBase) => (
-                Kind::Dead,
-                format!(
-                    "{says} is never read: `{method}` asks the other models for `{name}`, not the base{}",
-                    in_force(row?, written, report)
-                ),
-                Some("put it under `parameters` at top level, or on the other models".to_owned()),
-            ),
+                );
+                (Kind::Dead, "is never read", why, Some(format!("{TOP}, or on the other models")))
+            }
             Verdict::Dead(Why::NoTensors) => {
-                (Kind::Dead, format!("{says} is never read: no tensor comes from this slice"), None)
+                (Kind::Dead, "is never read", "no tensor comes from this slice".to_owned(), None)
             }
             Verdict::Shadowed => {
-                let by = "settings further in answer for every tensor";
-                (Kind::Shadowed, format!("{says} decides nothing: {by}"), Some("delete it, or them".to_owned()))
+                let why = "settings further in answer for every tensor".to_owned();
+                (Kind::Shadowed, "decides nothing", why, Some("delete it, or them".to_owned()))
             }
-            Verdict::Unmatched => (
-                Kind::Unmatched,
-                format!("{says} decides nothing: no tensor matches ({})", self.origin.in_words()),
-                None,
-            ),
-            Verdict::NoEffect(Idle::Default) => (Kind::NoEffect, format!("{says} is the default"), None),
-            Verdict::NoEffect(Idle::Unused) => {
-                (Kind::NoEffect, format!("{says} changes nothing: {}", self.unused(name, method)), None)
+            Verdict::Unmatched => {
+                let why = format!("no tensor matches ({})", self.origin.in_words());
+                (Kind::Unmatched, "decides nothing", why, None)
             }
+            Verdict::NoEffect(Idle::Default) => (Kind::NoEffect, "is the default", String::new(), None),
+            Verdict::NoEffect(Idle::Unused) => (Kind::NoEffect, "changes nothing", self.unused(name, method), None),
             Verdict::NoEffect(Idle::Rounding) => {
-                (Kind::NoEffect, format!("{says} changes nothing but the rounding"), None)
+                (Kind::NoEffect, "changes nothing but the rounding", String::new(), None)
             }
         };
-        Some(self.finding(kind, *stand, name, message, remedy))
+        let message = if why.is_empty() { format!("{says} {verb}") } else { format!("{says} {verb}: {why}") };
+        Some(Finding { label: why, ..self.finding(kind, *stand, name, message, remedy) })
     }
 
     /// Why nothing uses a parameter that is read.
@@ -117,7 +112,8 @@ impl Subject<'_> {
             let row = default.default.row;
             let Some(value) = default.default.value else { continue };
             let mark = if default.differing.is_empty() { "" } else { "*" };
-            let text = format!("{} {}{mark}", row.name, row.shown(value));
+            let bound = if row.is_bound() { "at most " } else { "" };
+            let text = format!("{} {bound}{}{mark}", row.name, row.shown(value));
             if !said.contains(&text) {
                 said.push(text);
             }
@@ -128,6 +124,7 @@ impl Subject<'_> {
             key_path: String::new(),
             span: None,
             message: said.join(", "),
+            label: String::new(),
             remedy: None,
         })
     }
@@ -141,6 +138,7 @@ impl Subject<'_> {
             key_path: path.map(|path| path.to_string()).unwrap_or_default(),
             span: entry.map(|entry| entry.key_span.clone()),
             message,
+            label: String::new(),
             remedy,
         }
     }
@@ -149,7 +147,10 @@ impl Subject<'_> {
 /// What is in force instead of a setting that nobody reads.
 fn in_force(row: &'static ParameterSpec, written: &Setting, report: &Report) -> String {
     let defaults = report.defaults.iter().find(|default| default.default.row.name == row.name);
-    let elsewhere = report.settings.iter().any(|setting| setting.name == row.name && setting.verdict == Verdict::Read);
+    let elsewhere = report
+        .settings
+        .iter()
+        .any(|setting| setting.name == row.name && matches!(setting.verdict, Verdict::Read | Verdict::Bound));
     match defaults.and_then(|default| default.default.value) {
         Some(value) if !elsewhere => {
             let says = |scalar: &Scalar| match row.kind {

@@ -23,7 +23,7 @@ use super::twins::{self, Canonical, Twins, exact};
 use super::words::{self, Naming};
 use crate::config::parameter::LookUp;
 use crate::config::{MergeConfig, Numerics, Setting};
-use crate::document::Node;
+use crate::document::{self, Node, Problems, Span};
 use crate::merge::recipe::RecipeError;
 use crate::model::ModelRef;
 use effect::Trial;
@@ -145,8 +145,8 @@ impl<'a> Reviewer<'a> {
     }
 
     fn note(&mut self, number: usize, kind: Kind, message: String) {
-        let (trials, key_path) = (vec![number], String::new());
-        self.findings.push(Finding { kind, trials, key_path, span: None, message, remedy: None });
+        let (trials, key_path, label) = (vec![number], String::new(), String::new());
+        self.findings.push(Finding { kind, trials, key_path, span: None, message, label, remedy: None });
     }
 
     /// Adds what was found otherwise.
@@ -167,6 +167,13 @@ pub fn of_file(looked: Looked<'_>, headers: &Headers<'_>) -> Vec<Finding> {
     let mut reviewer = Reviewer::new(headers, &naming);
     reviewer.look_at(0, looked);
     reviewer.finish().findings
+}
+
+/// Leaves out the warnings of the reader of a file that findings tell as well: these know more.
+pub fn tell_once(problems: &mut Problems, findings: &[Finding]) {
+    let is_told =
+        |span: &Span| findings.iter().any(|finding| finding.span.as_ref().is_some_and(|found| found.same_as(span)));
+    problems.0.retain(|problem| problem.severity == document::Severity::Error || !is_told(&problem.span));
 }
 
 /// Each finding once, for all its trials: the gravest first, then in the order of the files.

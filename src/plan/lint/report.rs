@@ -15,6 +15,8 @@ use crate::plan::sites::{Sites, Stand, levels};
 pub enum Verdict {
     /// It decides about some tensors.
     Read,
+    /// It is read as the bound of an iteration, and decides where that does not come to rest before.
+    Bound,
     /// It is read and changes nothing.
     NoEffect(Idle),
     /// A setting further in answers wherever it could.
@@ -128,6 +130,7 @@ fn verdict(trial: &Trial<'_>, tally: &Tally, stand: Stand, name: &str, setting: 
             Effect::None => Verdict::NoEffect(Idle::Unused),
             Effect::Rounding => Verdict::NoEffect(Idle::Rounding),
             _ if says_default && !is_answered_outside(trial.config, stand, row) => Verdict::NoEffect(Idle::Default),
+            _ if row.is_bound() => Verdict::Bound,
             _ => Verdict::Read,
         };
     }

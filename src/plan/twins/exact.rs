@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 
 use crate::config::{Dtype, MergeConfig, Numerics};
 use crate::merge::arithmetic::{Arithmetic, Work, with_arithmetic};
-use crate::merge::method::{Operation, Sparsity, TaskVector, linear};
+use crate::merge::method::{Operation, Sparsity, TaskVector, linear, nuslerp};
 use crate::merge::real::Real as _;
 use crate::plan::resolution::Resolution;
 
@@ -75,10 +75,8 @@ pub fn text(operation: &Operation, models: &[String], keys: &[&str], resolution:
             format!("{}{steps}", task_vector_text(task_vector, operation, models, keys, resolution))
         }
         Operation::Slerp { t } => format!("slerp {t:?} from {}{steps}", listed(models)),
-        Operation::Nuslerp { weights: [first, second], has_base, axis } => {
-            let sum = first + second;
-            // As the kernel has it.
-            let t = if sum.abs() < 1e-6 { 0.5 } else { second / sum };
+        Operation::Nuslerp { weights, has_base, axis } => {
+            let t = nuslerp::share(*weights);
             format!("nuslerp {t:?} {axis:?} base {has_base} of {}{steps}", listed(models))
         }
         Operation::ArceeFusion => format!("arcee_fusion of {}{steps}", listed(models)),

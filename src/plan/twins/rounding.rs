@@ -2,7 +2,7 @@
 //! merges of whole tensors are one [`Form::Combination`]; what depends on the numbers in the tensors stays itself, with its
 //! weights folded and its models in order.
 
-use crate::merge::method::{Axis, Operation, Sparsity, TaskVector};
+use crate::merge::method::{Axis, Operation, Sparsity, TaskVector, nuslerp};
 
 /// Differences of coefficients that are rounding of decimals.
 const SMALLEST: f64 = 1e-9;
@@ -72,9 +72,8 @@ pub fn form(operation: &Operation, names: &[String]) -> Form {
             Some(end) => end,
             None => Form::Other(format!("slerp {}", between(*t, &names[0], &names[1]))),
         },
-        Operation::Nuslerp { weights: [first, second], has_base, axis } => {
-            let sum = first + second;
-            let t = if sum.abs() < 1e-6 { 0.5 } else { second / sum };
+        Operation::Nuslerp { weights, has_base, axis } => {
+            let t = nuslerp::share(*weights);
             let from = usize::from(*has_base);
             let base = if *has_base { names[0].as_str() } else { "nothing" };
             let axis = match axis {

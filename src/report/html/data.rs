@@ -67,7 +67,7 @@ fn of_comparison(compared: &Compared, flips: &[Flip]) -> Value {
         (None, "") => "no difference found",
         (None, remark) => remark,
     };
-    json!({
+    let mut value = json!({
         "difference": format!("{} {}", differences::difference(comparison), differences::unit(comparison)).trim_end(),
         "interval": differences::interval(comparison),
         "p": differences::p_value(comparison.p),
@@ -78,7 +78,18 @@ fn of_comparison(compared: &Compared, flips: &[Flip]) -> Value {
         "binary": comparison.discordant.is_some(),
         "changed": comparison.n_changed,
         "flips": flips,
-    })
+    });
+    if let Some(estimate) = compared.estimate {
+        value["estimate"] = format!(
+            "gp-IRT estimates {} and {}: difference {} points, swap test p {}",
+            render::value(Some(estimate.first)),
+            render::value(Some(estimate.second)),
+            differences::decisive(compared),
+            differences::p_value(estimate.p)
+        )
+        .into();
+    }
+    value
 }
 
 fn test(test: Test) -> &'static str {

@@ -155,6 +155,7 @@
     content.append(scroll);
     trial.cells.forEach((cell, column) => {
       const of = cell?.compared;
+      if (of?.estimate) content.append(make("p", `${data.columns[column].name}: ${of.estimate}.`, "legend"));
       if (!of || !of.changed) return;
       const details = make("details");
       details.dataset.column = column;

@@ -117,7 +117,7 @@ fn line(page: &Page, index: usize, scales: &[Option<Scale>]) -> String {
             Some((p, better)) => {
                 let mark = if p < crate::stats::LEVEL { sign(better) } else { String::new() };
                 format!(
-                    "<td class=\"num\" data-v=\"{p}\">{}<span class=\"m\">{mark}</span></td>",
+                    "<td class=\"num over\" data-v=\"{p}\">{}<span class=\"m\">{mark}</span></td>",
                     escape::text(&differences::p_value(p))
                 )
             }
@@ -141,7 +141,7 @@ fn score(page: &Page, column: usize, cell: &Cell, scale: Option<&Scale>) -> Stri
     let mark = match &cell.stands {
         paired::Cell::Compared(compared) => match compared.significance() {
             Some(better) => sign(better),
-            None if compared.comparison.cannot_be_significant() && compared.comparison.n_changed > 0 => {
+            None if compared.cannot_be_significant() && compared.comparison.n_changed > 0 => {
                 "<span class=\"cannot\" title=\"too few documents differ: cannot be significant\">·</span>".to_owned()
             }
             None => String::new(),

@@ -6,7 +6,7 @@ use std::fs;
 use super::super::journal::{Journal, Record, What};
 use super::super::state::SweepState;
 use super::super::store::at;
-use super::super::{Facts, Request, is_work_left, merge_options};
+use super::super::{Facts, Request, is_work_left, merge_options, twins};
 use super::collect;
 use super::manifest::{Manifest, asked};
 use super::submission::Step;
@@ -26,8 +26,9 @@ pub(super) fn prepare(
     number: u32,
     attempted: &BTreeSet<TrialId>,
 ) -> Result<Manifest, SlurmError> {
+    let followers = twins::followers(request);
     let is_wanted = |index: usize| {
-        let is_left = facts.is_none_or(|facts| is_work_left(request, facts, state, index));
+        let is_left = facts.is_none_or(|facts| is_work_left(request, facts, state, &followers, index));
         is_left && !attempted.contains(&request.plan.trials[index].id)
     };
     let units = deal(request, options.slurm.trials_per_job, &is_wanted);

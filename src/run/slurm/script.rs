@@ -57,7 +57,7 @@ impl Setting<'_> {
         let about = format!("{} of a sweep, one a task", super::counted(units.len(), "unit"));
         let mut text = self.head(name, &about, &self.settings.unit, "%x-%A_%a.log");
         let _ = writeln!(text, "{}", directive(&format!("--array=0-{last}{throttle}")));
-        let _ = write!(text, "{}{before}{} {number}\n", self.prologue(), self.command(UNIT_COMMAND));
+        let _ = writeln!(text, "{}{before}{} {number}", self.prologue(), self.command(UNIT_COMMAND));
         text
     }
 

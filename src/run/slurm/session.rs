@@ -8,7 +8,7 @@ use super::super::event::RunEvent;
 use super::super::fingerprint::digest;
 use super::super::journal::{Record, Stage, What};
 use super::super::state::SweepState;
-use super::super::{Listener, Request, Summary};
+use super::super::{Failed, Listener, Request, Summary};
 use super::manifest::Manifest;
 use super::queue::{self, Ending, Task, TaskState, Unanswered};
 use super::script::{Setting, quoted};
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
             if left.contains(&trial.id) {
                 summary.n_left += 1;
             } else if let Some((stage, reason)) = state.failure.clone() {
-                summary.failed.push((trial.name.clone(), stage, reason));
+                summary.failed.push(Failed { trial: trial.name.clone(), stage, reason, log: None });
             } else if settings.tasks.iter().all(|task| state.current(settings, task).is_some()) {
                 summary.n_done += 1;
                 summary.n_reused += usize::from(!attempted.contains(&trial.id));

@@ -241,9 +241,9 @@ fn hand_over(
     units: &[usize],
     journal: &mut Journal,
 ) -> Result<(), SlurmError> {
-    let mut before: Option<String> = None;
+    let mut before = submission.jobs.iter().rev().find(|job| !job.units.is_empty()).and_then(|job| job.id.clone());
     for job in arrays(session, submission, units) {
-        // Together no more tasks than one array may have: the next one waits for the last.
+        // Together no more tasks than one array may have: the next one waits for the last, one of units that were lost too.
         let after: Vec<String> = before.iter().filter(|_| session.at_once.is_some()).cloned().collect();
         before = enter(session, submission, job, &after, journal)?;
     }
