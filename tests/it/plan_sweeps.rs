@@ -1,9 +1,13 @@
 //! The plans of the sweeps that are committed here.
 
-use mergesweep::eval::CodeEval;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use mergesweep::config::write;
+use mergesweep::eval::CodeEval;
+use mergesweep::plan::lint::Kind;
 use mergesweep::plan::{self, Plan, Subject};
 use mergesweep::spec::Sweep;
 
@@ -42,6 +46,61 @@ fn the_study_has_its_nineteen_rows_under_their_published_names() {
     let warnings = plan.warnings.to_string();
     assert!(warnings.starts_with("warning[E0503]: ") && plan.warnings.0.len() == 1, "{warnings}");
     insta::assert_snapshot!("study", lines(&plan));
+}
+
+/// Method, base, sources with their parameters, parameters of all and dtype of a merge over whole models. Models by their short
+/// names.
+fn essence(sweep: &Sweep, subject: &Subject) -> Vec<Value> {
+    let Subject::Merge { config, .. } = subject else { return Vec::new() };
+    let mut text = write::canonical(config);
+    for (short, model) in &sweep.models {
+        text = text.replace(&format!("\"{model}\""), &format!("\"{}\"", if short == "instruct" { "base" } else { short }));
+    }
+    let config: Value = serde_json::from_str(&text).unwrap();
+    let slice = &config["modules"]["default"]["slices"][0];
+    let sources = [&slice["sources"], &config["slices"][0]["sources"], &config["models"]];
+    let mut sources = sources.into_iter().find(|sources| sources.is_array()).unwrap().clone();
+    for source in sources.as_array_mut().unwrap() {
+        source.as_object_mut().unwrap().remove("layer_range");
+    }
+    let [method, base, of_all, dtype] =
+        ["merge_method", "base_model", "parameters", "dtype"].map(|key| config[key].clone());
+    vec![method, base, sources, of_all, dtype]
+}
+
+#[test]
+fn the_desk_study_has_the_settings_of_the_study_and_four_rows_as_intended() {
+    let ((study, study_plan), (desk, desk_plan)) = (open("study.toml"), open("desk-study.toml"));
+    let (intended, written): (Vec<_>, Vec<_>) =
+        desk_plan.trials.iter().partition(|trial| trial.name.ends_with(", as intended"));
+    assert_eq!((intended.len(), written.len()), (4, 19));
+    for (ours, theirs) in written.iter().zip(&study_plan.trials) {
+        assert_eq!(ours.name, theirs.name);
+        assert_eq!(essence(&desk, &ours.subject), essence(&study, &theirs.subject), "{}", ours.name);
+    }
+    // What nobody reads is as dead here as there, and the rows as intended have nothing of it.
+    let dead = |plan: &Plan| {
+        let dead = plan.review.findings.iter().filter(|finding| finding.kind == Kind::Dead);
+        dead.flat_map(|finding| finding.trials.iter().map(|trial| (plan.trials[*trial].name.clone(), finding.to_string())))
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(dead(&desk_plan), dead(&study_plan));
+    assert_eq!(dead(&study_plan).len(), 9);
+}
+
+#[test]
+fn the_grids_have_their_points() {
+    assert_eq!(open("slerp-t.toml").1.trials.len(), 1 + 11);
+    assert_eq!(open("dare-density.toml").1.trials.len(), 1 + 5 * 5 + 1);
+}
+
+#[test]
+fn the_nightly_check_decides_on_enough_documents() {
+    let (sweep, _) = open("nightly.toml");
+    let margins = &sweep.gate.margins;
+    assert!(sweep.evaluate.tasks.iter().all(|task| margins.iter().any(|(column, _)| *column == task.name)));
+    // Both loss tasks have 200 documents.
+    assert!(sweep.evaluate.tasks.iter().all(|task| task.limit.unwrap_or(200) >= 150));
 }
 
 #[test]
@@ -93,7 +152,17 @@ fn every_committed_sweep_is_tested_here() {
     found.sort();
     assert_eq!(
         found,
-        ["quickstart-code.toml", "quickstart.toml", "slerp-and-dare.toml", "slerp-and-dare.yml", "study.toml"]
+        [
+            "dare-density.toml",
+            "desk-study.toml",
+            "nightly.toml",
+            "quickstart-code.toml",
+            "quickstart.toml",
+            "slerp-and-dare.toml",
+            "slerp-and-dare.yml",
+            "slerp-t.toml",
+            "study.toml"
+        ]
     );
 }
 
