@@ -54,7 +54,8 @@ fn essence(sweep: &Sweep, subject: &Subject) -> Vec<Value> {
     let Subject::Merge { config, .. } = subject else { return Vec::new() };
     let mut text = write::canonical(config);
     for (short, model) in &sweep.models {
-        text = text.replace(&format!("\"{model}\""), &format!("\"{}\"", if short == "instruct" { "base" } else { short }));
+        text =
+            text.replace(&format!("\"{model}\""), &format!("\"{}\"", if short == "instruct" { "base" } else { short }));
     }
     let config: Value = serde_json::from_str(&text).unwrap();
     let slice = &config["modules"]["default"]["slices"][0];
@@ -81,8 +82,10 @@ fn the_desk_study_has_the_settings_of_the_study_and_four_rows_as_intended() {
     // What nobody reads is as dead here as there, and the rows as intended have nothing of it.
     let dead = |plan: &Plan| {
         let dead = plan.review.findings.iter().filter(|finding| finding.kind == Kind::Dead);
-        dead.flat_map(|finding| finding.trials.iter().map(|trial| (plan.trials[*trial].name.clone(), finding.to_string())))
-            .collect::<BTreeSet<_>>()
+        dead.flat_map(|finding| {
+            finding.trials.iter().map(|trial| (plan.trials[*trial].name.clone(), finding.to_string()))
+        })
+        .collect::<BTreeSet<_>>()
     };
     assert_eq!(dead(&desk_plan), dead(&study_plan));
     assert_eq!(dead(&study_plan).len(), 9);

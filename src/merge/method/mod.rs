@@ -263,6 +263,9 @@ fn draw<R: super::real::Real>(tasks: &[Task<'_>], masks: &mut [Vec<Mask<R>>], le
     }
 }
 
+/// What stays of a vector under a setting.
+type Chosen<R> = ((Vector, Sparsity), Mask<R>);
+
 impl Task<'_> {
     /// The sums that are wanted before anything else is known.
     fn sums<A: Arithmetic>(&self, inputs: &Inputs<'_>) -> Vec<Sum<A::Real>> {
@@ -317,7 +320,7 @@ impl Task<'_> {
         &self,
         survey: &Survey<'_, A>,
         prunings: &[(Prune, Arc<Vec<u64>>)],
-        known: &mut Vec<((Vector, Sparsity), Mask<A::Real>)>,
+        known: &mut Vec<Chosen<A::Real>>,
     ) -> Vec<Mask<A::Real>> {
         let mut mask = |choice: (Vector, Sparsity)| {
             if let Some((_, mask)) = known.iter().find(|(other, _)| *other == choice) {
