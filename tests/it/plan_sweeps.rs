@@ -86,7 +86,7 @@ fn the_desk_study_has_the_settings_of_the_study_and_four_rows_as_intended() {
     let dead = |plan: &Plan| {
         let dead = plan.review.findings.iter().filter(|finding| finding.kind == Kind::Dead);
         dead.flat_map(|finding| {
-            finding.trials.iter().map(|trial| (plan.trials[*trial].name.clone(), finding.to_string()))
+            finding.trials.iter().map(|trial| (plan.trials[*trial].name.clone(), finding.message.clone()))
         })
         .collect::<BTreeSet<_>>()
     };
