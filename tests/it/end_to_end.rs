@@ -105,7 +105,7 @@ fn gated(model: &Path, python: &Path, scale: &str) -> String {
     let head =
         head.replace("tasks = [{ task = \"math_bpb\", limit = 2 }]", tasks).replace("batch_size = 2", "batch_size = 8");
     format!(
-        "{head}[gate]\nmargins = {{ math_bpb = 0.05, arc100_acc = 0.12 }}\n\n\
+        "{head}[gate]\nmargins = {{ math_bpb = 0.05, arc100_acc = 0.08 }}\n\n\
          [[merge]]\nname = \"Copy\"\nmethod = \"passthrough\"\nmodels = [\"math\"]\ndtype = \"bfloat16\"\n\
          parameters = {{ scale = {scale} }}\n"
     )
