@@ -218,6 +218,8 @@ pub(super) fn request_of(
         program,
         keep: sweep.limits.keep.clone(),
         twins: sweep.twins,
+        search: sweep.search.clone(),
+        holds: false,
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,
@@ -358,7 +360,7 @@ pub(super) fn explained(request: &Request, sweep: &Sweep) -> Result<String, Fail
 pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     let RunError::Lacks(lacks) = error else {
         return match error {
-            RunError::Locate(_) => Failure::Usage(error.into()),
+            RunError::Locate(_) | RunError::NotRaced { .. } => Failure::Usage(error.into()),
             RunError::Submitted(_) => Failure::Busy(error.into()),
             RunError::Store(error) => error.into(),
             _ => Failure::Internal(error.into()),
