@@ -23,7 +23,7 @@ use crate::run::select::select;
 use crate::run::store::Store;
 use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{EngineKind, Sweep, placed};
-use crate::table::{differences, render};
+use crate::table::{differences, race, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
@@ -126,6 +126,9 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     } else {
         let against = beside_reference(&recorded, &request.plan, &sweep, store);
         print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
+        if let Some(race) = &recorded.table.race {
+            print(&format!("\n{}", render::markdown(&race::table(race), output_width())))?;
+        }
         let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
         report::print_footnotes(&remarks.chain(recorded.footnotes).collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));

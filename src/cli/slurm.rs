@@ -6,7 +6,7 @@ pub(super) mod unit;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 
 use super::{Failure, SweepArgs, usage};
 use crate::run::slurm::collect::SeedError;
@@ -26,7 +26,13 @@ pub(super) fn engine(
     asked: Option<EngineKind>,
     detach: bool,
 ) -> Result<Engine, Failure> {
-    Ok(match asked.unwrap_or(sweep.engine.kind) {
+    let kind = asked.unwrap_or(sweep.engine.kind);
+    if kind == EngineKind::Slurm && sweep.search.is_some() {
+        return Err(usage(anyhow!(
+            "a search runs on this machine only: leave out `--engine slurm`, or `search` in the spec"
+        )));
+    }
+    Ok(match kind {
         EngineKind::Local => Engine::Local,
         EngineKind::Slurm => Engine::Slurm(Box::new(options(args, sweep, detach)?)),
     })

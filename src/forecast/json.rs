@@ -8,7 +8,7 @@ use super::{Forecast, Work};
 
 /// The whole of it.
 pub fn json(forecast: &Forecast) -> Json {
-    let Forecast { work, volume, tasks, rates, time, detectable } = forecast;
+    let Forecast { work, volume, tasks, rates, time, detectable, race } = forecast;
     let Work {
         n_trials,
         n_merges,
@@ -39,6 +39,7 @@ pub fn json(forecast: &Forecast) -> Json {
     });
     json!({
         "trials": n_trials,
+        "race": race.as_ref().map(|(_, race)| race.json()),
         "merges": n_merges,
         "merges_of_adapters": n_baselines,
         "twins": n_twins,

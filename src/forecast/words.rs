@@ -19,7 +19,8 @@ pub fn text(forecast: &Forecast) -> String {
         line("bytes", moved(volume));
         line("disk", disk(volume));
     }
-    line("evaluations", evaluations(work));
+    let at_most = if forecast.race.is_some() { "; of the whole grid, a race asks less" } else { "" };
+    line("evaluations", format!("{}{at_most}", evaluations(work)));
     if work.n_evaluations > 0 {
         let mut head = "documents";
         for said in listed(forecast.tasks.iter().filter(|task| task.n_models > 0).map(documents).collect()) {
@@ -34,7 +35,8 @@ pub fn text(forecast: &Forecast) -> String {
             line("", hint.to_owned());
         }
     }
-    text + &detectable(&forecast.detectable)
+    let race = forecast.race.as_ref().map(|(columns, race)| race.text(columns)).unwrap_or_default();
+    text + &race + &detectable(&forecast.detectable)
 }
 
 fn merges(work: &Work, volume: &Volume) -> String {

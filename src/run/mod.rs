@@ -549,7 +549,7 @@ fn is_work_left(
     index: usize,
 ) -> bool {
     let trial = &request.plan.trials[index];
-    let decision = explain(request, facts, state, followers, index);
+    let decision = explain(request, &request.settings, facts, state, followers, index);
     decision.merge.is_some() || !decision.tasks.is_empty() || state.of(&trial.id).failure.is_some()
 }
 
@@ -573,6 +573,7 @@ impl Explanation {
 
 fn explain(
     request: &Request,
+    settings: &Settings,
     facts: &Facts,
     state: &SweepState,
     followers: &twins::Followers,
@@ -588,8 +589,7 @@ fn explain(
         let with = leader.map(|leader| format!("; taken over from its twin `{leader}`")).unwrap_or_default();
         return Explanation {
             merge: Some(format!("{reason}{with}")),
-            tasks: request
-                .settings
+            tasks: settings
                 .tasks
                 .iter()
                 .map(|task| (task.name.clone(), "decided once the merge is made".to_owned()))
@@ -601,7 +601,7 @@ fn explain(
         (Subject::Merge { .. }, Some(merged)) => merged.identity.clone(),
         (Subject::Merge { .. }, None) => String::new(),
     };
-    let tasks = decide::tasks(&request.settings, &facts.harness, &model, &state, redo);
+    let tasks = decide::tasks(settings, &facts.harness, &model, &state, redo);
     Explanation {
         merge: None,
         tasks: tasks.into_iter().map(|task| (task.request.name, task.reason.to_string())).collect(),
@@ -626,7 +626,10 @@ pub fn why(request: &Request) -> Result<(Vec<Explanation>, Vec<ModelRef>), RunEr
             .collect();
         explanations.push(match missing.first() {
             Some(model) => Explanation::once_there(request, model),
-            None => explain(request, &facts, &state, &followers, *index),
+            None => {
+                let settings = search::settings_of(request, &state, *index);
+                explain(request, &settings, &facts, &state, &followers, *index)
+            }
         });
         absent.extend(missing.into_iter().filter(|model| !absent.contains(model)).collect::<Vec<_>>());
     }

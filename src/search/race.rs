@@ -22,7 +22,8 @@ pub struct Rule {
     pub min_survivors: usize,
 }
 
-/// Rungs where the spec names none; with [`CONFIDENCE`] and [`MIN_SURVIVORS`] chosen by `scripts/simulate_race`.
+/// Rungs where the spec names none; with [`CONFIDENCE`] and [`MIN_SURVIVORS`] chosen by
+/// `tests/it/race_simulation.rs`.
 pub const RUNGS: &[f64] = &[0.1, 0.2, 0.35, 0.5, 0.75, 1.0];
 /// See [`RUNGS`].
 pub const CONFIDENCE: f64 = 0.9;
@@ -47,7 +48,8 @@ pub struct Contender {
 /// What a rung says of a contender.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// Number of the trial in the plan.
+    /// Number of the trial in the plan; where it is kept, its identity stands beside it.
+    #[serde(skip)]
     pub trial: usize,
     /// Its scores, column by column.
     pub scores: Vec<f64>,
@@ -66,7 +68,7 @@ pub struct Evidence {
 }
 
 /// What was decided after a rung.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// Number of the trial that leads, in the plan.
     pub leader: usize,

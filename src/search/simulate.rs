@@ -1,5 +1,5 @@
-//! Made-up siblings in a race by the real rule: what it costs and what it misses. Chooses the defaults (`scripts/simulate_race`)
-//! and tells `plan` what to expect.
+//! Made-up siblings in a race by the real rule: what it costs and what it misses. Chooses the defaults
+//! (`tests/it/race_simulation.rs`) and tells `plan` what to expect.
 //!
 //! Trials answer items of very different difficulty (Rasch), so that two equal ones agree as siblings do: outcomes are
 //! correlated .9, which at 60 % right means that 1 answer of 21 differs. Their true scores are spread around 60 %.
@@ -16,6 +16,28 @@ const DIFFICULTY: f64 = 16.0;
 
 /// Mean of the trials' true scores.
 const CENTRE: f64 = 0.6;
+
+/// Spreads of true scores that are gone through: 1, 2 and 4 points.
+pub const SPREADS: [f64; 3] = [0.01, 0.02, 0.04];
+
+/// Trials that are expected to be asked at each rung, of `n_trials` on `n_items`: means over [`SPREADS`].
+pub fn expected(rule: &Rule, n_trials: usize, n_items: usize) -> Vec<f64> {
+    /// More say nothing else, and take long.
+    const MOST: (usize, usize, u64) = (60, 2_000, 12);
+    let (few_trials, few_items, n_studies) = (n_trials.min(MOST.0), n_items.min(MOST.1), MOST.2);
+    let mut asked = vec![0.0; rule.rungs.len()];
+    if few_trials == 0 || few_items == 0 {
+        return asked;
+    }
+    for (place, spread) in SPREADS.iter().enumerate() {
+        for study in 0..n_studies {
+            let outcome = Study::new(1_000 * place as u64 + study, few_trials, few_items, *spread).race(rule);
+            asked.iter_mut().zip(&outcome.asked).for_each(|(sum, n)| *sum += *n as f64);
+        }
+    }
+    let scale = n_trials as f64 / few_trials as f64 / (n_studies as f64 * SPREADS.len() as f64);
+    asked.iter().map(|sum| sum * scale).collect()
+}
 
 /// One race.
 #[derive(Debug, Clone, PartialEq)]

@@ -13,7 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::event::RunEvent;
 use super::journal::{self, Stage, What};
 use super::outputs::Outputs;
-use super::{Failed, Keep, Outcome, Request, RunError, Session, Summary, store, summary};
+use super::state::SweepState;
+use super::{Failed, Keep, Listener, Outcome, Request, RunError, Session, Summary, store, summary};
+use crate::eval::{Settings, task_files};
 use crate::plan::Subject;
 use crate::search::{Contender, decide};
 use crate::spec::Search;
@@ -51,6 +53,7 @@ pub(super) async fn run(session: &mut Session<'_>, search: &Search) -> Result<Su
             let draw = Draw::new(search, &session.facts.known_tasks)?;
             if session.state.draw.as_ref() != Some(&draw) {
                 session.record(None, What::SearchDrawn(draw.clone()))?;
+                warn_of_stock_tasks(request, search, session.listener);
             }
             draw
         }
@@ -62,6 +65,36 @@ pub(super) async fn run(session: &mut Session<'_>, search: &Search) -> Result<Su
     going.through().await?;
     let Going { outcomes, disk_peak, .. } = going;
     Ok(summary(request, &outcomes, disk_peak, session.cancel.is_cancelled()))
+}
+
+/// Says, once a search, that what is chosen on a public test set is no result on it.
+fn warn_of_stock_tasks(request: &Request, search: &Search, listener: &Listener) {
+    let own = request.settings.include_path.as_deref().map(task_files::read).unwrap_or_default();
+    let stock: Vec<&str> = search.tasks().into_iter().filter(|task| !own.contains_key(*task)).collect();
+    if !stock.is_empty() {
+        listener(RunEvent::Note(format!(
+            "the search chooses by documents of the harness' own {}: if these are a public test set, scores of the chosen \
+             trials on them are no results on that benchmark",
+            stock.join(", ")
+        )));
+    }
+}
+
+/// The settings with what a trial is asked, as far as the decisions that are recorded go: of a trial that is out, the rungs
+/// up to there. The settings themselves where there is no search, or none that was begun.
+pub(super) fn settings_of(request: &Request, state: &SweepState, index: usize) -> Settings {
+    let settings = &request.settings;
+    let draw = request.search.as_ref().and_then(|search| state.draw.as_ref().filter(|draw| draw.fits(search)));
+    let Some(draw) = draw else { return settings.clone() };
+    let trial = &request.plan.trials[index];
+    let Pieces { rungs, last, has_confirmation, .. } = Pieces::of(draw, settings);
+    let is_out = |decided: &Decided| decided.of(&trial.id).is_some_and(|standing| !standing.evidence.survives);
+    let tasks = match state.decisions.iter().find(|decided| is_out(decided)) {
+        _ if trial.baseline && has_confirmation => last,
+        Some(out) => rungs.into_iter().take(out.rung + 1).flatten().collect(),
+        None => rungs.into_iter().flatten().chain(last).collect(),
+    };
+    Settings { tasks, ..settings.clone() }
 }
 
 /// Whether every rung is answered and decided.
@@ -147,7 +180,7 @@ impl Going<'_, '_> {
         self.session.begin()?;
         self.tell_of(rung, &round);
         let listener = self.session.listener.clone();
-        let quieter: super::Listener = std::sync::Arc::new(move |event| {
+        let quieter: Listener = std::sync::Arc::new(move |event| {
             // A trial is through when the search is.
             if !matches!(event, RunEvent::Reused { .. } | RunEvent::TrialDone { .. }) {
                 listener(event);
