@@ -71,7 +71,8 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
             let found = together(&trial.id, &answered, &outputs)?;
             let shown = found.iter().map(|score| (score.clone(), facts.clone()));
             scores.entry(trial.id.clone()).or_default().extend(shown);
-            of_row.push(Source { scores: found, from: From::Evaluations(trial.id.clone(), request.name.clone(), keys) });
+            of_row
+                .push(Source { scores: found, from: From::Evaluations(trial.id.clone(), request.name.clone(), keys) });
         }
         sources.push(of_row);
     }
@@ -205,12 +206,7 @@ pub(super) fn outcomes(
 }
 
 /// The same from several files, one for every portion of the documents.
-fn of_files(
-    column: &Column,
-    score: &Score,
-    files: &[PathBuf],
-    read: &mut Read,
-) -> Result<Option<Outcomes>, Failure> {
+fn of_files(column: &Column, score: &Score, files: &[PathBuf], read: &mut Read) -> Result<Option<Outcomes>, Failure> {
     let parts = files.iter().map(|file| outcomes(column, score, file, read));
     let parts: Option<Vec<Outcomes>> = parts.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
     let whole = parts.and_then(|parts| Outcomes::together(&parts));

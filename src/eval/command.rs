@@ -182,7 +182,10 @@ pub fn config_text(settings: &Settings, call: &Call, known: &KnownTasks, paths: 
         Limits::All => {}
         Limits::First(limit) => lines.put("limit", &number(limit)),
         Limits::Each(each) => {
-            lines.put("samples", &map(each.into_iter().map(|(task, which)| (task, list(which.into_iter().map(number))))));
+            lines.put(
+                "samples",
+                &map(each.into_iter().map(|(task, which)| (task, list(which.into_iter().map(number))))),
+            );
         }
     }
     lines.put("seed", &list(settings.seeds.map(number)));

@@ -35,8 +35,7 @@ impl Race {
     pub fn of(search: &Search, tasks: &[Task], n_contenders: usize) -> Option<Self> {
         let raced = search.tasks();
         let n_of = |name: &str| tasks.iter().find(|task| task.name == name).and_then(|task| task.n_documents);
-        let sizes: BTreeMap<&str, u64> =
-            raced.iter().map(|name| Some((*name, n_of(name)?))).collect::<Option<_>>()?;
+        let sizes: BTreeMap<&str, u64> = raced.iter().map(|name| Some((*name, n_of(name)?))).collect::<Option<_>>()?;
         let dealt: Vec<Portions> = sizes
             .iter()
             .map(|(name, n)| portions(search.seed, name, *n, &search.rule.rungs, search.confirmation))
@@ -50,7 +49,12 @@ impl Race {
             n_contenders,
             rungs: rungs.map(|(rung, expected)| Rung { n_documents: n_documents(rung), expected }).collect(),
             n_set_aside: dealt.iter().map(|portions| portions.confirmation.len() as u64).sum(),
-            whole: tasks.iter().map(|task| &task.name).filter(|name| !raced.contains(&name.as_str())).cloned().collect(),
+            whole: tasks
+                .iter()
+                .map(|task| &task.name)
+                .filter(|name| !raced.contains(&name.as_str()))
+                .cloned()
+                .collect(),
         })
     }
 
@@ -81,12 +85,20 @@ impl Race {
             );
         }
         let (expected, most) = (self.expected(), self.at_most());
-        text += &format!("  in all  {:.0} of {most} answers expected ({:.0} %)\n", expected, 100.0 * expected / most.max(1) as f64);
+        text += &format!(
+            "  in all  {:.0} of {most} answers expected ({:.0} %)\n",
+            expected,
+            100.0 * expected / most.max(1) as f64
+        );
         if self.n_set_aside > 0 {
-            text += &format!("  then    {} documents set aside, of the trials that are left and the baselines\n", self.n_set_aside);
+            text += &format!(
+                "  then    {} documents set aside, of the trials that are left and the baselines\n",
+                self.n_set_aside
+            );
         }
         if !self.whole.is_empty() {
-            text += &format!("  then    {} whole, of the trials that are left and the baselines\n", self.whole.join(", "));
+            text +=
+                &format!("  then    {} whole, of the trials that are left and the baselines\n", self.whole.join(", "));
         }
         text
     }

@@ -67,7 +67,10 @@ impl Outcomes {
     /// tasks or kinds.
     pub fn together(parts: &[Self]) -> Option<Self> {
         let first = parts.first()?;
-        let same = |of: &Self| (&of.task, &of.metric, &of.filter, &of.version) == (&first.task, &first.metric, &first.filter, &first.version);
+        let same = |of: &Self| {
+            (&of.task, &of.metric, &of.filter, &of.version)
+                == (&first.task, &first.metric, &first.filter, &first.version)
+        };
         parts.iter().all(same).then_some(())?;
         let all = Items::together(parts.iter().map(|part| &part.items))?;
         let docs: Vec<Doc> = parts.iter().flat_map(|part| part.docs.iter().cloned()).collect();

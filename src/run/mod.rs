@@ -453,12 +453,7 @@ async fn stopping(board: &Board<'_>, lane: impl Future<Output = Result<(), RunEr
 }
 
 /// How the selected trials of a request ended.
-fn summary(
-    request: &Request,
-    outcomes: &BTreeMap<usize, Outcome>,
-    disk_peak: u64,
-    is_cancelled: bool,
-) -> Summary {
+fn summary(request: &Request, outcomes: &BTreeMap<usize, Outcome>, disk_peak: u64, is_cancelled: bool) -> Summary {
     let mut summary = Summary { disk_peak, ..Summary::default() };
     for index in &request.selected {
         match outcomes.get(index) {

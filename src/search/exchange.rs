@@ -132,9 +132,16 @@ mod tests {
         assert!((draws.observed - (b.score() - a.score())).abs() < 1e-12);
         // Every document got worse: next to no exchange looks like that.
         assert!(draws.p() < 0.001, "{}", draws.p());
-        let graded = |shift: f64| Items::Graded((0..40).map(|i| 0.3 + f64::from(i % 4) * 0.1 + if i % 2 == 0 { shift } else { -shift }).collect());
+        let graded = |shift: f64| {
+            Items::Graded(
+                (0..40).map(|i| 0.3 + f64::from(i % 4) * 0.1 + if i % 3 == 0 { -shift } else { shift }).collect(),
+            )
+        };
         let (a, b) = (graded(0.05), graded(0.0));
-        let p = difference(&[measure("t", true)], &objective, &[a.clone()], &[b.clone()], &[], 3).unwrap().p();
+        let p =
+            difference(&[measure("t", true)], &objective, std::slice::from_ref(&a), std::slice::from_ref(&b), &[], 3)
+                .unwrap()
+                .p();
         let expected = crate::stats::compare(&a, &b, 3).unwrap().p;
         assert!((p - expected).abs() < 0.03, "{p} {expected}");
     }

@@ -110,13 +110,18 @@ impl Study {
                 columns: vec![Items::Binary(items.iter().map(|item| self.answers[*trial][*item]).collect())],
             };
             let contenders: Vec<Contender> = alive.iter().map(contender).collect();
-            let Some(decision) = decide(rule, std::slice::from_ref(&measure), &objective, &contenders, 1) else { break };
+            let Some(decision) = decide(rule, std::slice::from_ref(&measure), &objective, &contenders, 1) else {
+                break;
+            };
             alive = decision.survivors();
         }
         let best_of = |trials: &mut dyn Iterator<Item = usize>| {
-            trials.fold((0, f64::NEG_INFINITY), |best, trial| {
-                if score(trial) > best.1 { (trial, score(trial)) } else { best }
-            })
+            trials.fold(
+                (0, f64::NEG_INFINITY),
+                |best, trial| {
+                    if score(trial) > best.1 { (trial, score(trial)) } else { best }
+                },
+            )
         };
         let best = best_of(&mut (0..self.answers.len()));
         // Survivors come best first.

@@ -39,8 +39,7 @@ const BATCH_SIZE: Shape = Shape::Either(&[Shape::Whole(1), Shape::Form("^auto(:[
 const SEEDS: Shape = Shape::Either(&[Shape::Whole(0), Shape::Exactly(4, &Shape::Whole(0))]);
 const CODE_EVAL: Shape = Shape::Either(&[Shape::Switch, Shape::OneOf(|| vec!["sandboxed"])]);
 const COLUMNS: Shape = Shape::Either(&[Shape::List(&Shape::Text), Shape::Named(&Shape::Text)]);
-const METRIC: Shape =
-    Shape::Either(&[Shape::Text, Shape::Some(&Shape::Text), Shape::Named(&Shape::Number)]);
+const METRIC: Shape = Shape::Either(&[Shape::Text, Shape::Some(&Shape::Text), Shape::Named(&Shape::Number)]);
 const GPUS: Shape = Shape::Either(&[Shape::OneOf(|| vec!["auto"]), Shape::List(&Shape::Scalar)]);
 const KEEP: Shape = Shape::Either(&[
     Shape::OneOf(|| vec!["none", "all", "pareto"]),

@@ -48,8 +48,7 @@ pub enum Combining {
 
 impl Combining {
     /// Every choice with its name.
-    pub const NAMES: &'static [(&'static str, Self)] =
-        &[("weighted", Self::Weighted), ("worst-rank", Self::WorstRank)];
+    pub const NAMES: &'static [(&'static str, Self)] = &[("weighted", Self::Weighted), ("worst-rank", Self::WorstRank)];
 }
 
 impl Search {
@@ -92,9 +91,9 @@ pub fn search(
     if let Some(least) = table.optional("min_survivors").and_then(|field| field.whole(1, problems)) {
         rule.min_survivors = usize::try_from(least).unwrap_or(usize::MAX);
     }
-    let confirmation = table
-        .optional("confirmation")
-        .and_then(|field| share(&field, "a share of the documents above 0 and below 1", f64::MIN_POSITIVE..1.0, problems));
+    let confirmation = table.optional("confirmation").and_then(|field| {
+        share(&field, "a share of the documents above 0 and below 1", f64::MIN_POSITIVE..1.0, problems)
+    });
     let seed = table.optional("seed").and_then(|field| field.whole(0, problems)).unwrap_or_default();
     table.finish(problems);
     let weighted = columns(&metric?, settings, problems)?;
@@ -164,7 +163,8 @@ fn column(name: &str, field: &Field<'_>, known: &[Column], problems: &mut Proble
             column.task
         );
         let counterpart = column.counterpart().filter(|preset| !task::is_tiny(preset.task));
-        let hint = counterpart.map(|preset| format!("`{}` (task `{}`) is the mean of the same answers", preset.column, preset.task));
+        let hint = counterpart
+            .map(|preset| format!("`{}` (task `{}`) is the mean of the same answers", preset.column, preset.task));
         field.problem(Code::SearchWhole, message, hint, problems);
         return None;
     }

@@ -125,7 +125,10 @@ pub fn footnotes(table: &ResultsTable) -> Vec<String> {
         race.n_asked,
         race.n_whole,
     )];
-    lines.push("(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column".to_owned());
+    lines.push(
+        "(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column"
+            .to_owned(),
+    );
     let contenders = race.entries.len();
     lines.push(if race.has_confirmation {
         format!(

@@ -91,7 +91,9 @@ fn decisions(sweep: &Sweep) -> Vec<Json> {
 fn asked(sweep: &Sweep) -> BTreeMap<String, usize> {
     let log = fs::read_to_string(sweep.path("evaluated.log")).unwrap();
     let mut asked = BTreeMap::new();
-    log.lines().filter(|line| line.starts_with("asked ")).for_each(|line| *asked.entry(line.to_owned()).or_default() += 1);
+    log.lines()
+        .filter(|line| line.starts_with("asked "))
+        .for_each(|line| *asked.entry(line.to_owned()).or_default() += 1);
     asked
 }
 
@@ -153,7 +155,8 @@ fn best_merge(sweep: &Sweep) -> String {
 
 #[test]
 fn the_chosen_are_told_by_documents_that_no_decision_saw() {
-    let spec = SPEC.replace("metric = \"quiz\"", "metric = { quiz = 1, loss = 2 }\nconfirmation = 0.4\nmin_survivors = 2");
+    let spec =
+        SPEC.replace("metric = \"quiz\"", "metric = { quiz = 1, loss = 2 }\nconfirmation = 0.4\nmin_survivors = 2");
     let Some(sweep) = Sweep::of(&spec) else { return };
     let table = through(&sweep);
     assert!(table.contains("are those of documents that no decision saw"), "{table}");
@@ -175,7 +178,10 @@ fn the_chosen_are_told_by_documents_that_no_decision_saw() {
 /// Numbers of documents of the evaluations that a filter of records lets through.
 fn portions(sweep: &Sweep, is_meant: impl Fn(&Json) -> bool) -> BTreeSet<u64> {
     let evaluated = records(sweep).into_iter().filter(|record| record["event"] == "evaluated" && is_meant(record));
-    evaluated.flat_map(|record| record["tasks"].as_array().unwrap().clone()).filter_map(|task| task["scores"][0]["n"].as_u64()).collect()
+    evaluated
+        .flat_map(|record| record["tasks"].as_array().unwrap().clone())
+        .filter_map(|task| task["scores"][0]["n"].as_u64())
+        .collect()
 }
 
 #[test]
@@ -231,7 +237,9 @@ fn killed_after(sweep: &Sweep, patience: Duration) -> bool {
 fn little_disk_makes_merges_again_and_decides_the_same() {
     let Some(plenty) = Sweep::of(SPEC) else { return };
     through(&plenty);
-    let bytes = records(&plenty).into_iter().find(|record| record["event"] == "merged").unwrap()["merge"]["n_bytes"].as_u64().unwrap();
+    let bytes = records(&plenty).into_iter().find(|record| record["event"] == "merged").unwrap()["merge"]["n_bytes"]
+        .as_u64()
+        .unwrap();
     let spec = SPEC.replace("cpu_slots = 2", &format!("cpu_slots = 2\ndisk = {}", 3 * bytes));
     let little = Sweep::of(&spec).unwrap();
     through(&little);
@@ -264,7 +272,10 @@ fn what_cannot_be_raced_is_refused_with_the_reason() {
     sweep.write(SPEC);
     let output = run(&sweep, &["run", "sweep.toml", "--engine", "slurm"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-    sweep.write(&SPEC.replace("{ task = \"quiz\", columns = { quiz = \"acc,none\" } }", "{ task = \"both\", columns = { quiz = \"acc,none\" } }"));
+    sweep.write(&SPEC.replace(
+        "{ task = \"quiz\", columns = { quiz = \"acc,none\" } }",
+        "{ task = \"both\", columns = { quiz = \"acc,none\" } }",
+    ));
     let output = run(&sweep, &["run", "sweep.toml"]);
     assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
     assert!(text(&output.stderr).contains("task `both` cannot be raced: it is a group"), "{}", text(&output.stderr));

@@ -27,7 +27,9 @@ fn the_defaults_ask_less_than_half_and_lose_next_to_nothing() {
     let is_long = std::env::var_os("MERGESWEEP_SIMULATE").is_some();
     let confidences = if is_long { vec![0.8, CONFIDENCE, 0.95] } else { vec![CONFIDENCE] };
     let (n_studies, sizes): (u64, &[usize]) = if is_long { (1_000, &[164, 1_319]) } else { (12, &[1_319]) };
-    println!("| rungs | confidence | items | trials | spread, points | asked | same winner | behind, points | truly, points |");
+    println!(
+        "| rungs | confidence | items | trials | spread, points | asked | same winner | behind, points | truly, points |"
+    );
     println!("|---|---|---|---|---|---|---|---|---|");
     for confidence in confidences {
         for n_items in sizes {

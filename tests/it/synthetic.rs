@@ -213,6 +213,11 @@ fn made() -> Synthetic {
     }
     let recipes = seed_groups(&groups, &entrants, TASKS.len(), entrants.first());
     let rows = made.into_iter().map(|made| made.row).collect();
-    let table = ResultsTable { sweep: "synthetic-60".to_owned(), columns: TASKS.iter().map(column).collect(), rows, race: None };
+    let table = ResultsTable {
+        sweep: "synthetic-60".to_owned(),
+        columns: TASKS.iter().map(column).collect(),
+        rows,
+        race: None,
+    };
     Synthetic { table, entrants, against, recipes }
 }

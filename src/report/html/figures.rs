@@ -35,7 +35,10 @@ pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
     let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
     let legend = "<p class=\"legend\">After every rung each trial is set beside the leader by a paired test on the documents so far; who \
                   is worse drops out and is asked nothing more.</p>\n";
-    let table = format!("<div class=\"wide\" role=\"region\" aria-labelledby=\"race\" tabindex=\"0\"><table class=\"plain\"><thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n", cells("th scope=\"col\"", &head));
+    let table = format!(
+        "<div class=\"wide\" role=\"region\" aria-labelledby=\"race\" tabindex=\"0\"><table class=\"plain\"><thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
+        cells("th scope=\"col\"", &head)
+    );
     Some(Section { id: "race", title: "Race", body: format!("{legend}{}{table}", figure(plot)) })
 }
 

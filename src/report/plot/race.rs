@@ -61,8 +61,7 @@ fn rungs(race: &Race, x: &Scale) -> Vec<(u64, f64)> {
 }
 
 fn course(page: &Page, entry: &Entry, (x, y): (&Scale, &Scale), drawing: &mut Drawing) {
-    let points: Vec<(f64, f64)> =
-        entry.course.iter().map(|(n, value)| (x.place(*n as f64), y.place(*value))).collect();
+    let points: Vec<(f64, f64)> = entry.course.iter().map(|(n, value)| (x.place(*n as f64), y.place(*value))).collect();
     let Some((n, value)) = entry.course.last() else { return };
     let end = (x.place(*n as f64), y.place(*value));
     let what = if entry.survives { "left" } else { "out" };

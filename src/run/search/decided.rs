@@ -44,7 +44,14 @@ pub struct Standing {
 
 impl Decided {
     /// As it is recorded.
-    pub fn new(key: String, rung: usize, search: &Search, documents: BTreeMap<String, u64>, plan: &Plan, decision: Decision) -> Self {
+    pub fn new(
+        key: String,
+        rung: usize,
+        search: &Search,
+        documents: BTreeMap<String, u64>,
+        plan: &Plan,
+        decision: Decision,
+    ) -> Self {
         let id = |trial: usize| plan.trials[trial].id.clone();
         let standing = |evidence: Evidence| Standing { trial: id(evidence.trial), evidence };
         Self {
@@ -86,8 +93,12 @@ pub(super) fn key(
         let answered: Vec<_> = asked
             .map(|request| {
                 let done = of_trial.current(settings, request).map(|(done, _)| done);
-                let scores = done.map(|done| done.scores.iter().map(|score| (&score.metric, &score.filter, score.value)));
-                (done.map(|done| done.key.clone()), scores.map(Iterator::collect::<Vec<_>>).map(|scores| format!("{scores:?}")))
+                let scores =
+                    done.map(|done| done.scores.iter().map(|score| (&score.metric, &score.filter, score.value)));
+                (
+                    done.map(|done| done.key.clone()),
+                    scores.map(Iterator::collect::<Vec<_>>).map(|scores| format!("{scores:?}")),
+                )
             })
             .collect();
         (id.clone(), answered)

@@ -109,7 +109,9 @@ fn is_complete(session: &Session<'_>, search: &Search, draw: &Draw) -> bool {
             return false;
         }
         let key = decided::key(search, &request.settings, &pieces, rung, &request.plan, &alive, &session.state);
-        let Some(decided) = recorded(session, rung, &key).filter(|_| !alive.is_empty()) else { return alive.is_empty() };
+        let Some(decided) = recorded(session, rung, &key).filter(|_| !alive.is_empty()) else {
+            return alive.is_empty();
+        };
         alive = survivors(request, decided, &alive);
     }
     !session.is_work_left(&round(request, &pieces, None, &alive, &beside))
@@ -221,7 +223,11 @@ impl Going<'_, '_> {
             Some(rung) => format!("rung {} of {}", rung + 1, self.pieces.rungs.len()),
             None => "after the race".to_owned(),
         };
-        (self.session.listener)(RunEvent::Rung { place, n_trials: round.selected.len(), documents: documents.join(", ") });
+        (self.session.listener)(RunEvent::Rung {
+            place,
+            n_trials: round.selected.len(),
+            documents: documents.join(", "),
+        });
         (self.session.listener)(RunEvent::Started { n_trials: round.selected.len() });
     }
 
@@ -254,8 +260,7 @@ impl Going<'_, '_> {
     fn recorded(&self, rung: usize) -> Option<Decided> {
         let request = self.session.request;
         let (settings, plan) = (&request.settings, &request.plan);
-        let key =
-            decided::key(self.search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
+        let key = decided::key(self.search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
         recorded(self.session, rung, &key).cloned()
     }
 
@@ -269,10 +274,11 @@ impl Going<'_, '_> {
             let state = self.session.state.of(id);
             let (columns, settings) = (&self.search.columns, &request.settings);
             let found = self.answers.of(columns, settings, &self.pieces, rung, (id, &state), &outputs)?;
-            let found = found.and_then(|own| match scored.first().and_then(|(_, first)| outcomes::apart(&own, first)) {
-                Some(why) => Err(why),
-                None => Ok(own),
-            });
+            let found =
+                found.and_then(|own| match scored.first().and_then(|(_, first)| outcomes::apart(&own, first)) {
+                    Some(why) => Err(why),
+                    None => Ok(own),
+                });
             match found {
                 Ok(own) => scored.push((index, own)),
                 Err(why) => self.fail(index, &why)?,
@@ -302,8 +308,7 @@ impl Going<'_, '_> {
         let name = |standing: &&Standing| {
             trials.iter().find(|trial| trial.id == standing.trial).map_or_else(String::new, |trial| trial.name.clone())
         };
-        let (left, out): (Vec<_>, Vec<_>) =
-            decided.standings.iter().partition(|standing| standing.evidence.survives);
+        let (left, out): (Vec<_>, Vec<_>) = decided.standings.iter().partition(|standing| standing.evidence.survives);
         (self.session.listener)(RunEvent::Decided {
             rung: decided.rung + 1,
             n_rungs: decided.n_rungs,

@@ -73,10 +73,14 @@ impl Answers {
             self.read.insert(place.clone(), outcomes);
         }
         let Some(Some(outcomes)) = self.read.get(&place) else {
-            return Ok(Err(format!("the samples of `{}` are gone or hold no {}; `--redo` asks them again", request.name, column.metric)));
+            return Ok(Err(format!(
+                "the samples of `{}` are gone or hold no {}; `--redo` asks them again",
+                request.name, column.metric
+            )));
         };
         // A number over all documents at once cannot be raced: no document has a part in it.
-        let is_mean = score.value.is_some_and(|value| (value - outcomes.items.score()).abs() <= 1e-6 * value.abs().max(1.0));
+        let is_mean =
+            score.value.is_some_and(|value| (value - outcomes.items.score()).abs() <= 1e-6 * value.abs().max(1.0));
         Ok(if is_mean {
             Ok(outcomes.clone())
         } else {

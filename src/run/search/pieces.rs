@@ -119,9 +119,10 @@ impl Pieces {
     pub fn of_task(&self, task: &str) -> Vec<(Part, &TaskRequest)> {
         let rungs = self.rungs.iter().enumerate();
         let rungs = rungs.flat_map(|(rung, requests)| requests.iter().map(move |request| (Part::Rung(rung), request)));
-        let last = self.last.iter().map(|request| {
-            (if request.documents.is_some() { Part::Confirmation } else { Part::Whole }, request)
-        });
+        let last = self
+            .last
+            .iter()
+            .map(|request| (if request.documents.is_some() { Part::Confirmation } else { Part::Whole }, request));
         rungs.chain(last).filter(|(_, request)| request.name == task).collect()
     }
 }
@@ -137,12 +138,8 @@ mod tests {
 
     #[test]
     fn raced_tasks_are_asked_in_portions_and_the_others_whole_at_the_end() {
-        let draw = Draw {
-            seed: 1,
-            rungs: vec![0.25, 1.0],
-            confirmation: 0.2,
-            tasks: [("raced".to_owned(), 10)].into(),
-        };
+        let draw =
+            Draw { seed: 1, rungs: vec![0.25, 1.0], confirmation: 0.2, tasks: [("raced".to_owned(), 10)].into() };
         let pieces = Pieces::of(&draw, &settings());
         let parts: Vec<(Part, usize)> = pieces
             .of_task("raced")
