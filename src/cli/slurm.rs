@@ -26,13 +26,7 @@ pub(super) fn engine(
     asked: Option<EngineKind>,
     detach: bool,
 ) -> Result<Engine, Failure> {
-    let kind = asked.unwrap_or(sweep.engine.kind);
-    if kind == EngineKind::Slurm && sweep.search.is_some() {
-        return Err(usage(anyhow!(
-            "a search runs on this machine only: leave out `--engine slurm`, or `search` in the spec"
-        )));
-    }
-    Ok(match kind {
+    Ok(match asked.unwrap_or(sweep.engine.kind) {
         EngineKind::Local => Engine::Local,
         EngineKind::Slurm => Engine::Slurm(Box::new(options(args, sweep, detach)?)),
     })
@@ -40,6 +34,10 @@ pub(super) fn engine(
 
 /// What a run through Slurm is told.
 pub(super) fn options(args: &SweepArgs, sweep: &Sweep, detach: bool) -> Result<Options, Failure> {
+    if sweep.search.is_some() {
+        let refused = "a search runs on this machine only: leave out `--engine slurm`, or `search` in the spec";
+        return Err(usage(anyhow!(refused)));
+    }
     let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("finding `{}`", path.display()));
     Ok(Options {
         slurm: sweep.engine.slurm.clone(),

@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::power::{Shown, Smallest};
+use super::race::Race;
 use super::rates::Spread;
 use super::{Forecast, Work};
 
@@ -39,7 +40,7 @@ pub fn json(forecast: &Forecast) -> Json {
     });
     json!({
         "trials": n_trials,
-        "race": race.as_ref().map(|(_, race)| race.json()),
+        "race": race.as_ref().and_then(|(_, race)| race.as_ref()).map(Race::json),
         "merges": n_merges,
         "merges_of_adapters": n_baselines,
         "twins": n_twins,

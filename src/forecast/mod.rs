@@ -52,8 +52,9 @@ pub struct Forecast {
     pub time: Time,
     /// What can be told from noise.
     pub detectable: Detectable,
-    /// A race, with the names of the columns that decide.
-    pub race: Option<(String, Race)>,
+    /// A race, with the names of the columns that decide; its cost is not known before somebody knows how many documents
+    /// there are.
+    pub race: Option<(String, Option<Race>)>,
 }
 
 /// How many merges and evaluations.
@@ -159,9 +160,9 @@ pub fn forecast(request: &Request, known: Known<'_>) -> Result<Forecast, RunErro
     let is_contender =
         |trial: &&Foreseen| !request.plan.trials[trial.index].baseline && !followers.contains(&trial.index);
     let n_contenders = foresight.trials.iter().filter(is_contender).count();
-    let race = request.search.as_ref().and_then(|search| {
+    let race = request.search.as_ref().map(|search| {
         let columns: Vec<&str> = search.columns.iter().map(|column| column.name.as_str()).collect();
-        Some((columns.join(", "), Race::of(search, &tasks, n_contenders)?))
+        (columns.join(", "), Race::of(search, &tasks, n_contenders))
     });
     Ok(Forecast { work, volume, tasks, rates, time, detectable, race })
 }

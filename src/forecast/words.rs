@@ -1,6 +1,7 @@
 //! A forecast for people: a short block, aligned.
 
 use super::power::{Detectable, Shown, Smallest};
+use super::race::Race;
 use super::rates::{Origin, Spread};
 use super::tasks::{Source, Task};
 use super::volume::Volume;
@@ -35,8 +36,17 @@ pub fn text(forecast: &Forecast) -> String {
             line("", hint.to_owned());
         }
     }
-    let race = forecast.race.as_ref().map(|(columns, race)| race.text(columns)).unwrap_or_default();
+    let race = forecast.race.as_ref().map(|(columns, race)| of_race(columns, race.as_ref())).unwrap_or_default();
     text + &race + &detectable(&forecast.detectable)
+}
+
+fn of_race(columns: &str, race: Option<&Race>) -> String {
+    match race {
+        Some(race) => race.text(columns),
+        None => format!(
+            "\nA race on {columns}: what its rungs cost is known once the first run has counted the documents\n"
+        ),
+    }
 }
 
 fn merges(work: &Work, volume: &Volume) -> String {

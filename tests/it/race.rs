@@ -100,6 +100,8 @@ fn asked(sweep: &Sweep) -> BTreeMap<String, usize> {
 #[test]
 fn a_race_asks_less_finds_the_best_and_says_what_each_score_rests_on() {
     let Some(sweep) = Sweep::of(SPEC) else { return };
+    let plan = text(&run(&sweep, &["plan", "sweep.toml"]).stdout);
+    assert!(plan.contains("A race on quiz: what its rungs cost is known once the first run"), "{plan}");
     let table = through(&sweep);
     let asked_once = asked(&sweep);
     assert!(asked_once.values().all(|n| *n == 1), "no document is asked twice");
@@ -133,6 +135,17 @@ fn a_race_asks_less_finds_the_best_and_says_what_each_score_rests_on() {
     assert!(walk(&sweep.results()).iter().all(|path| path.file_name().unwrap() != "model"));
     let scores = fs::read_to_string(sweep.results().join("scores.csv")).unwrap();
     assert!(scores.lines().next().unwrap().contains("race_rung"), "{scores}");
+
+    let page = run(&sweep, &["report", "sweep.toml", "--html", "page.html", "--plots", "plots"]);
+    assert_eq!(page.status.code(), Some(0), "{}", text(&page.stderr));
+    let page = fs::read_to_string(sweep.path("page.html")).unwrap();
+    assert!(page.contains("<h2 id=\"race\">Race</h2>") && sweep.path("plots/race.svg").is_file());
+    let plan = text(&run(&sweep, &["plan", "sweep.toml"]).stdout);
+    assert!(
+        plan.contains("rung 1 of 6  20 documents more; 12.0 of 12 trials, 240 answers expected, 240 at most"),
+        "{plan}"
+    );
+    assert!(plan.contains("then    reading whole, of the trials that are left and the baselines"), "{plan}");
 
     let before = sweep.journal();
     let again = run(&sweep, &["run", "sweep.toml"]);
@@ -270,8 +283,11 @@ fn what_cannot_be_raced_is_refused_with_the_reason() {
         assert!(stderr.contains(code) && stderr.contains(why), "{to}: {stderr}");
     }
     sweep.write(SPEC);
-    let output = run(&sweep, &["run", "sweep.toml", "--engine", "slurm"]);
-    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    for command in ["run", "plan"] {
+        let output = run(&sweep, &[command, "sweep.toml", "--engine", "slurm"]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("a search runs on this machine only"), "{}", text(&output.stderr));
+    }
     sweep.write(&SPEC.replace(
         "{ task = \"quiz\", columns = { quiz = \"acc,none\" } }",
         "{ task = \"both\", columns = { quiz = \"acc,none\" } }",
