@@ -20,7 +20,8 @@ pub fn text(forecast: &Forecast) -> String {
         line("bytes", moved(volume));
         line("disk", disk(volume));
     }
-    let at_most = if forecast.race.is_some() { "; of the whole grid, a race asks less" } else { "" };
+    let is_race = forecast.race.is_some() && work.n_evaluations > 0;
+    let at_most = if is_race { "; at most, a race asks less" } else { "" };
     line("evaluations", format!("{}{at_most}", evaluations(work)));
     if work.n_evaluations > 0 {
         let mut head = "documents";

@@ -9,7 +9,7 @@ use super::fingerprint::{Key, folder_digest};
 use super::journal;
 use super::resume::Elsewhere;
 use super::state::{SweepState, TrialState};
-use super::{Facts, Request, RunError, twins};
+use super::{Facts, Request, RunError, search, twins};
 use crate::eval::{TaskRequest, command};
 use crate::model::identity::identity;
 use crate::plan::Subject;
@@ -60,6 +60,8 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
             foresight.held += merged.merge.n_bytes;
         }
         let mut foreseen = Foreseen { index: *index, ..Foreseen::default() };
+        // Of a search that was begun, what is left by the decisions so far.
+        let settings = search::settings_of(request, &state, *index);
         let is_known = super::models_of(trial).iter().all(|model| facts.models.contains_key(model));
         let is_merge = matches!(trial.subject, Subject::Merge { .. });
         let holds = is_merge && (of_trial.merged.is_some() && (!is_known || holds(&facts, request, *index, &of_trial)));
@@ -68,7 +70,7 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
             foreseen.follows = followers.get(index).copied();
             if foreseen.follows.is_none() {
                 foreseen.merges = true;
-                foreseen.tasks.clone_from(&request.settings.tasks);
+                foreseen.tasks.clone_from(&settings.tasks);
             }
             foresight.trials.push(foreseen);
             continue;
@@ -78,7 +80,7 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
             Subject::Merge { .. } => of_trial.merged.as_ref().map(|merged| merged.identity.clone()).unwrap_or_default(),
         };
         let redo = request.redo.contains(index);
-        let stale = decide::tasks(&request.settings, &facts.harness, &model, &of_trial, redo);
+        let stale = decide::tasks(&settings, &facts.harness, &model, &of_trial, redo);
         for task in stale {
             let (name, key) = (&task.request.name, &task.key);
             let is_there = state.evaluation_with(name, key).is_some() || elsewhere.evaluation_with(name, key).is_some();
@@ -88,7 +90,7 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
                 foreseen.tasks.push(task.request);
             }
         }
-        foreseen.n_reused = request.settings.tasks.len() - foreseen.tasks.len();
+        foreseen.n_reused = settings.tasks.len() - foreseen.tasks.len();
         foreseen.merges = is_merge && !foreseen.tasks.is_empty() && !of_trial.model_present;
         foresight.trials.push(foreseen);
     }

@@ -147,6 +147,7 @@ fn a_race_asks_less_finds_the_best_and_says_what_each_score_rests_on() {
     );
     assert!(plan.contains("then    reading whole, of the trials that are left and the baselines"), "{plan}");
 
+    assert!(plan.contains("none to be made"), "nothing is left to do: {plan}");
     let before = sweep.journal();
     let again = run(&sweep, &["run", "sweep.toml"]);
     assert_eq!((text(&again.stdout), sweep.journal()), (table, before), "a second run does nothing");

@@ -68,7 +68,7 @@ fn course(page: &Page, entry: &Entry, (x, y): (&Scale, &Scale), drawing: &mut Dr
     let title = format!("{}: {} after {n} documents, {what}", entry.trial, render::value(Some(*value)));
     let row = page.rows.iter().position(|row| row.name == entry.trial).unwrap_or_default();
     drawing.of_row(row, &title, |drawing| {
-        drawing.polyline(if entry.survives { "line" } else { "grid" }, &points);
+        drawing.polyline(if entry.survives { "line" } else { "axis" }, &points);
         drawing.dot(if entry.survives { "dot" } else { "faintdot" }, end, if entry.survives { 3.5 } else { 2.5 });
     });
 }

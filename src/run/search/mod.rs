@@ -108,10 +108,11 @@ fn is_complete(session: &Session<'_>, search: &Search, draw: &Draw) -> bool {
         if session.is_work_left(&round) {
             return false;
         }
+        if alive.is_empty() {
+            continue;
+        }
         let key = decided::key(search, &request.settings, &pieces, rung, &request.plan, &alive, &session.state);
-        let Some(decided) = recorded(session, rung, &key).filter(|_| !alive.is_empty()) else {
-            return alive.is_empty();
-        };
+        let Some(decided) = recorded(session, rung, &key) else { return false };
         alive = survivors(request, decided, &alive);
     }
     !session.is_work_left(&round(request, &pieces, None, &alive, &beside))
@@ -154,10 +155,10 @@ impl Going<'_, '_> {
             if self.session.cancel.is_cancelled() || self.is_halted() {
                 return Ok(());
             }
-            if self.alive.is_empty() {
-                break;
+            // Baselines alone are asked everything, and nothing is decided.
+            if !self.alive.is_empty() {
+                self.decide(rung)?;
             }
-            self.decide(rung)?;
         }
         self.ask(None).await?;
         self.let_models_go()
