@@ -214,6 +214,7 @@ pub(super) fn request_of(
     let request = Request {
         selected,
         redo,
+        merges_redone: false,
         settings: sweep.evaluate.clone(),
         program,
         keep: sweep.limits.keep.clone(),
