@@ -240,13 +240,13 @@ fn split(cluster: &Cluster) {
     }
     wait_for(|| sweep.path("once").exists());
     let mut most = 0;
-    let mut kill = Some(());
+    let mut is_killed = false;
     let mut run = cluster.command(&sweep, &["run", "sweep.toml"], "ok");
     let mut run = run.stdout(Stdio::null()).stderr(fs::File::create(sweep.path("told")).unwrap()).spawn().unwrap();
     while run.try_wait().unwrap().is_none() {
         most = most.max(n_models(&sweep));
         // The evaluation that hangs.
-        if let Some(()) = kill.take() {
+        if !std::mem::replace(&mut is_killed, true) {
             cluster.units(&sweep).into_iter().for_each(|pid| _ = kill(pid));
         }
         std::thread::sleep(std::time::Duration::from_millis(20));
