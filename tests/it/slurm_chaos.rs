@@ -117,6 +117,7 @@ fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) {
     });
     let engine = engine.unwrap_or_default();
 
+    let begun = Instant::now();
     let mut landed: BTreeMap<&str, u64> = BTreeMap::new();
     let mut n_sweeps = 0;
     while landed.values().sum::<u64>() < n_kills {
@@ -162,7 +163,8 @@ fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) {
         check(&sweep, &undisturbed, n_units as usize);
         n_sweeps += 1;
     }
-    println!("{landed:?} killed in {n_sweeps} sweeps of {n_units} units");
+    let how = if wave.is_some() { "split sweeps" } else { "sweeps" };
+    println!("{landed:?} killed in {n_sweeps} {how} of {n_units} units, {} s", begun.elapsed().as_secs());
 }
 
 /// What must hold once a sweep is through.

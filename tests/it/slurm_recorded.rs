@@ -278,7 +278,7 @@ fn answers_are_read_as_slurm_22_05_gave_them() {
     assert_eq!(queue::listed(listed), expected);
     let accounts = queue::accounts("12_3|CANCELLED by 0\n12_4|OUT_OF_MEMORY\n13|COMPLETED\n");
     assert_eq!(accounts[0], ("12".to_owned(), Some(3), TaskState::Ended(Ending::Cancelled(Some("0".to_owned())))));
-    assert_eq!(accounts[2], ("13".to_owned(), None, TaskState::Ended(Ending::ByItself)));
+    assert_eq!(accounts[2], ("13".to_owned(), None, TaskState::Ended(Ending::Completed)));
     assert_eq!(queue::array_size("MailProg = /bin/mail\nMaxArraySize            = 1001\n"), Some(1001));
     let transient = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)";
     assert!(queue::is_transient(transient));

@@ -78,6 +78,7 @@ pub(super) fn enter(
     session: &Session<'_>,
     submission: &mut Submission,
     jobs: Vec<Job>,
+    polled: &Polled,
     journal: &mut Journal,
 ) -> Result<(), SlurmError> {
     let number = submission.number;
@@ -85,24 +86,28 @@ pub(super) fn enter(
     journal.take_over(&[], steps.collect())?;
     let names: Vec<String> = jobs.iter().map(|job| job.name.clone()).collect();
     submission.jobs.extend(jobs);
-    names.iter().try_for_each(|name| send(session, submission, name, journal))
+    names.iter().try_for_each(|name| send(session, submission, name, polled, journal))
 }
 
-/// Finds the numbers of jobs that were being handed over when whoever did it was killed, or hands them over now.
+/// Finds the numbers of jobs that were being handed over when whoever did it was killed, or hands them over now: then the
+/// answer knows nothing of them.
 pub(super) fn find_or_send(
     session: &Session<'_>,
     submission: &mut Submission,
-    polled: &Polled,
+    polled: &mut Polled,
     journal: &mut Journal,
 ) -> Result<(), SlurmError> {
-    let Some(tasks) = &polled.tasks else { return Ok(()) };
+    let Some(tasks) = polled.tasks.clone() else { return Ok(()) };
     let names = submission.jobs.iter().filter(|job| job.id.is_none() && polled.names.contains(&job.name));
     let names: Vec<String> = names.map(|job| job.name.clone()).collect();
     for name in names {
         match tasks.iter().find(|task| task.name == name) {
             Some(task) => number(submission, &name, task.job.clone(), journal)?,
             None if submission.is_cancelled => {}
-            None => send(session, submission, &name, journal)?,
+            None => {
+                send(session, submission, &name, polled, journal)?;
+                polled.names.remove(&name);
+            }
         }
     }
     Ok(())
@@ -114,10 +119,13 @@ fn send(
     session: &Session<'_>,
     submission: &mut Submission,
     name: &str,
+    polled: &Polled,
     journal: &mut Journal,
 ) -> Result<(), SlurmError> {
     let id_of = |name: &str| submission.job(name).and_then(|job| job.id.clone());
-    let Some(job) = submission.job(name).cloned() else { return Ok(()) };
+    let Some(mut job) = submission.job(name).cloned() else { return Ok(()) };
+    // What is gone is over; its number may be that of another job by now.
+    job.after.retain(|name| !polled.is_gone(name));
     let Some(dependency) = job.dependency(&id_of) else { return Ok(()) };
     let path = session.setting(submission.number).path(name);
     write_atomically(&path, session.script(submission.number, &job).as_bytes()).map_err(at(&path))?;

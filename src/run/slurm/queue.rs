@@ -196,7 +196,7 @@ pub fn submit_args(script: &Path, dependency: &str) -> Vec<String> {
 
 /// Whether a refusal of `sbatch` says nothing about the job.
 pub fn is_transient(stderr: &str) -> bool {
-    const SIGNS: [&str; 8] = [
+    const SIGNS: [&str; 9] = [
         "Unable to contact slurm controller",
         "Socket timed out",
         "Connection refused",
@@ -205,6 +205,8 @@ pub fn is_transient(stderr: &str) -> bool {
         "Communication connection failure",
         "Slurm temporarily unable to accept job",
         "Resource temporarily unavailable",
+        // A controller that crashed has forgotten the other job; the next answer will say so.
+        "Job dependency problem",
     ];
     SIGNS.iter().any(|sign| stderr.contains(sign))
 }

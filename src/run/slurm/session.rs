@@ -143,8 +143,8 @@ impl<'a> Session<'a> {
 
     /// Asks Slurm, takes a step, and tells what is new.
     pub fn advance(&self) -> Result<Option<Submission>, SlurmError> {
-        let polled = self.poll();
-        let submission = step::step(self, &polled)?;
+        let mut polled = self.poll();
+        let submission = step::step(self, &mut polled)?;
         if let Some(submission) = &submission {
             self.report(submission, &polled)?;
         }

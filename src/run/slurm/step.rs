@@ -21,6 +21,14 @@ pub(super) struct Polled {
     pub tasks: Option<Vec<Task>>,
 }
 
+impl Polled {
+    /// Whether Slurm knows nothing of a job any more: it was over long ago, or a controller that crashed has forgotten it.
+    pub fn is_gone(&self, name: &str) -> bool {
+        let is_listed = |tasks: &Vec<Task>| tasks.iter().any(|task| task.name == name);
+        self.names.contains(name) && self.tasks.as_ref().is_some_and(|tasks| !is_listed(tasks))
+    }
+}
+
 /// What is to become of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Fate {
@@ -37,7 +45,7 @@ enum Fate {
 }
 
 /// Takes one step and gives back the submission as it is then; none where there is none.
-pub(super) fn step(session: &Session<'_>, polled: &Polled) -> Result<Option<Submission>, SlurmError> {
+pub(super) fn step(session: &Session<'_>, polled: &mut Polled) -> Result<Option<Submission>, SlurmError> {
     let store = &session.request.store;
     let _lock = store.lock_within(Duration::from_secs(30))?;
     let (mut journal, records) = Journal::open(&store.journal())?;
@@ -103,10 +111,10 @@ pub(super) fn step(session: &Session<'_>, polled: &Polled) -> Result<Option<Subm
         // The job that writes the table waits by itself for what is nowhere; for what lives, it has a successor.
         let needs_table = session.own_job.is_none() || n_live > 0;
         let of_units = jobs::of_units(session, &submission, &again);
-        jobs::enter(session, &mut submission, of_units, &mut journal)?;
+        jobs::enter(session, &mut submission, of_units, polled, &mut journal)?;
         if !again.is_empty() || (needs_table && !has_table) {
             let table = jobs::table(session, &submission);
-            jobs::enter(session, &mut submission, vec![table], &mut journal)?;
+            jobs::enter(session, &mut submission, vec![table], polled, &mut journal)?;
         }
     }
     Ok(Some(submission))
@@ -194,7 +202,7 @@ fn decisive(endings: Vec<Ended>) -> Option<Ended> {
     let mut endings = endings.into_iter();
     let whole = endings.next()?;
     let merges = endings.next().filter(|merges| match whole.ending {
-        Ending::Unmet => true,
+        Ending::Unmet => merges.ending != Ending::Completed,
         // The accounting does not tell why.
         Ending::Cancelled(_) => !matches!(merges.ending, Ending::Completed | Ending::Unknown),
         _ => false,
