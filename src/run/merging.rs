@@ -11,12 +11,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::board::{Board, Failure, Room, Stop};
+use super::dealing::{self, Turn};
 use super::event::RunEvent;
 use super::fingerprint::{Key, StaleReason, digest};
 use super::journal::{Stage, What};
 use super::pass::{self, Job, PassError};
 use super::trial::{Work, settle_if_done};
-use super::dealing::{self, Turn};
 use super::{Outcome, RunError, decide, merge_options, models_of, store};
 use crate::config::write;
 use crate::files::write_atomically;

@@ -125,9 +125,7 @@ pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
         slurm.split = split;
     }
     (slurm.table, slurm.merge) = (table_of(&slurm.unit), merge_of(&slurm.unit));
-    for (key, shape, into) in
-        [("table", &keys::JOB, &mut slurm.table), ("merge", &keys::MERGE_JOB, &mut slurm.merge)]
-    {
+    for (key, shape, into) in [("table", &keys::JOB, &mut slurm.table), ("merge", &keys::MERGE_JOB, &mut slurm.merge)] {
         let Some(field) = table.optional(key) else { continue };
         if key == "merge" && !slurm.split {
             let hint = Some("add `split = true` to `engine`".to_owned());

@@ -17,8 +17,7 @@ use crate::run::store::at;
 
 /// Jobs for units that have none.
 pub(super) fn of_units(session: &Session<'_>, submission: &Submission, units: &[usize]) -> Vec<Job> {
-    let before: Vec<&Job> =
-        submission.jobs.iter().filter(|job| !job.is_table() && job.part != Part::Merges).collect();
+    let before: Vec<&Job> = submission.jobs.iter().filter(|job| !job.is_table() && job.part != Part::Merges).collect();
     let base = session.base(submission.number);
     let mut last = before.last().map(|job| job.name.clone());
     let mut jobs = Vec::new();

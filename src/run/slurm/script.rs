@@ -63,7 +63,9 @@ impl Setting<'_> {
         let (about, asked, option) = match job.part {
             Part::Whole => (format!("{units} of a sweep, one a task"), &self.settings.unit, ""),
             Part::Merges => (format!("the merges of {units} of a sweep, a unit a task"), &self.settings.merge, MERGES),
-            Part::Evaluations => (format!("the evaluations of {units} of a sweep, a unit a task"), &self.settings.unit, ""),
+            Part::Evaluations => {
+                (format!("the evaluations of {units} of a sweep, a unit a task"), &self.settings.unit, "")
+            }
         };
         let mut text = self.head(&job.name, &about, asked, "%x-%A_%a.log");
         let _ = writeln!(text, "{}", directive(&format!("--array=0-{last}{throttle}")));

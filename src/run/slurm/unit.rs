@@ -100,7 +100,8 @@ fn groups(request: &Request, per_unit: Option<usize>, room: Option<u64>, sizes: 
         let is_taken = is_same || (alike && room.is_none_or(|room| bytes() <= room));
         Ok::<_, Infallible>(if is_taken { Turn::Joins } else { Turn::Waits })
     };
-    let mut left: VecDeque<usize> = whole.selected.iter().filter(|index| !leaders.contains_key(index)).copied().collect();
+    let mut left: VecDeque<usize> =
+        whole.selected.iter().filter(|index| !leaders.contains_key(index)).copied().collect();
     let next = || {
         let Ok(mut group) = dealing::take(&mut left, joins);
         let others: Vec<usize> = group.iter().filter_map(|index| followers.get(index)).flatten().copied().collect();
