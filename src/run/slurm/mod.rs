@@ -152,10 +152,12 @@ pub async fn run(
     check(request, options)?;
     let mut session = Session::new(request, options, listener, cancel, None);
     let (mut attempted, mut own) = (BTreeSet::new(), None);
-    session.say(RunEvent::Started { n_trials: request.selected.len() });
+    // Once: what is asked of the harness before that is a step of its own.
+    let mut started = Some(RunEvent::Started { n_trials: request.selected.len() });
     loop {
         let open = Submission::open(&journal::read(&request.store.journal())?);
         if let Some(open) = open {
+            started.take().into_iter().for_each(|event| session.say(event));
             if own != Some(open.number) {
                 session.note(format!("submission {} of this sweep is on Slurm already: joining it", open.number));
             }
@@ -167,6 +169,7 @@ pub async fn run(
         } else {
             own = submit(&session, &attempted)?;
             if own.is_none() {
+                started.take().into_iter().for_each(|event| session.say(event));
                 break;
             }
         }

@@ -134,8 +134,9 @@ pub fn make_room(request: &Request, manifest: &Manifest, job: &str) -> Result<()
     let Some(submission) = submissions.iter().find(|submission| submission.number == manifest.submission) else {
         return Ok(());
     };
-    let before = submission.job(job).into_iter().flat_map(|job| &job.after).filter_map(|name| submission.job(name));
-    for unit in before.flat_map(|job| &job.units).filter_map(|unit| submission.units.get(*unit)) {
+    let Some(own) = submission.job(job) else { return Ok(()) };
+    let before = own.after.iter().filter_map(|name| submission.job(name)).flat_map(|job| &job.units);
+    for unit in before.filter(|unit| !own.units.contains(unit)).filter_map(|unit| submission.units.get(*unit)) {
         let store = request.store.unit(&unit.id);
         // Somebody works on it: that is what the models are for.
         let Ok(_lock) = store.lock_within(Duration::ZERO) else { continue };
