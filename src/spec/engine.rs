@@ -6,6 +6,7 @@ use super::evaluate::duration;
 use super::keys;
 use super::resources::bytes;
 use crate::document::read::{Field, Table};
+use crate::document::shape::TableShape;
 use crate::document::{Code, Problems};
 
 /// Where a run works.
@@ -42,7 +43,7 @@ pub struct Slurm {
     /// What such a job gets (default: no GPUs, no further options, and otherwise what the others get).
     pub merge: JobRequest,
     /// What the job gets that writes the table (default: one CPU for a quarter of an hour, partition, account and QoS as the
-    /// others).
+    /// others; where it is split, as the merges).
     pub table: JobRequest,
     /// Shell lines before the program: modules, a virtual environment. The only text of a spec that a shell reads.
     pub prologue: Option<String>,
@@ -124,17 +125,17 @@ pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
     if let Some(split) = table.optional("split").and_then(|field| field.switch(problems)) {
         slurm.split = split;
     }
-    (slurm.table, slurm.merge) = (table_of(&slurm.unit), merge_of(&slurm.unit));
-    for (key, shape, into) in [("table", &keys::JOB, &mut slurm.table), ("merge", &keys::MERGE_JOB, &mut slurm.merge)] {
-        let Some(field) = table.optional(key) else { continue };
-        if key == "merge" && !slurm.split {
+    slurm.merge = merge_of(&slurm.unit);
+    if let Some(field) = table.optional("merge") {
+        if !slurm.split {
             let hint = Some("add `split = true` to `engine`".to_owned());
             field.warning(Code::NoEffect, "has no effect: merges have no jobs of their own", hint, problems);
         }
-        if let Some(mut table) = field.table(shape, problems) {
-            job(&mut table, into, problems);
-            table.finish(problems);
-        }
+        of_one_kind(&field, &keys::MERGE_JOB, &mut slurm.merge, problems);
+    }
+    slurm.table = table_of(if slurm.split { &slurm.merge } else { &slurm.unit });
+    if let Some(field) = table.optional("table") {
+        of_one_kind(&field, &keys::JOB, &mut slurm.table, problems);
     }
     let text = |field: Option<Field<'_>>, problems: &mut Problems| {
         field.and_then(|field| field.text(problems)).map(str::to_owned)
@@ -156,6 +157,13 @@ pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
     }
     table.finish(problems);
     engine
+}
+
+/// Reads what one kind of job asks for beside what it has.
+fn of_one_kind(field: &Field<'_>, shape: &'static TableShape, into: &mut JobRequest, problems: &mut Problems) {
+    let Some(mut table) = field.table(shape, problems) else { return };
+    job(&mut table, into, problems);
+    table.finish(problems);
 }
 
 fn job(table: &mut Table<'_>, job: &mut JobRequest, problems: &mut Problems) {

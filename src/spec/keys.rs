@@ -377,9 +377,9 @@ pub static JOB: TableShape = TableShape {
     name: "job",
     expected: "what a job asks for (a table)",
     keys: &[
-        key("partition", SLURM_NAME, "that of the units", "`--partition` of the job"),
-        key("account", SLURM_NAME, "that of the units", "`--account` of the job"),
-        key("qos", SLURM_NAME, "that of the units", "`--qos` of the job"),
+        key("partition", SLURM_NAME, "that of the units; split, that of the merges", "`--partition` of the job"),
+        key("account", SLURM_NAME, "that of the units; split, that of the merges", "`--account` of the job"),
+        key("qos", SLURM_NAME, "that of the units; split, that of the merges", "`--qos` of the job"),
         key("time", TIME, "15m", "`--time` of the job; one that runs out of it goes on where it stopped"),
         key("gpus", Shape::Whole(0), "none", "GPUs of the job, asked for as `--gres=gpu:N`"),
         key("cpus", Shape::Whole(1), "1", "`--cpus-per-task` of the job"),
