@@ -135,18 +135,20 @@ pub fn make_room(request: &Request, manifest: &Manifest, job: &str) -> Result<()
         return Ok(());
     };
     let Some(own) = submission.job(job) else { return Ok(()) };
+    let begun = Instant::now();
     let before = own.after.iter().filter_map(|name| submission.job(name)).flat_map(|job| &job.units);
     for unit in before.filter(|unit| !own.units.contains(unit)).filter_map(|unit| submission.units.get(*unit)) {
         let store = request.store.unit(&unit.id);
-        // Somebody works on it: that is what the models are for.
-        let Ok(_lock) = store.lock_within(Duration::ZERO) else { continue };
+        // A process that Slurm has lost sight of may still work there, and will let go of its models by itself.
+        let Ok(_lock) = store.lock_within(PATIENCE.saturating_sub(begun.elapsed())) else { continue };
         let (mut journal, records) = Journal::open(&store.journal())?;
         let state = SweepState::replay(&records);
         for trial in unit.positions(&request.plan).into_iter().flatten().map(|index| &request.plan.trials[index]) {
             if state.of(&trial.id).model_present {
                 journal.append(Some(&trial.id), What::ModelDeleted)?;
-                remove_folder(&store.model(trial))?;
             }
+            store.clear_partial_models(trial)?;
+            remove_folder(&store.model(trial))?;
         }
     }
     Ok(())
