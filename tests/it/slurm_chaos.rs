@@ -93,20 +93,20 @@ fn restart(cluster: &Cluster, daemon: &str, args: &[&str], pid: &str) -> bool {
 
 #[test]
 fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
-    chaos(12, 10, None);
+    println!("{}", chaos(12, 10, None));
 }
 
 #[test]
 fn a_split_sweep_in_which_everything_is_killed_loses_and_repeats_nothing() {
-    chaos(9, 6, Some(4));
+    println!("{}", chaos(9, 6, Some(4)));
 }
 
-/// Kills until enough was hit. Split, a wave is of so many models.
-fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) {
+/// Kills until enough was hit, and tells what. Split, a wave is of so many models.
+fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) -> String {
     let n_units = setting("MERGESWEEP_SLURM_UNITS", n_units);
     let n_kills = setting("MERGESWEEP_SLURM_KILLS", n_kills);
     let mut dice = Dice(setting("MERGESWEEP_KILL_SEED", 1));
-    let Some(cluster) = Cluster::start(3, 2) else { return };
+    let Some(cluster) = Cluster::start(3, 2) else { return String::new() };
     let reference = Sweep::of(&spec(n_units, "")).unwrap();
     let here = cluster.run(&reference, &["run", "sweep.toml", "--engine", "local", "--quiet"], "ok");
     assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
@@ -164,7 +164,7 @@ fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) {
         n_sweeps += 1;
     }
     let how = if wave.is_some() { "split sweeps" } else { "sweeps" };
-    println!("{landed:?} killed in {n_sweeps} {how} of {n_units} units, {} s", begun.elapsed().as_secs());
+    format!("{landed:?} killed in {n_sweeps} {how} of {n_units} units, {} s", begun.elapsed().as_secs())
 }
 
 /// What must hold once a sweep is through.
