@@ -16,7 +16,7 @@ use super::event::RunEvent;
 use super::fingerprint::{Key, StaleReason, digest};
 use super::journal::{Stage, What};
 use super::pass::{self, Job, PassError};
-use super::trial::{Work, settle_if_done};
+use super::trial::{Work, make_room, settle_if_done};
 use super::{Outcome, RunError, decide, merge_options, models_of, store};
 use crate::config::write;
 use crate::files::write_atomically;
@@ -79,6 +79,7 @@ pub(super) async fn lane(board: &Board<'_>, merges: Vec<Wanted>) -> Result<(), R
             Some(board.room_for(bytes)).filter(|room| !ahead && *room != Room::Later)
         });
         match room.await {
+            Some(Room::Never(_)) if make_room(board)? => continue,
             Some(Room::Never(free)) => {
                 let index = first.index;
                 left.pop_front();
