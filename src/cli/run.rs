@@ -42,9 +42,9 @@ use crate::table::{differences, race, render};
 ///
 /// With `--engine slurm` (or `engine.kind = "slurm"` in the spec), the same is done in jobs of a
 /// Slurm cluster: an array with a task for every few trials, and a job after it that writes the
-/// table. The command follows the jobs; Ctrl-C leaves them alone, the same command follows them
-/// again from any login, and `mergesweep cancel` ends them. `mergesweep plan --engine slurm`
-/// prints the scripts.
+/// table; with `engine.split`, merges have arrays of their own. The command follows the jobs;
+/// Ctrl-C leaves them alone, the same command follows them again from any login, and
+/// `mergesweep cancel` ends them. `mergesweep plan --engine slurm` prints the scripts.
 ///
 /// Examples:
 ///   mergesweep run sweeps/quickstart.toml
@@ -217,6 +217,7 @@ pub(super) fn request_of(
     let request = Request {
         selected,
         redo,
+        merges_redone: false,
         settings: sweep.evaluate.clone(),
         program,
         keep: sweep.limits.keep.clone(),

@@ -64,6 +64,7 @@ pub(super) fn sort(error: SlurmError, sweep: &Sweep) -> Failure {
         | SlurmError::Refused { .. }
         | SlurmError::Keeps { .. }
         | SlurmError::KeptOnNode
+        | SlurmError::SplitOnNode
         | SlurmError::Path(_) => usage(error),
         SlurmError::Unanswered(_) | SlurmError::StillThere(_) | SlurmError::StillWorking(_) => {
             Failure::Busy(error.into())

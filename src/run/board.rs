@@ -260,7 +260,7 @@ impl<'a> Board<'a> {
         let queue = self.queue();
         let used: u64 = queue.disk.held.values().sum();
         // Nothing that is there now will go away before something is evaluated.
-        let is_still = queue.ready.is_empty() && queue.busy.is_empty();
+        let is_still = self.request.slots.is_empty() || (queue.ready.is_empty() && queue.busy.is_empty());
         match self.request.disk {
             Some(budget) if bytes > budget => Room::Never(budget),
             Some(budget) if used + bytes > budget && is_still => Room::Never(budget.saturating_sub(used)),

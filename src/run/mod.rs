@@ -5,6 +5,7 @@
 
 mod board;
 pub mod clean;
+mod dealing;
 pub mod decide;
 pub mod event;
 pub mod fingerprint;
@@ -66,6 +67,8 @@ pub struct Request {
     pub selected: Vec<usize>,
     /// Trials to do again from scratch, by position in the plan.
     pub redo: Vec<usize>,
+    /// Whether another task has just made the merges of those again: only the evaluations are left.
+    pub merges_redone: bool,
     /// How models are evaluated.
     pub settings: Settings,
     /// This program, which makes merges in processes of its own.
@@ -78,7 +81,7 @@ pub struct Request {
     pub search: Option<Search>,
     /// Whether models stay once they are scored, as long as there is room: another rung asks them more.
     pub holds: bool,
-    /// Where evaluations run: one at a time in each.
+    /// Where evaluations run: one at a time in each. Without any, merges are made and nothing is evaluated.
     pub slots: Vec<Slot>,
     /// Merges that are made in one pass at most. Passes are made one at a time.
     pub merges_per_pass: usize,
@@ -262,8 +265,8 @@ fn listed(lacks: &[Lack]) -> String {
 #[derive(Debug)]
 struct Facts {
     harness: HarnessIdentity,
-    /// Content of every model of the selected trials, by reference: named parts.
-    models: BTreeMap<ModelRef, BTreeMap<String, String>>,
+    /// Content of every model of the selected trials.
+    models: Contents,
     known_tasks: command::KnownTasks,
     elsewhere: Elsewhere,
     /// The trials that may stand for a trial since they are the same but for rounding: their names. What is selected has no
@@ -359,6 +362,9 @@ impl<'a> Session<'a> {
         }
         let Self { request, listener, cancel, since, .. } = *self;
         self.record(None, What::RunStarted { since, n_slots: request.slots.len() })?;
+        if request.slots.is_empty() {
+            return Ok(());
+        }
         listener(RunEvent::Preflight);
         let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
         let folders = Folders { home: &home, cache: &cache };
@@ -385,7 +391,9 @@ impl<'a> Session<'a> {
         let state = std::mem::take(&mut self.state);
         let board = Board::new(request, &self.facts, listener, self.cancel, journal, state);
         let followers = twins::followers(request);
-        resume::adopt(&board)?;
+        if !request.slots.is_empty() {
+            resume::adopt(&board)?;
+        }
         let (merges, waiting) = distribute(&board, &followers)?;
         let merging = async {
             let done = merging::lane(&board, merges).await;
@@ -474,9 +482,29 @@ fn summary(request: &Request, outcomes: &BTreeMap<usize, Outcome>, disk_peak: u6
 /// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read. Everything that
 /// is lacking is told together. Models of the hub that are not on disk are downloaded, or left out of the facts.
 fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), RunError> {
-    let mut models = BTreeMap::new();
-    let mut lacks = Vec::new();
-    let mut seen = BTreeSet::new();
+    let (models, mut lacks) = models_here(request, download)?;
+    let python = &request.settings.python;
+    let version = match preflight::harness_version(python) {
+        Ok(Some(version)) => version,
+        Ok(None) => {
+            let (python, package) = (python.clone(), "lm_eval".to_owned());
+            lacks.push(preflight::Problem::MissingPackage { python, package, needed_by: None }.into());
+            String::new()
+        }
+        Err(problem) => {
+            lacks.push(problem.into());
+            String::new()
+        }
+    };
+    Ok((facts_of(request, models, version)?, lacks))
+}
+
+/// Content of models, by reference: named parts.
+type Contents = BTreeMap<ModelRef, BTreeMap<String, String>>;
+
+/// The content of every model that the selected trials read, and those that are lacking.
+fn models_here(request: &Request, download: bool) -> Result<(Contents, Vec<Lack>), RunError> {
+    let (mut models, mut lacks, mut seen) = (Contents::new(), Vec::new(), BTreeSet::new());
     for model in request.selected.iter().flat_map(|index| models_of(&request.plan.trials[*index])) {
         if !seen.insert(model.clone()) {
             continue;
@@ -491,19 +519,11 @@ fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), 
             Err(source) => lacks.push(Lack::Model { model, source }),
         }
     }
-    let python = &request.settings.python;
-    let version = match preflight::harness_version(python) {
-        Ok(Some(version)) => version,
-        Ok(None) => {
-            let (python, package) = (python.clone(), "lm_eval".to_owned());
-            lacks.push(preflight::Problem::MissingPackage { python, package, needed_by: None }.into());
-            String::new()
-        }
-        Err(problem) => {
-            lacks.push(problem.into());
-            String::new()
-        }
-    };
+    Ok((models, lacks))
+}
+
+/// Facts with these models and a harness of this version.
+fn facts_of(request: &Request, models: Contents, version: String) -> Result<Facts, RunError> {
     let task_files = match request.settings.include_path.as_deref() {
         // What is no folder is told by the settings.
         Some(path) if path.is_dir() => Some(fingerprint::folder_digest(path)?),
@@ -512,7 +532,7 @@ fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), 
     let harness = HarnessIdentity { version, task_files };
     let rounded = twins::rounded(request);
     let (known_tasks, elsewhere) = (command::KnownTasks::new(), Elsewhere::default());
-    Ok((Facts { harness, models, known_tasks, elsewhere, rounded }, lacks))
+    Ok(Facts { harness, models, known_tasks, elsewhere, rounded })
 }
 
 /// What is lacking, with what the settings alone tell.

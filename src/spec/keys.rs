@@ -330,6 +330,13 @@ pub static ENGINE: TableShape = TableShape {
         key("cpus", Shape::Whole(1), "the cluster's", "`--cpus-per-task` of the job"),
         key("memory", SIZE, "the cluster's", "`--mem` of the job"),
         key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
+        key(
+            "split",
+            Shape::Switch,
+            "`false`",
+            "whether merges have jobs of their own (`merge`), in waves of as many models as `resources.disk` holds",
+        ),
+        key("merge", Shape::Table(&MERGE_JOB), "", "with `split`: what a job asks for that only merges"),
         key("table", Shape::Table(&JOB), "", "what the job asks for that writes the table"),
         key("prologue", Shape::Text, "none", "shell lines before the program: modules, a virtual environment"),
         key(
@@ -373,13 +380,31 @@ pub static JOB: TableShape = TableShape {
     name: "job",
     expected: "what a job asks for (a table)",
     keys: &[
-        key("partition", SLURM_NAME, "that of the units", "`--partition` of the job"),
-        key("account", SLURM_NAME, "that of the units", "`--account` of the job"),
-        key("qos", SLURM_NAME, "that of the units", "`--qos` of the job"),
+        key("partition", SLURM_NAME, "that of the units; split, that of the merges", "`--partition` of the job"),
+        key("account", SLURM_NAME, "that of the units; split, that of the merges", "`--account` of the job"),
+        key("qos", SLURM_NAME, "that of the units; split, that of the merges", "`--qos` of the job"),
         key("time", TIME, "15m", "`--time` of the job; one that runs out of it goes on where it stopped"),
         key("gpus", Shape::Whole(0), "none", "GPUs of the job, asked for as `--gres=gpu:N`"),
         key("cpus", Shape::Whole(1), "1", "`--cpus-per-task` of the job"),
         key("memory", SIZE, "the cluster's", "`--mem` of the job"),
+        key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
+    ],
+    private_keys: false,
+    elsewhere: &[],
+};
+
+/// `merge` of `engine`.
+pub static MERGE_JOB: TableShape = TableShape {
+    name: "merge-job",
+    expected: "what a job asks for (a table)",
+    keys: &[
+        key("partition", SLURM_NAME, "that of the units", "`--partition` of the job"),
+        key("account", SLURM_NAME, "that of the units", "`--account` of the job"),
+        key("qos", SLURM_NAME, "that of the units", "`--qos` of the job"),
+        key("time", TIME, "that of the units", "`--time` of the job; one that runs out of it goes on where it stopped"),
+        key("gpus", Shape::Whole(0), "none", "GPUs of the job, asked for as `--gres=gpu:N`"),
+        key("cpus", Shape::Whole(1), "those of the units", "`--cpus-per-task` of the job"),
+        key("memory", SIZE, "that of the units", "`--mem` of the job"),
         key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
     ],
     private_keys: false,

@@ -142,6 +142,8 @@ fn round(request: &Request, pieces: &Pieces, rung: Option<usize>, alive: &[usize
     round.selected.retain(is_selected);
     round.redo.retain(is_selected);
     round.settings.tasks = tasks;
+    // What is done again is merged again once: baselines that answer at the end alone are merged then.
+    round.merges_redone = !pieces.has_confirmation && rung != Some(0);
     round.holds = true;
     round.keep = Keep::All;
     round
