@@ -78,8 +78,7 @@ impl Followed {
         if n.saturating_mul(HEAP) <= self.keys.len() {
             return self.heap_of(n, less);
         }
-        let mut sort =
-            Sort { is_followed: &self.is_followed, ranks: 0..n, less, left: Vec::new(), right: Vec::new() };
+        let mut sort = Sort { is_followed: &self.is_followed, ranks: 0..n, less, left: Vec::new(), right: Vec::new() };
         sort.first(&mut self.keys, &mut self.positions, n);
         let within = self.is_followed.count(&self.keys[..n]);
         self.positions.truncate(within);

@@ -2,13 +2,13 @@
 //! rows. Merges that are computed together ask together, so each is computed once, and everything of one kind in one
 //! pass.
 
-use num_traits::{One, Zero};
 use super::arithmetic::Arithmetic;
 use super::inputs::{Inputs, block_sum, dot_product, pair_sum, products};
 use super::method::mask::Mask;
 use super::real::Real;
 use super::select::{Keys, Statistic};
 use super::vector::{Loop, vectorised};
+use num_traits::{One, Zero};
 
 /// An input as it is, or its task vector: what it differs by from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

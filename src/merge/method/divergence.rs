@@ -21,12 +21,7 @@ use crate::merge::vector::{Loop, vectorised};
 const FLOOR: f64 = 1e-8;
 
 /// The divergence of `c` from `a`, which are of some working dtype. What is in `scratch` is left over from earlier work.
-pub fn of_row<A: Arithmetic>(
-    c: &[A::Real],
-    a: &[A::Real],
-    working: Dtype,
-    scratch: &mut [Vec<A::Real>; 2],
-) -> A::Real {
+pub fn of_row<A: Arithmetic>(c: &[A::Real], a: &[A::Real], working: Dtype, scratch: &mut [Vec<A::Real>; 2]) -> A::Real {
     if A::STEPS {
         return stepped::<A>(c, a);
     }
@@ -68,8 +63,7 @@ impl<R: Real> Loop for Near<'_, R> {
         let [q_sum, changed] = pair_sums(q, change, |q, change| [q.wide(), q.wide() * change.wide()]);
         let p_sum = q_sum + changed;
         let change_of_all = -changed / p_sum;
-        // False for NaN as well.
-        if !(change_of_all.abs() <= LARGEST_CHANGE) {
+        if change_of_all.is_nan() || change_of_all.abs() > LARGEST_CHANGE {
             return None;
         }
         let (ratio, change_of_all) = (R::of(q_sum / p_sum), R::of(change_of_all));
@@ -96,8 +90,7 @@ fn exponential_less_one<R: Real>(x: R) -> R {
 /// 2^-26.
 #[inline(always)]
 fn curvature<R: Real>(u: R) -> R {
-    let factors =
-        [-1.0 / 72.0, 1.0 / 56.0, -1.0 / 42.0, 1.0 / 30.0, -1.0 / 20.0, 1.0 / 12.0, -1.0 / 6.0, 1.0 / 2.0];
+    let factors = [-1.0 / 72.0, 1.0 / 56.0, -1.0 / 42.0, 1.0 / 30.0, -1.0 / 20.0, 1.0 / 12.0, -1.0 / 6.0, 1.0 / 2.0];
     polynomial(&factors, u)
 }
 
