@@ -90,6 +90,15 @@ impl Console {
             RunEvent::Shared { trial, task, from } => {
                 self.line("shared", trial, &format!("{task}: the weights are those of {from}"), None);
             }
+            RunEvent::Rung { place, n_trials, documents } => {
+                let trials = if *n_trials == 1 { "1 trial".to_owned() } else { format!("{n_trials} trials") };
+                self.line("race", place, &format!("{trials}, {documents}"), None);
+            }
+            RunEvent::Decided { rung, n_rungs, leader, n_left, out } => {
+                let out = if out.is_empty() { "nobody".to_owned() } else { out.join(", ") };
+                let what = format!("{leader} leads, {n_left} left; out: {out}");
+                self.line("decided", &format!("rung {rung} of {n_rungs}"), &what, None);
+            }
             RunEvent::Disk { used, budget } => {
                 let of = budget.map(|budget| format!(" of {:.1}", budget as f64 / 1e9)).unwrap_or_default();
                 let disk = format!("{:.1}{of} GB of models", *used as f64 / 1e9);

@@ -28,6 +28,7 @@ pub mod process;
 pub mod rehearsal;
 pub mod report;
 pub mod run;
+pub mod search;
 pub mod spec;
 pub mod stats;
 pub mod table;

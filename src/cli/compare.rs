@@ -201,10 +201,9 @@ fn flipped(outcomes: &[Outcome<'_>], a: &Side, b: &Side) -> Result<Vec<Item>, Fa
         let places = pair.flipped();
         let wanted: HashSet<String> = places.iter().map(|place| pair.first.docs[*place].hash.clone()).collect();
         let texts = |side: &Side, column: usize| -> Result<BTreeMap<String, Texts>, Failure> {
-            Ok(match side.entrant.files.get(column) {
-                Some(Some(file)) => samples::texts(file, &pair.first.filter, &wanted)?,
-                _ => BTreeMap::new(),
-            })
+            let files = side.entrant.files.get(column).into_iter().flatten();
+            let texts = files.map(|file| samples::texts(file, &pair.first.filter, &wanted));
+            Ok(texts.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
         };
         let (of_a, of_b) = (texts(a, outcome.places.0)?, texts(b, outcome.places.1)?);
         for place in places {

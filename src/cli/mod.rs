@@ -24,6 +24,7 @@ mod page;
 mod percent;
 mod plan_command;
 mod probe;
+mod raced;
 mod recorded;
 mod rehearse;
 mod report;

@@ -33,9 +33,11 @@ pub(super) fn page(
 ) -> Result<Page, Failure> {
     let table = &recorded.table;
     let filters: Vec<&str> = table.columns.iter().map(|column| column.filter.as_str()).collect();
-    let read = |entrant: &Entrant, column: usize, wanted: &HashSet<String>| match entrant.files.get(column) {
-        Some(Some(file)) => samples::texts(file, filters[column], wanted),
-        _ => Ok::<_, SamplesError>(BTreeMap::<String, Texts>::new()),
+    let read = |entrant: &Entrant, column: usize, wanted: &HashSet<String>| {
+        let files = entrant.files.get(column).into_iter().flatten();
+        let texts = files.map(|file| samples::texts(file, filters[column], wanted));
+        let texts: Vec<BTreeMap<String, Texts>> = texts.collect::<Result<_, SamplesError>>()?;
+        Ok(texts.into_iter().flatten().collect())
     };
     let mut page = gather(&Gathered {
         table,

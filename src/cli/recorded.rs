@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 
+use super::raced::{self, Answered, Raced};
 use super::{Failure, usage};
 use crate::eval::samples::{self, Sample};
-use crate::eval::task::Column;
+use crate::eval::task::{Column, Estimator};
 use crate::eval::{Score, Settings};
 use crate::paired::{Entrant, Outcomes};
 use crate::plan::{Plan, Subject, TrialId};
@@ -19,7 +20,8 @@ use crate::run::outputs::Outputs;
 use crate::run::state::SweepState;
 use crate::run::store::Store;
 use crate::spec::{Sweep, TwinEvaluation};
-use crate::table::{self, ResultsTable, Row, noise};
+use crate::stats::Items;
+use crate::table::{self, ResultsTable, Row, TrialScores, noise, race};
 
 /// A sweep's table and what lies behind it.
 pub(super) struct Recorded {
@@ -40,8 +42,8 @@ struct Source {
 }
 
 enum From {
-    /// An evaluation: of this trial, task and key.
-    Evaluation(TrialId, String, Key),
+    /// Evaluations: of this trial and task, with these keys, one for every portion of the documents.
+    Evaluations(TrialId, String, Vec<Key>),
     /// Samples files of an import.
     Files(Vec<PathBuf>),
 }
@@ -52,23 +54,31 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
     let state = SweepState::replay(&records);
     let settings = &sweep.evaluate;
     let imported = imported::read(store)?;
-    let mut table = table::collect(plan, &settings.tasks, |trial| state.of(trial).scores(settings));
+    let raced = Raced::of(sweep, &state);
+    let outputs = Outputs::read(store, &records);
+    let mut scores: BTreeMap<TrialId, TrialScores> = BTreeMap::new();
     let mut sources: Vec<Vec<Source>> = Vec::new();
     let mut weights = Vec::new();
     for trial in &plan.trials {
         let of_trial = state.of(&trial.id);
-        let current = settings.tasks.iter().filter_map(|request| of_trial.current(settings, request));
-        let done: Vec<_> = current.map(|(done, _)| done.clone()).collect();
-        weights.push(done.iter().find_map(|done| done.key.0.get("weights").cloned()));
-        sources.push(
-            done.into_iter()
-                .map(|done| Source {
-                    scores: done.scores,
-                    from: From::Evaluation(trial.id.clone(), done.task, done.key),
-                })
-                .collect(),
-        );
+        let mut of_row = Vec::new();
+        for request in &settings.tasks {
+            let answered = raced::answered(raced.as_ref(), settings, &of_trial, request);
+            let Some((last, facts)) = answered.last() else { continue };
+            weights.resize(sources.len() + 1, None);
+            weights[sources.len()] = last.key.weights().map(str::to_owned);
+            let keys = answered.iter().map(|(done, _)| done.key.clone()).collect();
+            let found = together(&trial.id, &answered, &outputs)?;
+            let shown = found.iter().map(|score| (score.clone(), facts.clone()));
+            scores.entry(trial.id.clone()).or_default().extend(shown);
+            of_row
+                .push(Source { scores: found, from: From::Evaluations(trial.id.clone(), request.name.clone(), keys) });
+        }
+        sources.push(of_row);
     }
+    weights.resize(sources.len(), None);
+    let mut table = table::collect(plan, &settings.tasks, |trial| scores.get(trial).cloned().unwrap_or_default());
+    table.race = raced.as_ref().and_then(|raced| raced.race(plan, settings, &state));
     let mut footnotes = notes(plan, settings, &state);
     for (row, of_row) in imported_rows(&imported, &mut footnotes) {
         table.rows.push(row);
@@ -80,6 +90,7 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
         footnotes.extend(noise::floor(&table, &plan.review.twins.rounding));
     }
     footnotes.splice(0..0, table.versions());
+    footnotes.splice(0..0, race::footnotes(&table));
     Ok(Recorded { table, footnotes, records, state, sources, weights })
 }
 
@@ -162,15 +173,17 @@ impl Recorded {
         let mut read = BTreeMap::new();
         for column in &self.table.columns {
             let source = sources.iter().find(|source| source.scores.iter().any(|score| column.shows(score)));
-            let file = match source {
-                Some(source) => samples_file(&source.from, column, outputs)?,
-                None => None,
+            let files = match source {
+                // Out of the race: on fewer documents than everybody else.
+                _ if self.table.is_out(row, column) => Vec::new(),
+                Some(source) => samples_files(&source.from, column, outputs)?,
+                None => Vec::new(),
             };
-            entrant.outcomes.push(match (row.score(column), &file) {
-                (Some(score), Some(file)) => outcomes(column, score, file, &mut read)?,
-                _ => None,
+            entrant.outcomes.push(match row.score(column) {
+                Some(score) => of_files(column, score, &files, &mut read)?,
+                None => None,
             });
-            entrant.files.push(file);
+            entrant.files.push(files);
         }
         Ok(entrant)
     }
@@ -192,11 +205,60 @@ pub(super) fn outcomes(
     Ok(read.get(file).and_then(|samples| Outcomes::of(column, score, samples)))
 }
 
-fn samples_file(from: &From, column: &Column, outputs: &Outputs) -> Result<Option<PathBuf>, Failure> {
+/// The same from several files, one for every portion of the documents.
+fn of_files(column: &Column, score: &Score, files: &[PathBuf], read: &mut Read) -> Result<Option<Outcomes>, Failure> {
+    let parts = files.iter().map(|file| outcomes(column, score, file, read));
+    let parts: Option<Vec<Outcomes>> = parts.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
+    let whole = parts.and_then(|parts| Outcomes::together(&parts));
+    Ok(whole.map(|whole| Outcomes { reported: score.value, ..whole }))
+}
+
+fn samples_files(from: &From, column: &Column, outputs: &Outputs) -> Result<Vec<PathBuf>, Failure> {
     Ok(match from {
-        From::Evaluation(trial, task, key) => outputs.samples(trial, task, key, &column.task)?,
-        From::Files(files) => files.iter().find(|file| samples::task_of(file) == Some(column.task.as_str())).cloned(),
+        From::Evaluations(trial, task, keys) => {
+            let files = keys.iter().map(|key| outputs.samples(trial, task, key, &column.task));
+            // Of portions all or none: some of them are no score.
+            let files: Option<Vec<PathBuf>> = files.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
+            files.unwrap_or_default()
+        }
+        From::Files(files) => {
+            let is_of_task = |file: &&PathBuf| samples::task_of(file) == Some(column.task.as_str());
+            files.iter().find(is_of_task).cloned().into_iter().collect()
+        }
     })
+}
+
+/// The scores of evaluations of one task as those of one: of portions, made anew from their samples.
+fn together(trial: &TrialId, answered: &Answered<'_>, outputs: &Outputs) -> Result<Vec<Score>, Failure> {
+    let [(first, _), rest @ ..] = answered.as_slice() else { return Ok(Vec::new()) };
+    if rest.is_empty() {
+        return Ok(first.scores.clone());
+    }
+    let keys: Vec<Key> = answered.iter().map(|(done, _)| done.key.clone()).collect();
+    let from = From::Evaluations(trial.clone(), first.task.clone(), keys);
+    let mut read = BTreeMap::new();
+    let mut one = |score: &Score| -> Result<Score, Failure> {
+        let column = Column {
+            name: score.metric.clone(),
+            task: score.task.clone(),
+            metric: score.metric.clone(),
+            filter: score.filter.clone(),
+            estimator: Estimator::Reported,
+        };
+        let parts: Vec<&Score> =
+            answered.iter().filter_map(|(done, _)| done.scores.iter().find(|part| column.shows(part))).collect();
+        let files = samples_files(&from, &column, outputs)?;
+        let items = of_files(&column, score, &files, &mut read)?.map(|outcomes| outcomes.items);
+        let hashes: Vec<&str> = parts.iter().filter_map(|part| part.task_hash.as_deref()).collect();
+        Ok(Score {
+            n: parts.iter().map(|part| part.n).sum(),
+            value: items.as_ref().map(Items::score),
+            stderr: items.as_ref().and_then(Items::standard_error),
+            task_hash: (hashes.len() == answered.len()).then(|| samples::sha256(hashes.concat().as_bytes())),
+            ..score.clone()
+        })
+    };
+    first.scores.iter().map(&mut one).collect()
 }
 
 /// The recipes of random methods with the places of their trials: equal but for the seed.

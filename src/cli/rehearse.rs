@@ -108,6 +108,8 @@ fn rehearse(args: &RehearseArgs) -> Result<Exit, Failure> {
     // Tiny models need no disk of their own and no budget.
     request.store = Store::new(&sweep_args.results, &sweep.name)?;
     request.disk = None;
+    // Of two documents nothing is decided: everything is gone through.
+    request.search = None;
     // What may pass by itself is a finding all the same.
     request.retries = 0;
     let files = files(args)?;

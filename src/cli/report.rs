@@ -19,7 +19,7 @@ use crate::run::store::Store;
 use crate::spec::Sweep;
 use crate::stats::SEED;
 use crate::table::view::View;
-use crate::table::{ResultsTable, beside, differences, frame, latex, reference, render, seeds, spark};
+use crate::table::{ResultsTable, beside, differences, frame, latex, race, reference, render, seeds, spark};
 
 /// How often `--watch` looks again.
 const WATCH: Duration = Duration::from_secs(2);
@@ -212,6 +212,9 @@ fn markdown(
         return Ok(with_footnotes(render::markdown(&cells, width), remarks.iter().chain(footnotes)));
     }
     let mut text = render::markdown(&render::wide(table, against), width);
+    if let Some(race) = &table.race {
+        text.push_str(&format!("\n{}", render::markdown(&race::table(race), width)));
+    }
     let mut remarks = Vec::new();
     if let Some(against) = against {
         text.push_str(&format!("\n{}", render::markdown(&differences::table(table, against), width)));

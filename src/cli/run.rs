@@ -23,7 +23,7 @@ use crate::run::select::select;
 use crate::run::store::Store;
 use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{EngineKind, Sweep, placed};
-use crate::table::{differences, render};
+use crate::table::{differences, race, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
@@ -42,9 +42,9 @@ use crate::table::{differences, render};
 ///
 /// With `--engine slurm` (or `engine.kind = "slurm"` in the spec), the same is done in jobs of a
 /// Slurm cluster: an array with a task for every few trials, and a job after it that writes the
-/// table. The command follows the jobs; Ctrl-C leaves them alone, the same command follows them
-/// again from any login, and `mergesweep cancel` ends them. `mergesweep plan --engine slurm`
-/// prints the scripts.
+/// table; with `engine.split`, merges have arrays of their own. The command follows the jobs;
+/// Ctrl-C leaves them alone, the same command follows them again from any login, and
+/// `mergesweep cancel` ends them. `mergesweep plan --engine slurm` prints the scripts.
 ///
 /// Examples:
 ///   mergesweep run sweeps/quickstart.toml
@@ -126,6 +126,9 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     } else {
         let against = beside_reference(&recorded, &request.plan, &sweep, store);
         print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
+        if let Some(race) = &recorded.table.race {
+            print(&format!("\n{}", render::markdown(&race::table(race), output_width())))?;
+        }
         let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
         report::print_footnotes(&remarks.chain(recorded.footnotes).collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
@@ -214,10 +217,13 @@ pub(super) fn request_of(
     let request = Request {
         selected,
         redo,
+        merges_redone: false,
         settings: sweep.evaluate.clone(),
         program,
         keep: sweep.limits.keep.clone(),
         twins: sweep.twins,
+        search: sweep.search.clone(),
+        holds: false,
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
         merge_threads: sweep.resources.merge_threads,
@@ -358,7 +364,7 @@ pub(super) fn explained(request: &Request, sweep: &Sweep) -> Result<String, Fail
 pub(super) fn sort(error: RunError, sweep: &Sweep) -> Failure {
     let RunError::Lacks(lacks) = error else {
         return match error {
-            RunError::Locate(_) => Failure::Usage(error.into()),
+            RunError::Locate(_) | RunError::NotRaced { .. } => Failure::Usage(error.into()),
             RunError::Submitted(_) => Failure::Busy(error.into()),
             RunError::Store(error) => error.into(),
             _ => Failure::Internal(error.into()),

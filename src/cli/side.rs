@@ -142,7 +142,7 @@ fn of_output(folder: &Path) -> Result<Side, Failure> {
             Some((score, file)) => outcomes(column, score, file, &mut read)?,
             None => None,
         });
-        entrant.files.push(file.map(|(_, file)| file.clone()));
+        entrant.files.push(file.map(|(_, file)| file.clone()).into_iter().collect());
     }
     if entrant.outcomes.iter().all(Option::is_none) {
         return Err(usage(anyhow!("{}: no samples files (run the harness with `--log_samples`)", folder.display())));

@@ -6,12 +6,14 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::json;
 
+use super::raced::Raced;
 use super::{Failure, SweepArgs, counted, output_width, print, usage, warn};
 use crate::eval::TaskRequest;
 use crate::exit_code::{self, Exit};
 use crate::plan::{Plan, Subject, Trial};
 use crate::process::Cancel;
 use crate::run::journal::{self, Record, Stage};
+use crate::run::search::Decided;
 use crate::run::select::select;
 use crate::run::slurm;
 use crate::run::slurm::collect::overlaid;
@@ -26,7 +28,7 @@ use crate::table::render::{self, Cells};
 ///
 /// What tasks on Slurm have recorded is shown, and Slurm is asked once how many of them there are.
 ///
-/// States: planned, merging, merged, evaluating, scored, interrupted, failed. What would be
+/// States: planned, merging, merged, evaluating, scored, interrupted, failed; out of a race. What would be
 /// done next, and why, is said by `mergesweep run SPEC --dry-run`.
 ///
 /// Examples:
@@ -69,6 +71,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
         return show_timeline(&records, &plan, is_running, args.json);
     }
     let state = SweepState::replay(&records);
+    let view = Seen { sweep: &sweep, state: &state, raced: Raced::of(&sweep, &state), is_running };
     let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
     let rows: Vec<(&Trial, TrialState)> =
         selected.iter().map(|index| (&plan.trials[*index], state.of(&plan.trials[*index].id))).collect();
@@ -79,8 +82,8 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
                 json!({
                     "trial": trial.name,
                     "id": trial.id,
-                    "state": word(trial, state, &sweep, is_running),
-                    "scored": scored(&sweep, state),
+                    "state": view.word(trial, state),
+                    "scored": view.scored(state),
                     "tasks": tasks,
                     "model": model(trial, state, &store),
                     "failure": state.failure.as_ref().map(|(stage, reason)| json!({ "stage": stage, "reason": reason })),
@@ -94,7 +97,7 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
     } else {
         let cells = Cells {
             head: ["trial", "state", "tasks scored", "time", "remark"].map(str::to_owned).to_vec(),
-            rows: rows.iter().map(|(trial, state)| line(trial, state, &sweep, is_running)).collect(),
+            rows: rows.iter().map(|(trial, state)| view.line(trial, state)).collect(),
         };
         print(&render::markdown(&cells, output_width()))?;
         if let Some(open) = &open {
@@ -144,36 +147,58 @@ fn show_timeline(records: &[Record], plan: &Plan, is_running: bool, json: bool) 
     Ok(Exit::Ok)
 }
 
-fn line(trial: &Trial, state: &TrialState, sweep: &Sweep, is_running: bool) -> Vec<String> {
-    let scored = scored(sweep, state).len();
-    let remark = state.failure.as_ref().map(|(_, reason)| reason.clone()).unwrap_or_default();
-    vec![
-        trial.name.clone(),
-        word(trial, state, sweep, is_running).to_owned(),
-        format!("{scored}/{}", sweep.evaluate.tasks.len()),
-        format!("{:.0} s", state.seconds),
-        remark,
-    ]
+/// The sweep as it is seen.
+struct Seen<'a> {
+    sweep: &'a Sweep,
+    state: &'a SweepState,
+    raced: Option<Raced<'a>>,
+    is_running: bool,
 }
 
-/// The state in one word. What is in flight while no run holds the sweep was interrupted.
-fn word(trial: &Trial, state: &TrialState, sweep: &Sweep, is_running: bool) -> &'static str {
-    match (&state.failure, state.in_flight) {
-        (Some(_), _) => "failed",
-        (None, Some(_)) if !is_running => "interrupted",
-        (None, Some(Stage::Merge)) => "merging",
-        (None, Some(Stage::Evaluate)) => "evaluating",
-        (None, None) if scored(sweep, state).len() == sweep.evaluate.tasks.len() => "scored",
-        (None, None) if state.merged.is_some() && matches!(trial.subject, Subject::Merge { .. }) => "merged",
-        (None, None) => "planned",
+impl Seen<'_> {
+    fn line(&self, trial: &Trial, state: &TrialState) -> Vec<String> {
+        let scored = self.scored(state).len();
+        let failure = state.failure.as_ref().map(|(_, reason)| reason.clone());
+        let remark = failure.or_else(|| self.out(trial).map(|rung| format!("out after rung {rung}")));
+        vec![
+            trial.name.clone(),
+            self.word(trial, state).to_owned(),
+            format!("{scored}/{}", self.sweep.evaluate.tasks.len()),
+            format!("{:.0} s", state.seconds),
+            remark.unwrap_or_default(),
+        ]
     }
-}
 
-/// Tasks that have a current score.
-fn scored<'a>(sweep: &'a Sweep, state: &TrialState) -> Vec<&'a str> {
-    let settings = &sweep.evaluate;
-    let has_score = |task: &&TaskRequest| state.current(settings, task).is_some();
-    settings.tasks.iter().filter(has_score).map(|task| task.name.as_str()).collect()
+    /// The rung after which a trial dropped out, from 1.
+    fn out(&self, trial: &Trial) -> Option<usize> {
+        self.raced.as_ref()?;
+        let out = |decided: &&Decided| decided.of(&trial.id).is_some_and(|standing| !standing.evidence.survives);
+        self.state.decisions.iter().find(out).map(|decided| decided.rung + 1)
+    }
+
+    /// The state in one word. What is in flight while no run holds the sweep was interrupted.
+    fn word(&self, trial: &Trial, state: &TrialState) -> &'static str {
+        match (&state.failure, state.in_flight) {
+            (Some(_), _) => "failed",
+            (None, Some(_)) if !self.is_running => "interrupted",
+            (None, Some(Stage::Merge)) => "merging",
+            (None, Some(Stage::Evaluate)) => "evaluating",
+            (None, None) if self.out(trial).is_some() => "out",
+            (None, None) if self.scored(state).len() == self.sweep.evaluate.tasks.len() => "scored",
+            (None, None) if state.merged.is_some() && matches!(trial.subject, Subject::Merge { .. }) => "merged",
+            (None, None) => "planned",
+        }
+    }
+
+    /// Tasks that have a current score; of a search, those of which all was answered that is asked.
+    fn scored(&self, state: &TrialState) -> Vec<&str> {
+        let settings = &self.sweep.evaluate;
+        let has_score = |task: &&TaskRequest| match &self.raced {
+            Some(raced) => raced.is_answered(settings, state, &task.name),
+            None => state.current(settings, task).is_some(),
+        };
+        settings.tasks.iter().filter(has_score).map(|task| task.name.as_str()).collect()
+    }
 }
 
 fn model(trial: &Trial, state: &TrialState, store: &Store) -> Option<String> {

@@ -141,6 +141,16 @@ pub enum Code {
     RehearsedMerge,
     /// An evaluation that fails in a rehearsal.
     RehearsedEvaluation,
+    /// A column that a search cannot decide by.
+    SearchColumn,
+    /// A column that needs all documents of its task.
+    SearchWhole,
+    /// Rungs, a confidence or a share outside their range.
+    SearchShare,
+    /// A search where it cannot run.
+    SearchEngine,
+    /// A search without trials to choose from.
+    SearchTrials,
 }
 
 /// A row of the table.
@@ -163,7 +173,7 @@ const fn row(code: Code, id: &'static str, title: &'static str, text: &'static s
 }
 
 /// Sections of the document, by the first digits of their codes.
-const SECTIONS: [(&str, &str); 9] = [
+const SECTIONS: [(&str, &str); 10] = [
     ("E00", "Files and syntax"),
     ("E01", "Keys and values"),
     ("E02", "Models, methods and parameters"),
@@ -173,6 +183,7 @@ const SECTIONS: [(&str, &str); 9] = [
     ("E06", "What a run needs"),
     ("E07", "Health of the models (`plan --probe`, `doctor SPEC`)"),
     ("E08", "What a rehearsal finds"),
+    ("E09", "Searches"),
 ];
 
 /// Every kind, in the order of the codes.
@@ -646,6 +657,48 @@ pub const CODES: &[CodeSpec] = &[
          packages and data are the usual reasons; the message has the harness's words.",
         "tasks = [{ task = \"arc_easy\", columns = [\"acc_nrom\"] }]   # wrong: acc_norm",
     ),
+    row(
+        Code::SearchColumn,
+        "E0901",
+        "a search cannot decide by this column",
+        "`search.metric` names columns of the table. Those of the mapping table (`gsm8k100_flexible`, `math_bpb`) are known by \
+         their tasks; for any other task the column is named in `evaluate`, with metric and filter.",
+        "tasks = [{ task = \"gsm8k\", columns = { gsm8k = \"exact_match,flexible-extract\" } }]\nsearch = { strategy = \"race\", \
+         metric = \"gsm8k\" }",
+    ),
+    row(
+        Code::SearchWhole,
+        "E0902",
+        "the score needs all documents of its task",
+        "A race asks a part of the documents first. The scores of tinyBenchmarks are estimates made from all of their 100 \
+         documents, so nothing can be said after some of them. Race on another task; those that do not decide are \
+         evaluated whole, on the trials that are left.",
+        "",
+    ),
+    row(
+        Code::SearchShare,
+        "E0903",
+        "a share or a confidence is outside its range",
+        "Rungs are shares of the documents that rise to 1, such as 0.1, 0.25, 0.5, 1. `confidence` is two-sided: 0.9 drops a \
+         trial when the 90 % interval of its difference from the leader lies below 0. `confirmation` is the share of the \
+         documents that is set aside for the chosen trials.",
+        "rungs = [10, 25, 50, 100]      # wrong: not percent\nrungs = [0.1, 0.25, 0.5, 1]",
+    ),
+    row(
+        Code::SearchEngine,
+        "E0904",
+        "a search cannot run there",
+        "Trials of a race wait for each other after every rung, which jobs of a cluster cannot do yet. Run the search on one \
+         machine, or evaluate the whole grid on the cluster.",
+        "",
+    ),
+    row(
+        Code::SearchTrials,
+        "E0905",
+        "there is nothing to choose from",
+        "A race needs at least two merges. Baselines do not race: they are asked the same documents, to be compared with.",
+        "",
+    ),
 ];
 
 impl Code {
@@ -718,7 +771,7 @@ mod tests {
             assert_eq!(Code::from_id(&row.id.to_lowercase()), Some(row.code));
             assert!(text.contains(&format!("### {}: ", row.id)), "{} has no section", row.id);
         }
-        assert_eq!(CODES.len(), Code::RehearsedEvaluation as usize + 1);
+        assert_eq!(CODES.len(), Code::SearchTrials as usize + 1);
         assert!(CODES.windows(2).all(|pair| pair[0].id < pair[1].id));
     }
 }

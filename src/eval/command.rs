@@ -182,7 +182,10 @@ pub fn config_text(settings: &Settings, call: &Call, known: &KnownTasks, paths: 
         Limits::All => {}
         Limits::First(limit) => lines.put("limit", &number(limit)),
         Limits::Each(each) => {
-            lines.put("samples", &map(each.into_iter().map(|(task, limit)| (task, list((0..limit).map(number))))));
+            lines.put(
+                "samples",
+                &map(each.into_iter().map(|(task, which)| (task, list(which.into_iter().map(number))))),
+            );
         }
     }
     lines.put("seed", &list(settings.seeds.map(number)));
@@ -211,31 +214,33 @@ enum Limits {
     All,
     /// The first so many of every task.
     First(u64),
-    /// The first so many, task by task; all of the tasks not named.
-    Each(BTreeMap<String, u64>),
+    /// These, task by task; all of the tasks not named.
+    Each(BTreeMap<String, Vec<u64>>),
 }
 
-/// The limit of a task.
+/// How many documents of a task are asked; none: all.
 pub fn limit_of(settings: &Settings, task: &TaskRequest) -> Option<u64> {
-    task.limit.or(settings.limit)
+    let picked = task.documents.as_ref().map(|documents| documents.len() as u64);
+    picked.or(task.limit).or(settings.limit)
 }
 
-/// The harness has one `limit` for all tasks; where they differ, `samples` names the documents of each, which are the
-/// same ones. It knows no groups and refuses a document beyond the last, so both are resolved here.
+/// The harness has one `limit` for all tasks; where they differ, or documents were picked, `samples` names those of each. It
+/// knows no groups and refuses a document beyond the last, so both are resolved here.
 fn limits(settings: &Settings, call: &Call, known: &KnownTasks) -> Limits {
     let mut limits = call.tasks.iter().map(|task| limit_of(settings, task));
     let first = limits.next().flatten();
-    if limits.all(|limit| limit == first) {
+    if limits.all(|limit| limit == first) && call.tasks.iter().all(|task| task.documents.is_none()) {
         return first.map_or(Limits::All, Limits::First);
     }
     let mut each = BTreeMap::new();
     for task in &call.tasks {
         let Some(limit) = limit_of(settings, task) else { continue };
+        let which = || task.documents.as_ref().map_or_else(|| (0..limit).collect(), |documents| documents.to_vec());
         match known.get(&task.name) {
-            None => _ = each.insert(task.name.clone(), limit),
+            None => _ = each.insert(task.name.clone(), which()),
             Some(members) => {
                 let cut = members.iter().filter(|member| member.n_documents.is_none_or(|n| limit < n));
-                each.extend(cut.map(|member| (member.name.clone(), limit)));
+                each.extend(cut.map(|member| (member.name.clone(), which())));
             }
         }
     }

@@ -19,6 +19,7 @@ pub mod warm;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -109,6 +110,8 @@ pub struct TaskRequest {
     pub name: String,
     /// Documents, over the sweep-wide limit.
     pub limit: Option<u64>,
+    /// These documents and no others, by their place in the test split, rising; over any limit (harness: `samples`).
+    pub documents: Option<Arc<[u64]>>,
     /// Few-shot examples, over the sweep-wide number.
     pub num_fewshot: Option<u64>,
     /// A batch size, over the sweep-wide one.
@@ -127,6 +130,7 @@ impl TaskRequest {
         Self {
             name: name.to_owned(),
             limit: None,
+            documents: None,
             num_fewshot: None,
             batch_size: None,
             model_args: BTreeMap::new(),

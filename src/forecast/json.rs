@@ -3,12 +3,13 @@
 use serde_json::{Value as Json, json};
 
 use super::power::{Shown, Smallest};
+use super::race::Race;
 use super::rates::Spread;
 use super::{Forecast, Work};
 
 /// The whole of it.
 pub fn json(forecast: &Forecast) -> Json {
-    let Forecast { work, volume, tasks, rates, time, detectable } = forecast;
+    let Forecast { work, volume, tasks, rates, time, detectable, race } = forecast;
     let Work {
         n_trials,
         n_merges,
@@ -39,6 +40,7 @@ pub fn json(forecast: &Forecast) -> Json {
     });
     json!({
         "trials": n_trials,
+        "race": race.as_ref().and_then(|(_, race)| race.as_ref()).map(Race::json),
         "merges": n_merges,
         "merges_of_adapters": n_baselines,
         "twins": n_twins,

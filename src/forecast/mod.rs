@@ -13,6 +13,7 @@
 pub mod calibrate;
 pub mod json;
 pub mod power;
+pub mod race;
 pub mod rates;
 pub mod tasks;
 pub mod time;
@@ -25,11 +26,12 @@ use crate::eval::TaskRequest;
 use crate::eval::command::{self, Call};
 use crate::eval::task::Column;
 use crate::paired::Entrant;
-use crate::run::foresight::{Foresight, foresee};
+use crate::run::foresight::{Foreseen, Foresight, foresee};
 use crate::run::journal::{self, Record};
 use crate::run::{Request, RunError};
 use crate::spec::Sweep;
 use power::Detectable;
+use race::Race;
 use rates::Rates;
 use tasks::Task;
 use time::Time;
@@ -50,6 +52,9 @@ pub struct Forecast {
     pub time: Time,
     /// What can be told from noise.
     pub detectable: Detectable,
+    /// A race, with the names of the columns that decide; its cost is not known before somebody knows how many documents
+    /// there are.
+    pub race: Option<(String, Option<Race>)>,
 }
 
 /// How many merges and evaluations.
@@ -152,5 +157,12 @@ pub fn forecast(request: &Request, known: Known<'_>) -> Result<Forecast, RunErro
         foresight.trials.iter().filter(|trial| trial.follows.is_some()).map(|trial| trial.index).collect();
     let n_distinct = work.n_trials - followers.len();
     let detectable = power::detectable(known.sweep, known.columns, &tasks, n_distinct, known.entrants);
-    Ok(Forecast { work, volume, tasks, rates, time, detectable })
+    let is_contender =
+        |trial: &&Foreseen| !request.plan.trials[trial.index].baseline && !followers.contains(&trial.index);
+    let n_contenders = foresight.trials.iter().filter(is_contender).count();
+    let race = request.search.as_ref().map(|search| {
+        let columns: Vec<&str> = search.columns.iter().map(|column| column.name.as_str()).collect();
+        (columns.join(", "), Race::of(search, &tasks, n_contenders))
+    });
+    Ok(Forecast { work, volume, tasks, rates, time, detectable, race })
 }

@@ -1,6 +1,7 @@
 //! A forecast for people: a short block, aligned.
 
 use super::power::{Detectable, Shown, Smallest};
+use super::race::Race;
 use super::rates::{Origin, Spread};
 use super::tasks::{Source, Task};
 use super::volume::Volume;
@@ -19,7 +20,8 @@ pub fn text(forecast: &Forecast) -> String {
         line("bytes", moved(volume));
         line("disk", disk(volume));
     }
-    line("evaluations", evaluations(work));
+    let at_most = if forecast.race.is_some() { "; of the whole grid, a race asks less" } else { "" };
+    line("evaluations", format!("{}{at_most}", evaluations(work)));
     if work.n_evaluations > 0 {
         let mut head = "documents";
         for said in listed(forecast.tasks.iter().filter(|task| task.n_models > 0).map(documents).collect()) {
@@ -34,7 +36,17 @@ pub fn text(forecast: &Forecast) -> String {
             line("", hint.to_owned());
         }
     }
-    text + &detectable(&forecast.detectable)
+    let race = forecast.race.as_ref().map(|(columns, race)| of_race(columns, race.as_ref())).unwrap_or_default();
+    text + &race + &detectable(&forecast.detectable)
+}
+
+fn of_race(columns: &str, race: Option<&Race>) -> String {
+    match race {
+        Some(race) => race.text(columns),
+        None => format!(
+            "\nA race on {columns}: what its rungs cost is known once the first run has counted the documents\n"
+        ),
+    }
 }
 
 fn merges(work: &Work, volume: &Volume) -> String {

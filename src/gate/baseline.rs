@@ -273,7 +273,7 @@ impl Baseline {
                     name: trial.name,
                     weights: trial.weights,
                     outcomes: vec![None; columns.len()],
-                    files: vec![None; columns.len()],
+                    files: vec![Vec::new(); columns.len()],
                 },
                 scores: trial.scores,
             })

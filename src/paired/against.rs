@@ -25,8 +25,9 @@ pub struct Entrant {
     pub weights: Option<String>,
     /// What it scored, column by column; none where there is no score or no samples.
     pub outcomes: Vec<Option<Outcomes>>,
-    /// The samples files that these come from, for their texts; none for stored outcomes.
-    pub files: Vec<Option<PathBuf>>,
+    /// The samples files that these come from, for their texts; none for stored outcomes, several for documents that were
+    /// asked in portions.
+    pub files: Vec<Vec<PathBuf>>,
 }
 
 /// All trials beside the reference.

@@ -63,6 +63,25 @@ impl Outcomes {
         })
     }
 
+    /// Answers to several parts of a task's documents as one. None where there are none, or where the parts are of different
+    /// tasks or kinds.
+    pub fn together(parts: &[Self]) -> Option<Self> {
+        let first = parts.first()?;
+        let same = |of: &Self| {
+            (&of.task, &of.metric, &of.filter, &of.version)
+                == (&first.task, &first.metric, &first.filter, &first.version)
+        };
+        parts.iter().all(same).then_some(())?;
+        let all = Items::together(parts.iter().map(|part| &part.items))?;
+        let docs: Vec<Doc> = parts.iter().flat_map(|part| part.docs.iter().cloned()).collect();
+        let mut order: Vec<usize> = (0..docs.len()).collect();
+        order.sort_by(|a, b| docs[*a].cmp(&docs[*b]));
+        let items = all.select(&order);
+        let docs = order.into_iter().map(|place| docs[place].clone()).collect();
+        let reported = if parts.len() == 1 { first.reported } else { Some(items.score()) };
+        Some(Self { reported, docs, items, ..first.clone() })
+    }
+
     /// What the documents scored, in the order of the test split; none of losses.
     pub fn in_file_order(&self) -> Option<Vec<f64>> {
         let values = self.items.values()?;

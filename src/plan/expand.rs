@@ -89,6 +89,12 @@ pub fn expand_with(sweep: &Sweep, headers: &Headers<'_>) -> Result<Plan, Problem
     }
     unique_names(&rows, sweep, &mut problems);
     twins(&rows, &mut problems);
+    let n_contenders = rows.iter().filter(|(trial, _)| !trial.baseline).count();
+    if let Some(search) = sweep.document.get("search").filter(|_| sweep.search.is_some() && n_contenders < 2) {
+        let message = format!("a race of {n_contenders} merges: there is nothing to choose from");
+        let hint = Some("give a merge an axis, or leave `search` out".to_owned());
+        problems.warn(Code::SearchTrials, search.span.clone(), "search", message, hint);
+    }
     let review = review(sweep, reviewer.finish(), &mut problems);
     problems.0.iter_mut().for_each(|problem| locate(problem, &sweep.document));
     problems.sort();

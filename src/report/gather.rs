@@ -64,7 +64,8 @@ pub fn gather(from: &Gathered<'_>) -> Result<Page, SamplesError> {
         }
     }
     let recipes = from.recipes.iter().map(|group| recipe(group, &place)).collect();
-    Ok(Page { sweep: table.sweep.clone(), reference, columns, axes, rows, recipes, ..Page::default() })
+    let race = table.race.clone();
+    Ok(Page { sweep: table.sweep.clone(), reference, columns, axes, rows, recipes, race, ..Page::default() })
 }
 
 fn head(table: &ResultsTable, column: &TableColumn) -> Column {

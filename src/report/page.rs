@@ -5,6 +5,7 @@
 
 use crate::paired::{self, Compared};
 use crate::stats::Interval;
+use crate::table::race::Race;
 
 /// A report.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +22,8 @@ pub struct Page {
     pub rows: Vec<Row>,
     /// Random recipes that were drawn with several seeds.
     pub recipes: Vec<Recipe>,
+    /// How the race went, where the sweep is one.
+    pub race: Option<Race>,
     /// What was used, as name and value: program, harness, settings.
     pub settings: Vec<(String, String)>,
     /// Texts to keep with the numbers, as title and text: the spec.

@@ -122,11 +122,6 @@ impl<'a> Board<'a> {
         Ok(())
     }
 
-    /// Appends a record about the run.
-    pub fn record_run(&self, what: What) -> Result<(), JournalError> {
-        self.ledger().journal.append(None, what).map(|_| ())
-    }
-
     pub fn state_of(&self, trial: &TrialId) -> TrialState {
         self.ledger().state.of(trial)
     }
@@ -265,7 +260,7 @@ impl<'a> Board<'a> {
         let queue = self.queue();
         let used: u64 = queue.disk.held.values().sum();
         // Nothing that is there now will go away before something is evaluated.
-        let is_still = queue.ready.is_empty() && queue.busy.is_empty();
+        let is_still = self.request.slots.is_empty() || (queue.ready.is_empty() && queue.busy.is_empty());
         match self.request.disk {
             Some(budget) if bytes > budget => Room::Never(budget),
             Some(budget) if used + bytes > budget && is_still => Room::Never(budget.saturating_sub(used)),
@@ -301,9 +296,17 @@ impl<'a> Board<'a> {
         self.changed.notify_waiters();
     }
 
-    /// The most bytes that merged models had at any time of this run.
-    pub fn disk_peak(&self) -> u64 {
-        self.queue().disk.peak
+    /// Bytes of merged models that are there or being made.
+    pub fn held(&self) -> u64 {
+        self.queue().disk.held.values().sum()
+    }
+
+    /// What is left when the work is over: the journal with its state, how every trial ended, and the most bytes that merged
+    /// models had at any time.
+    pub fn into_parts(self) -> (Journal, SweepState, BTreeMap<usize, Outcome>, u64) {
+        let Ledger { journal, state } = self.ledger.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let queue = self.queue.into_inner().unwrap_or_else(PoisonError::into_inner);
+        (journal, state, queue.outcomes, queue.disk.peak)
     }
 
     /// Records a failed stage of a trial and settles it.

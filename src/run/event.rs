@@ -79,6 +79,28 @@ pub enum RunEvent {
         /// Whose scores they are.
         from: String,
     },
+    /// A search asks the trials that are left more documents.
+    Rung {
+        /// Where it stands: `rung 2 of 6`.
+        place: String,
+        /// Trials that are asked.
+        n_trials: usize,
+        /// Documents, task by task: `132 documents of gsm8k`.
+        documents: String,
+    },
+    /// A search decided who goes on.
+    Decided {
+        /// The rung, from 1.
+        rung: usize,
+        /// Rungs in all.
+        n_rungs: usize,
+        /// Name of the trial that leads.
+        leader: String,
+        /// Trials that go on.
+        n_left: usize,
+        /// Names of the trials that drop out.
+        out: Vec<String>,
+    },
     /// Where the whole run stands, whenever a trial is through.
     Tally {
         /// Trials with all their scores.
@@ -132,6 +154,12 @@ impl RunEvent {
             Self::Tally { n_done, n_reused, n_failed, n_left, left } => json!({
                 "event": "tally", "done": n_done, "reused": n_reused, "failed": n_failed, "left": n_left,
                 "seconds_left": left.map(|left| left.as_secs_f64().round()),
+            }),
+            Self::Rung { place, n_trials, documents } => {
+                json!({ "event": "rung", "place": place, "trials": n_trials, "documents": documents })
+            }
+            Self::Decided { rung, n_rungs, leader, n_left, out } => json!({
+                "event": "decided", "rung": rung, "rungs": n_rungs, "leader": leader, "left": n_left, "out": out,
             }),
             Self::Disk { used, budget } => json!({ "event": "disk", "used": used, "budget": budget }),
             Self::TrialDone { trial } => json!({ "event": "trial-done", "trial": trial }),

@@ -21,6 +21,9 @@ use crate::merge;
 #[serde(transparent)]
 pub struct Key(pub BTreeMap<String, String>);
 
+/// The part of an evaluation's key that names its documents, where they were picked.
+const DOCUMENTS: &str = "documents";
+
 /// The part of a merge's key that names its twin.
 const TWIN: &str = "input twin";
 
@@ -141,7 +144,10 @@ pub fn evaluation_key(
     if let Some(device) = settings.device.as_deref() {
         key.put("device", device.split(':').next().unwrap_or(device));
     }
-    put_some(&mut key, "limit", request.limit.or(settings.limit));
+    match &request.documents {
+        Some(documents) => key.put(DOCUMENTS, picked(documents)),
+        None => put_some(&mut key, "limit", request.limit.or(settings.limit)),
+    }
     put_some(&mut key, "num_fewshot", settings.num_fewshot);
     key.put("seeds", settings.seeds.map(|seed| seed.to_string()).join(","));
     match &settings.chat_template {
@@ -152,6 +158,12 @@ pub fn evaluation_key(
     put_some(&mut key, "system_instruction", settings.system_instruction.as_ref());
     put_some(&mut key, "task files", task_files);
     key
+}
+
+/// Names picked documents: how many, and a digest of their places.
+fn picked(documents: &[u64]) -> String {
+    let places: Vec<u8> = documents.iter().flat_map(|document| document.to_le_bytes()).collect();
+    format!("{} picked, {}", documents.len(), digest(&places))
 }
 
 fn put_some(key: &mut Key, name: &str, value: Option<impl fmt::Display>) {

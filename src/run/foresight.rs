@@ -2,16 +2,15 @@
 //! make and in which passes, which tasks it would evaluate, and what it would take from earlier results. Decided by the same
 //! keys as in a run, with the version of the harness taken to be the one that was recorded last.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{HashSet, VecDeque};
+use std::convert::Infallible;
 
-use super::decide::{self, HarnessIdentity};
-use super::fingerprint::{Key, folder_digest};
-use super::journal;
+use super::dealing::{self, Turn};
+use super::fingerprint::Key;
 use super::resume::Elsewhere;
 use super::state::{SweepState, TrialState};
-use super::{Facts, Request, RunError, twins};
-use crate::eval::{TaskRequest, command};
-use crate::model::identity::identity;
+use super::{Facts, Request, RunError, decide, journal, twins};
+use crate::eval::TaskRequest;
 use crate::plan::Subject;
 use crate::spec::Keep;
 
@@ -49,7 +48,9 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
     let state = SweepState::replay(&journal::read(&request.store.journal())?);
     let elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
     let version = state.recorded_version().or_else(|| elsewhere.recorded_version()).unwrap_or_default();
-    let facts = facts(request, version)?;
+    // Models that are not here are left out.
+    let (models, _) = super::models_here(request, false)?;
+    let facts = super::facts_of(request, models, version)?;
     let followers = twins::followers(request);
     let mut asked: HashSet<(String, Key)> = HashSet::new();
     let mut foresight = Foresight::default();
@@ -102,44 +103,19 @@ fn holds(facts: &Facts, request: &Request, index: usize, state: &TrialState) -> 
     decision.is_some_and(|decision| decision.stale.is_none())
 }
 
-/// What is known without asking anyone. Models that are not here, or cannot be read, are left out.
-fn facts(request: &Request, version: String) -> Result<Facts, RunError> {
-    let mut models = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for model in request.selected.iter().flat_map(|index| super::models_of(&request.plan.trials[*index])) {
-        if seen.insert(model.clone())
-            && let Ok(Some(located)) = request.locator.locate_on_disk(&model)
-        {
-            models.insert(model, identity(&located)?);
-        }
-    }
-    let task_files = match request.settings.include_path.as_deref() {
-        Some(path) if path.is_dir() => Some(folder_digest(path)?),
-        _ => None,
-    };
-    let harness = HarnessIdentity { version, task_files };
-    let (known_tasks, elsewhere) = (command::KnownTasks::new(), Elsewhere::default());
-    let rounded = twins::rounded(request);
-    Ok(Facts { harness, models, known_tasks, elsewhere, rounded })
-}
-
 /// The passes in which merges are made, where the disk does not hold them up: the first one that is left, and the next
 /// ones that read one of its models. `shares` tells whether two of them read a model together.
 pub fn passes(merges: &[usize], per_pass: usize, shares: &dyn Fn(usize, usize) -> bool) -> Vec<Vec<usize>> {
-    let mut left: Vec<usize> = merges.iter().rev().copied().collect();
-    let mut passes = Vec::new();
-    while let Some(first) = left.pop() {
-        let mut pass = vec![first];
-        let mut kept = Vec::new();
-        while pass.len() < per_pass.max(1)
-            && let Some(next) = left.pop()
-        {
-            if shares(first, next) { pass.push(next) } else { kept.push(next) }
-        }
-        left.extend(kept.into_iter().rev());
-        passes.push(pass);
-    }
-    passes
+    let mut left: VecDeque<usize> = merges.iter().copied().collect();
+    let joins = |pass: &[usize], next: &usize| {
+        let turn = if shares(pass[0], *next) { Turn::Joins } else { Turn::Waits };
+        Ok::<_, Infallible>(if pass.len() < per_pass { turn } else { Turn::Enough })
+    };
+    let next = || {
+        let Ok(pass) = dealing::take(&mut left, joins);
+        Some(pass).filter(|pass| !pass.is_empty())
+    };
+    std::iter::from_fn(next).collect()
 }
 
 /// The most bytes that merged models take at any time, where nothing is slower than it may be: those that are there, those

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Key;
+use super::search::{Decided, Draw};
 use super::slurm::submission::Step;
 use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
@@ -120,6 +121,10 @@ pub enum What {
     ModelDeleted,
     /// A step of a submission to Slurm.
     Slurm(Step),
+    /// A search put the documents of its tasks into an order.
+    SearchDrawn(Draw),
+    /// A search decided after a rung who goes on.
+    SearchDecided(Decided),
     /// A stage failed; the sweep went on.
     Failed {
         /// The stage.

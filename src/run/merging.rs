@@ -3,7 +3,7 @@
 //! that read one of them.
 //!
 //! The lane runs ahead of the evaluations as far as the disk allows: under `resources.disk`, as many models as fit;
-//! without it, until there is a merged model waiting for every slot.
+//! without it, until there is a merged model waiting for every slot. Where nothing is evaluated, all are made.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fs;
@@ -11,11 +11,12 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::board::{Board, Failure, Room, Stop};
+use super::dealing::{self, Turn};
 use super::event::RunEvent;
 use super::fingerprint::{Key, StaleReason, digest};
 use super::journal::{Stage, What};
 use super::pass::{self, Job, PassError};
-use super::trial::{Work, settle_if_done};
+use super::trial::{Work, make_room, settle_if_done};
 use super::{Outcome, RunError, decide, merge_options, models_of, store};
 use crate::config::write;
 use crate::files::write_atomically;
@@ -37,7 +38,8 @@ pub(super) fn wanted(work: &Work<'_>) -> Option<Wanted> {
     let Subject::Merge { config, seed, numerics } = &work.trial.subject else { return None };
     let state = work.state();
     let inputs = work.board.facts.inputs_of(work.trial, &state);
-    let decision = decide::merge(&work.trial.subject, &state, &inputs, work.redo)?;
+    let redo = work.redo && !work.board.request.merges_redone;
+    let decision = decide::merge(&work.trial.subject, &state, &inputs, redo)?;
     let reason = decision.stale.or_else(|| {
         let needed = !work.stale_tasks().is_empty() && !work.is_model_present();
         needed.then_some(StaleReason::ModelGone)
@@ -73,10 +75,11 @@ pub(super) async fn lane(board: &Board<'_>, merges: Vec<Wanted>) -> Result<(), R
         }
         let n_slots = board.request.slots.len();
         let room = board.until(|| {
-            let ahead = board.request.disk.is_none() && board.n_merges_waiting() >= n_slots;
+            let ahead = board.request.disk.is_none() && n_slots > 0 && board.n_merges_waiting() >= n_slots;
             Some(board.room_for(bytes)).filter(|room| !ahead && *room != Room::Later)
         });
         match room.await {
+            Some(Room::Never(_)) if make_room(board)? => continue,
             Some(Room::Never(free)) => {
                 let index = first.index;
                 left.pop_front();
@@ -114,25 +117,26 @@ fn gather(
     mut bytes: u64,
     per_pass: usize,
 ) -> Result<Vec<Wanted>, RunError> {
-    let Some(first) = left.pop_front() else { return Ok(Vec::new()) };
-    let models = models_of(board.trial(first.index));
-    let mut pass = vec![first];
-    let mut position = 0;
-    while position < left.len() && pass.len() < per_pass {
-        let index = left[position].index;
-        let shares = models_of(board.trial(index)).iter().any(|model| models.contains(model));
-        let size = if shares { size_of(board, index, sizes)? } else { None };
-        match size {
+    let mut models = None;
+    let joins = |pass: &[Wanted], next: &Wanted| {
+        if pass.len() >= per_pass {
+            return Ok(Turn::Enough);
+        }
+        let models = models.get_or_insert_with(|| models_of(board.trial(pass[0].index)));
+        if !models_of(board.trial(next.index)).iter().any(|model| models.contains(model)) {
+            return Ok(Turn::Waits);
+        }
+        Ok(match size_of(board, next.index, sizes)? {
             Some(size) if board.room_for(bytes + size) == Room::Now => {
                 bytes += size;
-                pass.extend(left.remove(position));
+                Turn::Joins
             }
-            // One that cannot be planned has failed and is settled.
-            None if shares => _ = left.remove(position),
-            _ => position += 1,
-        }
-    }
-    Ok(pass)
+            Some(_) => Turn::Waits,
+            // It cannot be planned: it has failed and is settled.
+            None => Turn::Gone,
+        })
+    };
+    dealing::take(left, joins)
 }
 
 /// Bytes of a merge's output; none for one that cannot be made, which has then failed.

@@ -5,6 +5,7 @@
 
 mod board;
 pub mod clean;
+mod dealing;
 pub mod decide;
 pub mod event;
 pub mod fingerprint;
@@ -17,6 +18,7 @@ mod pace;
 pub mod pass;
 mod resume;
 pub mod retention;
+pub mod search;
 pub mod select;
 pub mod slurm;
 pub mod state;
@@ -32,6 +34,8 @@ use std::time::Duration;
 
 use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::eval::preflight::{self, Folders};
+use crate::eval::results::ResultsError;
+use crate::eval::samples::SamplesError;
 use crate::eval::secrets::Secrets;
 use crate::eval::{Settings, command, task_files};
 use crate::files::write_atomically;
@@ -41,7 +45,7 @@ use crate::model::identity::{IdentityError, identity};
 use crate::model::locate::{LocateError, Locator};
 use crate::plan::{self, Plan, Subject, Trial, TrialId};
 use crate::process::Cancel;
-use crate::spec::{Keep, TwinEvaluation};
+use crate::spec::{Keep, Search, TwinEvaluation};
 use board::Board;
 use decide::HarnessIdentity;
 use event::RunEvent;
@@ -63,6 +67,8 @@ pub struct Request {
     pub selected: Vec<usize>,
     /// Trials to do again from scratch, by position in the plan.
     pub redo: Vec<usize>,
+    /// Whether another task has just made the merges of those again: only the evaluations are left.
+    pub merges_redone: bool,
     /// How models are evaluated.
     pub settings: Settings,
     /// This program, which makes merges in processes of its own.
@@ -71,7 +77,11 @@ pub struct Request {
     pub keep: Keep,
     /// How trials are evaluated that are one merge but for rounding.
     pub twins: TwinEvaluation,
-    /// Where evaluations run: one at a time in each.
+    /// Which trials go on, decided on a growing part of the documents; none: all are asked everything.
+    pub search: Option<Search>,
+    /// Whether models stay once they are scored, as long as there is room: another rung asks them more.
+    pub holds: bool,
+    /// Where evaluations run: one at a time in each. Without any, merges are made and nothing is evaluated.
     pub slots: Vec<Slot>,
     /// Merges that are made in one pass at most. Passes are made one at a time.
     pub merges_per_pass: usize,
@@ -192,6 +202,23 @@ pub enum RunError {
         "submission {0} of this sweep is on Slurm (`mergesweep run --engine slurm` follows it, `mergesweep cancel` ends it)"
     )]
     Submitted(u32),
+    /// A task cannot be asked in portions.
+    #[error("task `{task}` cannot be raced: {why}")]
+    NotRaced {
+        /// The task.
+        task: String,
+        /// Why.
+        why: String,
+    },
+    /// Samples that a decision needs.
+    #[error(transparent)]
+    Results(#[from] ResultsError),
+    /// Samples that cannot be read.
+    #[error(transparent)]
+    Samples(#[from] SamplesError),
+    /// Work goes on after an error that took the journal along.
+    #[error("the journal is gone with the error before this one")]
+    JournalGone,
     /// Something that a run needs is not there.
     #[error("{}", listed(.0))]
     Lacks(Vec<Lack>),
@@ -238,8 +265,8 @@ fn listed(lacks: &[Lack]) -> String {
 #[derive(Debug)]
 struct Facts {
     harness: HarnessIdentity,
-    /// Content of every model of the selected trials, by reference: named parts.
-    models: BTreeMap<ModelRef, BTreeMap<String, String>>,
+    /// Content of every model of the selected trials.
+    models: Contents,
     known_tasks: command::KnownTasks,
     elsewhere: Elsewhere,
     /// The trials that may stand for a trial since they are the same but for rounding: their names. What is selected has no
@@ -259,59 +286,144 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
 
 /// Runs the selected trials where the lock is held already.
 async fn run_held(request: &Request, _: &Lock, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
-    let since = journal::now();
-    let (mut journal, records) = Journal::open(&request.store.journal())?;
-    refuse_submitted(&records)?;
-    let state = SweepState::replay(&records);
-    let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
-    let file = request.store.root().join("plan.json");
-    write_atomically(&file, &plan).map_err(store::at(&file))?;
-
-    let n_orphans = tokio::task::block_in_place(|| resume::end_orphans(request, &state));
-    if n_orphans > 0 {
-        listener(RunEvent::Note(format!("ended {n_orphans} processes that outlived an earlier run")));
-    }
-    resume::remove_stray_models(request, &state)?;
-    let mut facts = match look_around(request, true)? {
-        (facts, lacks) if lacks.is_empty() => facts,
-        (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks))),
+    let mut session = Session::open(request, listener, cancel)?;
+    let summary = match &request.search {
+        Some(search) => search::run(&mut session, search).await?,
+        None => {
+            if session.is_work_left(request) {
+                session.begin()?;
+            }
+            listener(RunEvent::Started { n_trials: request.selected.len() });
+            let worked = session.work(request, listener).await?;
+            summary(request, &worked.outcomes, worked.disk_peak, cancel.is_cancelled())
+        }
     };
-    let followers = twins::followers(request);
-    let idle = request.selected.iter().all(|index| !is_work_left(request, &facts, &state, &followers, *index));
-    if !idle {
-        journal.append(None, What::RunStarted { since, n_slots: request.slots.len() })?;
+    session.end().await?;
+    Ok(summary)
+}
+
+/// One run: what it knows, and what lives as long as it does.
+struct Session<'a> {
+    request: &'a Request,
+    listener: &'a Listener,
+    cancel: &'a Cancel,
+    facts: Facts,
+    /// None while a board has it.
+    journal: Option<Journal>,
+    state: SweepState,
+    seats: Vec<trial::Seat<'a>>,
+    /// When it began to look around, in UNIX seconds.
+    since: f64,
+    /// Whether the harness was asked, as there is something to do.
+    has_begun: bool,
+}
+
+/// What came of the work on the trials of a request.
+struct Worked {
+    outcomes: BTreeMap<usize, Outcome>,
+    disk_peak: u64,
+}
+
+impl<'a> Session<'a> {
+    /// Reads the journal, clears up what earlier runs left behind, and looks at models and harness.
+    fn open(request: &'a Request, listener: &'a Listener, cancel: &'a Cancel) -> Result<Self, RunError> {
+        let since = journal::now();
+        let (journal, records) = Journal::open(&request.store.journal())?;
+        refuse_submitted(&records)?;
+        let state = SweepState::replay(&records);
+        let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
+        let file = request.store.root().join("plan.json");
+        write_atomically(&file, &plan).map_err(store::at(&file))?;
+
+        let n_orphans = tokio::task::block_in_place(|| resume::end_orphans(request, &state));
+        if n_orphans > 0 {
+            listener(RunEvent::Note(format!("ended {n_orphans} processes that outlived an earlier run")));
+        }
+        resume::remove_stray_models(request, &state)?;
+        let facts = match look_around(request, true)? {
+            (facts, lacks) if lacks.is_empty() => facts,
+            (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks))),
+        };
+        let seats = request.slots.iter().enumerate().map(|(number, slot)| trial::Seat::new(number, slot)).collect();
+        let journal = Some(journal);
+        Ok(Self { request, listener, cancel, facts, journal, state, seats, since, has_begun: false })
+    }
+
+    /// Whether anything is left to do for the selected trials of a request.
+    fn is_work_left(&self, request: &Request) -> bool {
+        let followers = twins::followers(request);
+        request.selected.iter().any(|index| is_work_left(request, &self.facts, &self.state, &followers, *index))
+    }
+
+    /// Records that there is something to do, and asks the harness whether it can be done.
+    fn begin(&mut self) -> Result<(), RunError> {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return Ok(());
+        }
+        let Self { request, listener, cancel, since, .. } = *self;
+        self.record(None, What::RunStarted { since, n_slots: request.slots.len() })?;
+        if request.slots.is_empty() {
+            return Ok(());
+        }
         listener(RunEvent::Preflight);
         let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
         let folders = Folders { home: &home, cache: &cache };
         let found = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel));
         let preflight = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
         preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
-        facts.known_tasks = preflight.known;
-        facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
+        self.facts.known_tasks = preflight.known;
+        self.facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
+        Ok(())
     }
-    listener(RunEvent::Started { n_trials: request.selected.len() });
 
-    let board = Board::new(request, &facts, listener, cancel, journal, state);
-    resume::adopt(&board)?;
-    let (merges, waiting) = distribute(&board, &followers)?;
-    let merging = async {
-        let done = merging::lane(&board, merges).await;
-        board.complete();
-        done
-    };
-    let slots = request.slots.iter().enumerate().map(|(number, slot)| trial::lane(&board, number, slot));
-    let (merged, evaluated) = tokio::join!(stopping(&board, merging), async {
-        let lanes = slots.map(|lane| stopping(&board, lane));
-        futures_util::future::join_all(lanes).await
-    });
-    merged?;
-    evaluated.into_iter().collect::<Result<(), RunError>>()?;
-    twins::settle(&board, &waiting)?;
-    trial::release_models(&board, None)?;
-    if !idle {
-        board.record_run(What::RunEnded)?;
+    /// Appends a record and applies it.
+    fn record(&mut self, trial: Option<&TrialId>, what: What) -> Result<(), RunError> {
+        if let Some(journal) = &mut self.journal {
+            let record = journal.append(trial, what)?;
+            self.state.apply(&record);
+        }
+        Ok(())
     }
-    Ok(summary(&board))
+
+    /// Works on the selected trials of a request, which is the session's own or a part of it.
+    async fn work(&mut self, request: &Request, listener: &Listener) -> Result<Worked, RunError> {
+        let Some(journal) = self.journal.take() else { return Err(RunError::JournalGone) };
+        let state = std::mem::take(&mut self.state);
+        let board = Board::new(request, &self.facts, listener, self.cancel, journal, state);
+        let followers = twins::followers(request);
+        if !request.slots.is_empty() {
+            resume::adopt(&board)?;
+        }
+        let (merges, waiting) = distribute(&board, &followers)?;
+        let merging = async {
+            let done = merging::lane(&board, merges).await;
+            board.complete();
+            done
+        };
+        let (merged, evaluated) = tokio::join!(stopping(&board, merging), async {
+            let lanes = self.seats.iter_mut().map(|seat| stopping(&board, trial::lane(&board, seat)));
+            futures_util::future::join_all(lanes).await
+        });
+        merged?;
+        evaluated.into_iter().collect::<Result<(), RunError>>()?;
+        twins::settle(&board, &waiting)?;
+        trial::release_models(&board, None)?;
+        let (journal, state, outcomes, disk_peak) = board.into_parts();
+        self.journal = Some(journal);
+        self.state = state;
+        Ok(Worked { outcomes, disk_peak })
+    }
+
+    /// Ends the processes that stayed, and records that the run is over.
+    async fn end(mut self) -> Result<(), RunError> {
+        for seat in &mut self.seats {
+            seat.end().await;
+        }
+        if self.has_begun {
+            self.record(None, What::RunEnded)?;
+        }
+        Ok(())
+    }
 }
 
 /// Refuses to touch a sweep whose units are with Slurm.
@@ -348,30 +460,51 @@ async fn stopping(board: &Board<'_>, lane: impl Future<Output = Result<(), RunEr
     done
 }
 
-fn summary(board: &Board<'_>) -> Summary {
-    let mut summary = Summary { disk_peak: board.disk_peak(), ..Summary::default() };
-    for index in &board.request.selected {
-        match board.outcome_of(*index) {
+/// How the selected trials of a request ended.
+fn summary(request: &Request, outcomes: &BTreeMap<usize, Outcome>, disk_peak: u64, is_cancelled: bool) -> Summary {
+    let mut summary = Summary { disk_peak, ..Summary::default() };
+    for index in &request.selected {
+        match outcomes.get(index) {
             Some(Outcome::Reused) => {
                 summary.n_reused += 1;
                 summary.n_done += 1;
             }
             Some(Outcome::Done) => summary.n_done += 1,
-            Some(Outcome::Failed(failed)) => summary.failed.push(failed),
+            Some(Outcome::Failed(failed)) => summary.failed.push(failed.clone()),
             Some(Outcome::Interrupted) => summary.interrupted = true,
             None => summary.n_left += 1,
         }
     }
-    summary.interrupted |= board.cancel.is_cancelled() && summary.n_left > 0;
+    summary.interrupted |= is_cancelled && summary.n_left > 0;
     summary
 }
 
 /// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read. Everything that
 /// is lacking is told together. Models of the hub that are not on disk are downloaded, or left out of the facts.
 fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), RunError> {
-    let mut models = BTreeMap::new();
-    let mut lacks = Vec::new();
-    let mut seen = BTreeSet::new();
+    let (models, mut lacks) = models_here(request, download)?;
+    let python = &request.settings.python;
+    let version = match preflight::harness_version(python) {
+        Ok(Some(version)) => version,
+        Ok(None) => {
+            let (python, package) = (python.clone(), "lm_eval".to_owned());
+            lacks.push(preflight::Problem::MissingPackage { python, package, needed_by: None }.into());
+            String::new()
+        }
+        Err(problem) => {
+            lacks.push(problem.into());
+            String::new()
+        }
+    };
+    Ok((facts_of(request, models, version)?, lacks))
+}
+
+/// Content of models, by reference: named parts.
+type Contents = BTreeMap<ModelRef, BTreeMap<String, String>>;
+
+/// The content of every model that the selected trials read, and those that are lacking.
+fn models_here(request: &Request, download: bool) -> Result<(Contents, Vec<Lack>), RunError> {
+    let (mut models, mut lacks, mut seen) = (Contents::new(), Vec::new(), BTreeSet::new());
     for model in request.selected.iter().flat_map(|index| models_of(&request.plan.trials[*index])) {
         if !seen.insert(model.clone()) {
             continue;
@@ -386,19 +519,11 @@ fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), 
             Err(source) => lacks.push(Lack::Model { model, source }),
         }
     }
-    let python = &request.settings.python;
-    let version = match preflight::harness_version(python) {
-        Ok(Some(version)) => version,
-        Ok(None) => {
-            let (python, package) = (python.clone(), "lm_eval".to_owned());
-            lacks.push(preflight::Problem::MissingPackage { python, package, needed_by: None }.into());
-            String::new()
-        }
-        Err(problem) => {
-            lacks.push(problem.into());
-            String::new()
-        }
-    };
+    Ok((models, lacks))
+}
+
+/// Facts with these models and a harness of this version.
+fn facts_of(request: &Request, models: Contents, version: String) -> Result<Facts, RunError> {
     let task_files = match request.settings.include_path.as_deref() {
         // What is no folder is told by the settings.
         Some(path) if path.is_dir() => Some(fingerprint::folder_digest(path)?),
@@ -407,7 +532,7 @@ fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), 
     let harness = HarnessIdentity { version, task_files };
     let rounded = twins::rounded(request);
     let (known_tasks, elsewhere) = (command::KnownTasks::new(), Elsewhere::default());
-    Ok((Facts { harness, models, known_tasks, elsewhere, rounded }, lacks))
+    Ok(Facts { harness, models, known_tasks, elsewhere, rounded })
 }
 
 /// What is lacking, with what the settings alone tell.
@@ -439,7 +564,7 @@ fn is_work_left(
     index: usize,
 ) -> bool {
     let trial = &request.plan.trials[index];
-    let decision = explain(request, facts, state, followers, index);
+    let decision = explain(request, &request.settings, facts, state, followers, index);
     decision.merge.is_some() || !decision.tasks.is_empty() || state.of(&trial.id).failure.is_some()
 }
 
@@ -463,6 +588,7 @@ impl Explanation {
 
 fn explain(
     request: &Request,
+    settings: &Settings,
     facts: &Facts,
     state: &SweepState,
     followers: &twins::Followers,
@@ -478,8 +604,7 @@ fn explain(
         let with = leader.map(|leader| format!("; taken over from its twin `{leader}`")).unwrap_or_default();
         return Explanation {
             merge: Some(format!("{reason}{with}")),
-            tasks: request
-                .settings
+            tasks: settings
                 .tasks
                 .iter()
                 .map(|task| (task.name.clone(), "decided once the merge is made".to_owned()))
@@ -491,7 +616,7 @@ fn explain(
         (Subject::Merge { .. }, Some(merged)) => merged.identity.clone(),
         (Subject::Merge { .. }, None) => String::new(),
     };
-    let tasks = decide::tasks(&request.settings, &facts.harness, &model, &state, redo);
+    let tasks = decide::tasks(settings, &facts.harness, &model, &state, redo);
     Explanation {
         merge: None,
         tasks: tasks.into_iter().map(|task| (task.request.name, task.reason.to_string())).collect(),
@@ -516,7 +641,10 @@ pub fn why(request: &Request) -> Result<(Vec<Explanation>, Vec<ModelRef>), RunEr
             .collect();
         explanations.push(match missing.first() {
             Some(model) => Explanation::once_there(request, model),
-            None => explain(request, &facts, &state, &followers, *index),
+            None => {
+                let settings = search::settings_of(request, &state, *index);
+                explain(request, &settings, &facts, &state, &followers, *index)
+            }
         });
         absent.extend(missing.into_iter().filter(|model| !absent.contains(model)).collect::<Vec<_>>());
     }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::{Key, evaluation_key};
 use super::journal::{Evaluation, Record, Stage, TaskEvaluation, What};
+use super::search::{Decided, Draw};
 use crate::eval::results::HarnessFacts;
 use crate::eval::{Score, Settings, TaskRequest};
 use crate::merge::Merge;
@@ -60,6 +61,10 @@ pub struct SweepState {
     trials: BTreeMap<TrialId, TrialState>,
     /// Trials with an evaluation of some weights, by what names these: a twin is looked for at every step of every trial.
     by_weights: BTreeMap<String, BTreeSet<TrialId>>,
+    /// How the search of the sweep drew its documents, where it has one.
+    pub draw: Option<Draw>,
+    /// What it decided, rung by rung.
+    pub decisions: Vec<Decided>,
 }
 
 impl SweepState {
@@ -72,6 +77,18 @@ impl SweepState {
 
     /// Takes one more record in.
     pub fn apply(&mut self, record: &Record) {
+        match &record.what {
+            What::SearchDrawn(draw) => {
+                self.draw = Some(draw.clone());
+                self.decisions.clear();
+            }
+            What::SearchDecided(decided) => {
+                // What was decided after this rung rested on another decision.
+                self.decisions.truncate(decided.rung);
+                self.decisions.push(decided.clone());
+            }
+            _ => {}
+        }
         if let Some(trial) = &record.trial {
             self.trials.entry(trial.clone()).or_default().apply(&record.what);
             let answered: &[TaskEvaluation] = match &record.what {
@@ -186,7 +203,11 @@ impl TrialState {
                 self.evaluations.extend(tasks.iter().map(|task| (task.clone(), harness.clone())));
                 self.settle();
             }
-            What::RunStarted { .. } | What::RunEnded | What::Slurm(_) => {}
+            What::RunStarted { .. }
+            | What::RunEnded
+            | What::Slurm(_)
+            | What::SearchDrawn(_)
+            | What::SearchDecided(_) => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

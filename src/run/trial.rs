@@ -36,21 +36,32 @@ pub(super) struct Work<'a> {
 }
 
 /// A slot with the harness process that stays there.
-struct Seat<'a> {
+pub(super) struct Seat<'a> {
     number: usize,
     slot: &'a Slot,
     warm: Warm,
+}
+
+impl<'a> Seat<'a> {
+    /// With no process yet.
+    pub fn new(number: usize, slot: &'a Slot) -> Self {
+        Self { number, slot, warm: Warm::default() }
+    }
+
+    /// Ends its process.
+    pub async fn end(&mut self) {
+        std::mem::take(&mut self.warm).end().await;
+    }
 }
 
 /// Evaluates models in one slot until there are none left.
 ///
 /// # Errors
 /// [`RunError`] where the journal or the folder of the sweep cannot be written.
-pub(super) async fn lane(board: &Board<'_>, number: usize, slot: &Slot) -> Result<(), RunError> {
-    let mut seat = Seat { number, slot, warm: Warm::default() };
+pub(super) async fn lane(board: &Board<'_>, seat: &mut Seat<'_>) -> Result<(), RunError> {
     while let Some(index) = board.take().await {
         let work = Work::new(board, index);
-        match work.evaluate(&mut seat).await {
+        match work.evaluate(seat).await {
             Ok(()) => {
                 board.mark_redone(index);
                 let work = Work::new(board, index);
@@ -63,7 +74,6 @@ pub(super) async fn lane(board: &Board<'_>, number: usize, slot: &Slot) -> Resul
             Err(Stop::Fatal(error)) => return Err(error),
         }
     }
-    seat.warm.end().await;
     Ok(())
 }
 
@@ -87,6 +97,12 @@ pub(super) fn settle_if_done(work: &Work<'_>, outcome: Outcome) -> Result<(), Ru
 /// Deletes the merged models that need not stay: scored ones that the rule does not keep.
 pub(super) fn release_models(board: &Board<'_>, just_scored: Option<&Work<'_>>) -> Result<(), RunError> {
     let keep = &board.request.keep;
+    if board.request.holds {
+        return match just_scored {
+            Some(work) if work.is_model_present() && !has_room_to_hold(board) => work.delete_model_of_merge(),
+            _ => Ok(()),
+        };
+    }
     if matches!(keep, Keep::All) {
         return Ok(());
     }
@@ -125,6 +141,27 @@ pub(super) fn release_models(board: &Board<'_>, just_scored: Option<&Work<'_>>) 
     superfluous(keep, &names, &rows).into_iter().try_for_each(|index| Work::new(board, index).delete_model())
 }
 
+/// Whether models may stay for the next rung: under `resources.disk` until another one needs the room, else as long as they
+/// take no more than what is still free.
+fn has_room_to_hold(board: &Board<'_>) -> bool {
+    let free = board.request.store.free_bytes();
+    board.request.disk.is_some() || free.is_none_or(|free| board.held() <= free)
+}
+
+/// Deletes a model that only stayed for the next rung, so that there is room for another one; whether there was one.
+///
+/// # Errors
+/// [`RunError`] where the journal or the folder of the sweep cannot be written.
+pub(super) fn make_room(board: &Board<'_>) -> Result<bool, RunError> {
+    if !board.request.holds {
+        return Ok(false);
+    }
+    let settled = board.request.selected.iter().filter(|index| board.outcome_of(**index).is_some());
+    // The last of them: it is needed last.
+    let last = settled.map(|index| Work::new(board, *index)).filter(Work::is_merge_present).last();
+    last.map_or(Ok(false), |work| work.delete_model().map(|()| true))
+}
+
 /// A score with larger ones better.
 fn oriented(column: &task::Column, scores: &[Score]) -> Option<f64> {
     let score = scores.iter().find(|score| column.shows(score))?;
@@ -161,6 +198,14 @@ impl<'a> Work<'a> {
 
     pub fn is_model_present(&self) -> bool {
         self.state().model_present && self.board.request.store.model(self.trial).join("config.json").exists()
+    }
+
+    fn is_merge_present(&self) -> bool {
+        matches!(self.trial.subject, Subject::Merge { .. }) && self.is_model_present()
+    }
+
+    fn delete_model_of_merge(&self) -> Result<(), RunError> {
+        if self.is_merge_present() { self.delete_model() } else { Ok(()) }
     }
 
     /// Deletes the merged model. The journal says so first: a half-deleted folder must never count as present.

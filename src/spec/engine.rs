@@ -6,6 +6,7 @@ use super::evaluate::duration;
 use super::keys;
 use super::resources::bytes;
 use crate::document::read::{Field, Table};
+use crate::document::shape::TableShape;
 use crate::document::{Code, Problems};
 
 /// Where a run works.
@@ -35,10 +36,14 @@ pub struct Engine {
 /// What Slurm is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Slurm {
-    /// What a job of a unit gets.
+    /// What a job of a unit gets; where it is split, that of its evaluations.
     pub unit: JobRequest,
+    /// Whether merges have jobs of their own.
+    pub split: bool,
+    /// What such a job gets (default: no GPUs, no further options, and otherwise what the others get).
+    pub merge: JobRequest,
     /// What the job gets that writes the table (default: one CPU for a quarter of an hour, partition, account and QoS as the
-    /// others).
+    /// others; where it is split, as the merges).
     pub table: JobRequest,
     /// Shell lines before the program: modules, a virtual environment. The only text of a spec that a shell reads.
     pub prologue: Option<String>,
@@ -82,6 +87,8 @@ impl Default for Slurm {
     fn default() -> Self {
         Self {
             unit: JobRequest::default(),
+            split: false,
+            merge: JobRequest::default(),
             table: table_of(&JobRequest::default()),
             prologue: None,
             work_dir: None,
@@ -101,6 +108,11 @@ fn table_of(unit: &JobRequest) -> JobRequest {
     JobRequest { partition, account, qos, time, cpus: Some(1), ..JobRequest::default() }
 }
 
+/// What a job that only merges gets where nothing is said of it.
+fn merge_of(unit: &JobRequest) -> JobRequest {
+    JobRequest { gpus: None, sbatch: Vec::new(), ..unit.clone() }
+}
+
 /// Reads `engine`.
 pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
     let mut engine = Engine::default();
@@ -110,10 +122,20 @@ pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
     }
     let slurm = &mut engine.slurm;
     job(&mut table, &mut slurm.unit, problems);
-    slurm.table = table_of(&slurm.unit);
-    if let Some(mut table) = table.optional("table").and_then(|field| field.table(&keys::JOB, problems)) {
-        job(&mut table, &mut slurm.table, problems);
-        table.finish(problems);
+    if let Some(split) = table.optional("split").and_then(|field| field.switch(problems)) {
+        slurm.split = split;
+    }
+    slurm.merge = merge_of(&slurm.unit);
+    if let Some(field) = table.optional("merge") {
+        if !slurm.split {
+            let hint = Some("add `split = true` to `engine`".to_owned());
+            field.warning(Code::NoEffect, "has no effect: merges have no jobs of their own", hint, problems);
+        }
+        of_one_kind(&field, &keys::MERGE_JOB, &mut slurm.merge, problems);
+    }
+    slurm.table = table_of(if slurm.split { &slurm.merge } else { &slurm.unit });
+    if let Some(field) = table.optional("table") {
+        of_one_kind(&field, &keys::JOB, &mut slurm.table, problems);
     }
     let text = |field: Option<Field<'_>>, problems: &mut Problems| {
         field.and_then(|field| field.text(problems)).map(str::to_owned)
@@ -135,6 +157,13 @@ pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
     }
     table.finish(problems);
     engine
+}
+
+/// Reads what one kind of job asks for beside what it has.
+fn of_one_kind(field: &Field<'_>, shape: &'static TableShape, into: &mut JobRequest, problems: &mut Problems) {
+    let Some(mut table) = field.table(shape, problems) else { return };
+    job(&mut table, into, problems);
+    table.finish(problems);
 }
 
 fn job(table: &mut Table<'_>, job: &mut JobRequest, problems: &mut Problems) {

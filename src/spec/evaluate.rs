@@ -218,7 +218,7 @@ fn task(field: &Field<'_>, problems: &mut Problems) -> Option<TaskRequest> {
     table.finish(problems);
     let name = name?.to_owned();
     let columns = columns.map(|field| self::columns(&field, &name, problems)).unwrap_or_default();
-    Some(TaskRequest { name, limit, num_fewshot, batch_size, model_args, gen_kwargs, columns })
+    Some(TaskRequest { name, limit, documents: None, num_fewshot, batch_size, model_args, gen_kwargs, columns })
 }
 
 /// `{ name = "metric,filter" }`, or a list of metrics that are named after the task.

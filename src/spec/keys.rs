@@ -4,6 +4,7 @@ use serde_json::Value as Json;
 
 use super::engine::EngineKind;
 use super::lint::{Dead, TwinEvaluation};
+use super::search::{Combining, Strategy};
 use crate::config::keys as dialect;
 use crate::document::shape::{self, Shape, TableShape, key, must};
 use crate::eval::HarnessMode;
@@ -38,6 +39,7 @@ const BATCH_SIZE: Shape = Shape::Either(&[Shape::Whole(1), Shape::Form("^auto(:[
 const SEEDS: Shape = Shape::Either(&[Shape::Whole(0), Shape::Exactly(4, &Shape::Whole(0))]);
 const CODE_EVAL: Shape = Shape::Either(&[Shape::Switch, Shape::OneOf(|| vec!["sandboxed"])]);
 const COLUMNS: Shape = Shape::Either(&[Shape::List(&Shape::Text), Shape::Named(&Shape::Text)]);
+const METRIC: Shape = Shape::Either(&[Shape::Text, Shape::Some(&Shape::Text), Shape::Named(&Shape::Number)]);
 const GPUS: Shape = Shape::Either(&[Shape::OneOf(|| vec!["auto"]), Shape::List(&Shape::Scalar)]);
 const KEEP: Shape = Shape::Either(&[
     Shape::OneOf(|| vec!["none", "all", "pareto"]),
@@ -78,6 +80,7 @@ pub static SWEEP: TableShape = TableShape {
             "`separate`",
             "whether trials that are equal but for rounding are evaluated each, or once for all of them",
         ),
+        key("search", Shape::Table(&SEARCH), "", "which trials go on, decided on a growing part of the documents"),
         key("report", Shape::Table(&REPORT), "", "what `report` compares with"),
         key("gate", Shape::Table(&GATE), "", "how much worse `check` lets a later run be"),
     ],
@@ -327,6 +330,13 @@ pub static ENGINE: TableShape = TableShape {
         key("cpus", Shape::Whole(1), "the cluster's", "`--cpus-per-task` of the job"),
         key("memory", SIZE, "the cluster's", "`--mem` of the job"),
         key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
+        key(
+            "split",
+            Shape::Switch,
+            "`false`",
+            "whether merges have jobs of their own (`merge`), in waves of as many models as `resources.disk` holds",
+        ),
+        key("merge", Shape::Table(&MERGE_JOB), "", "with `split`: what a job asks for that only merges"),
         key("table", Shape::Table(&JOB), "", "what the job asks for that writes the table"),
         key("prologue", Shape::Text, "none", "shell lines before the program: modules, a virtual environment"),
         key(
@@ -370,14 +380,74 @@ pub static JOB: TableShape = TableShape {
     name: "job",
     expected: "what a job asks for (a table)",
     keys: &[
-        key("partition", SLURM_NAME, "that of the units", "`--partition` of the job"),
-        key("account", SLURM_NAME, "that of the units", "`--account` of the job"),
-        key("qos", SLURM_NAME, "that of the units", "`--qos` of the job"),
+        key("partition", SLURM_NAME, "that of the units; split, that of the merges", "`--partition` of the job"),
+        key("account", SLURM_NAME, "that of the units; split, that of the merges", "`--account` of the job"),
+        key("qos", SLURM_NAME, "that of the units; split, that of the merges", "`--qos` of the job"),
         key("time", TIME, "15m", "`--time` of the job; one that runs out of it goes on where it stopped"),
         key("gpus", Shape::Whole(0), "none", "GPUs of the job, asked for as `--gres=gpu:N`"),
         key("cpus", Shape::Whole(1), "1", "`--cpus-per-task` of the job"),
         key("memory", SIZE, "the cluster's", "`--mem` of the job"),
         key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
+    ],
+    private_keys: false,
+    elsewhere: &[],
+};
+
+/// `merge` of `engine`.
+pub static MERGE_JOB: TableShape = TableShape {
+    name: "merge-job",
+    expected: "what a job asks for (a table)",
+    keys: &[
+        key("partition", SLURM_NAME, "that of the units", "`--partition` of the job"),
+        key("account", SLURM_NAME, "that of the units", "`--account` of the job"),
+        key("qos", SLURM_NAME, "that of the units", "`--qos` of the job"),
+        key("time", TIME, "that of the units", "`--time` of the job; one that runs out of it goes on where it stopped"),
+        key("gpus", Shape::Whole(0), "none", "GPUs of the job, asked for as `--gres=gpu:N`"),
+        key("cpus", Shape::Whole(1), "those of the units", "`--cpus-per-task` of the job"),
+        key("memory", SIZE, "that of the units", "`--mem` of the job"),
+        key("sbatch", SBATCH, "none", "further options of `sbatch`, one an item"),
+    ],
+    private_keys: false,
+    elsewhere: &[],
+};
+
+/// `search`.
+pub static SEARCH: TableShape = TableShape {
+    name: "search",
+    expected: "a search (a table)",
+    keys: &[
+        must(
+            "strategy",
+            Shape::OneOf(|| Strategy::NAMES.iter().map(|(name, _)| *name).collect()),
+            "how it goes: `race` drops trials that are behind",
+        ),
+        must("metric", METRIC, "the column that decides, or several, or `{ column = weight }`"),
+        key(
+            "objective",
+            Shape::OneOf(|| Combining::NAMES.iter().map(|(name, _)| *name).collect()),
+            "`weighted`",
+            "how several columns decide: by the sum of their scores with weights, or by a trial's worst rank",
+        ),
+        key(
+            "rungs",
+            Shape::Some(&Shape::Number),
+            "0.1, 0.2, 0.35, 0.5, 0.75, 1",
+            "shares of the documents after which trials drop out, rising to 1",
+        ),
+        key(
+            "confidence",
+            Shape::Number,
+            "0.9",
+            "two-sided confidence with which a trial must be worse than the leader to drop out",
+        ),
+        key("min_survivors", Shape::Whole(1), "1", "how many trials go on at least, the best ones"),
+        key(
+            "confirmation",
+            Shape::Number,
+            "none",
+            "share of the documents that no decision sees; the chosen trials are told by these",
+        ),
+        key("seed", Shape::Whole(0), "0", "the seed of the order in which documents are asked"),
     ],
     private_keys: false,
     elsewhere: &[],

@@ -7,6 +7,7 @@ use super::evaluate::{self, limits};
 use super::gate;
 use super::merge::merge_entry;
 use super::resources::resources;
+use super::search::search;
 use super::{Baseline, ModelNames, Sweep, TwinEvaluation, keys, lint, tasks};
 use crate::config::parse::other_readings;
 use crate::document::read::{Field, Table};
@@ -74,6 +75,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     settings.timeout = limits.evaluation_timeout;
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
     let engine = engine(top.optional("engine").as_ref(), problems);
+    let search = search(top.optional("search").as_ref(), &settings, &engine, problems);
     let report = gate::report(top.optional("report").as_ref(), problems);
     let gate = gate::gate(top.optional("gate").as_ref(), problems);
     let lint = lint::lint(top.optional("lint").as_ref(), problems);
@@ -104,6 +106,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         limits,
         resources,
         engine,
+        search,
         report,
         gate,
         lint,

@@ -16,6 +16,7 @@ pub mod merge;
 pub mod names;
 pub mod placed;
 pub mod resources;
+pub mod search;
 pub mod target;
 mod tasks;
 
@@ -33,6 +34,7 @@ pub use lint::{Dead, Lint, TwinEvaluation};
 pub use load::{load, read};
 pub use names::ModelNames;
 pub use resources::{Keep, Resources};
+pub use search::Search;
 
 /// One spec file.
 #[derive(Debug, Clone)]
@@ -58,6 +60,8 @@ pub struct Sweep {
     pub resources: Resources,
     /// `engine`.
     pub engine: Engine,
+    /// `search`.
+    pub search: Option<Search>,
     /// `report`.
     pub report: Report,
     /// `gate`.

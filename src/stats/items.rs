@@ -41,6 +41,22 @@ impl Items {
         }
     }
 
+    /// Several as one, in their order. None where there are none, or where they are of different kinds.
+    pub fn together<'a>(parts: impl Iterator<Item = &'a Self> + Clone) -> Option<Self> {
+        let mut kinds = parts.clone();
+        match kinds.next()? {
+            Self::Ratio(_, scale) => {
+                let all = parts.map(|part| match part {
+                    Self::Ratio(items, other) if other == scale => Some(items.clone()),
+                    _ => None,
+                });
+                Some(Self::Ratio(all.collect::<Option<Vec<_>>>()?.concat(), *scale))
+            }
+            // A few graded scores may all be 0 or 1.
+            _ => Some(Self::from_values(parts.map(Self::values).collect::<Option<Vec<_>>>()?.concat())),
+        }
+    }
+
     /// Values of 0 and 1 only become right and wrong.
     pub fn from_values(values: Vec<f64>) -> Self {
         if values.iter().all(|value| *value == 0.0 || *value == 1.0) {

@@ -47,7 +47,12 @@ fn is_share(comparison: &Comparison) -> bool {
 }
 
 fn signed(difference: f64, comparison: &Comparison) -> String {
-    if is_share(comparison) { format!("{:+.1}", 100.0 * difference) } else { format!("{difference:+.4}") }
+    signed_points(difference, is_share(comparison))
+}
+
+/// A difference with its sign: of shares in points of a hundred.
+pub fn signed_points(difference: f64, is_share: bool) -> String {
+    if is_share { format!("{:+.1}", 100.0 * difference) } else { format!("{difference:+.4}") }
 }
 
 /// Documents that only the one or only the other got right; else those that scored differently.

@@ -106,6 +106,16 @@ pub fn long(table: &ResultsTable, against: Option<&Against>) -> Result<DataFrame
             task::typical_deviation(&column.task).filter(|_| column.estimator == Estimator::GpIrt)
         }),
     ]);
+    if let Some(race) = &table.race {
+        let entry = |line: &Line<'_>| race.entry(&line.0.trial).filter(|_| race.decides(&line.1.task));
+        columns.extend([
+            count("race_rung", &|line| entry(line).map(|entry| entry.rung as u64)),
+            Series::new(
+                "race_survives".into(),
+                lines.iter().map(|line| entry(line).map(|entry| entry.survives)).collect::<Vec<Option<bool>>>(),
+            ),
+        ]);
+    }
     if let Some(against) = against {
         let compared = |line: &Line<'_>| compared(table, against, line);
         columns.extend([

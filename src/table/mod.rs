@@ -8,6 +8,7 @@ pub mod differences;
 pub mod frame;
 pub mod latex;
 pub mod noise;
+pub mod race;
 pub mod reference;
 pub mod render;
 pub mod seeds;
@@ -30,6 +31,8 @@ pub struct ResultsTable {
     pub columns: Vec<Column>,
     /// Rows in the order of the plan.
     pub rows: Vec<Row>,
+    /// How the race went, where the sweep is one.
+    pub race: Option<race::Race>,
 }
 
 /// One trial.
@@ -96,7 +99,7 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
             }
         })
         .collect();
-    let mut table = ResultsTable { sweep: plan.sweep.clone(), columns: Vec::new(), rows };
+    let mut table = ResultsTable { sweep: plan.sweep.clone(), columns: Vec::new(), rows, race: None };
     table.renew_columns(requests);
     table
 }
@@ -116,7 +119,8 @@ impl ResultsTable {
         for column in &self.columns {
             let scores = || {
                 let of_row = |row: &Row| row.scores.iter().position(|(score, _)| column.shows(score));
-                self.rows.iter().filter_map(move |row| Some((row.trial.as_str(), &row.scores[of_row(row)?])))
+                let rows = self.rows.iter().filter(|row| !self.is_out(row, column));
+                rows.filter_map(move |row| Some((row.trial.as_str(), &row.scores[of_row(row)?])))
             };
             let mut differ = |what: &str, of: &dyn Fn(&Score, &HarnessFacts) -> Option<String>| {
                 let mut kinds: Vec<(String, Vec<&str>)> = Vec::new();
@@ -147,6 +151,10 @@ impl ResultsTable {
         for (place, column) in self.columns.iter().enumerate() {
             for (_, of) in GROUNDS {
                 let kind_of = |row: &Row| {
+                    // That it rests on fewer documents stands in the cell itself.
+                    if self.is_out(row, column) {
+                        return None;
+                    }
                     let (score, facts) = row.scores.iter().find(|(score, _)| column.shows(score))?;
                     of(score, facts)
                 };
@@ -158,6 +166,11 @@ impl ResultsTable {
             }
         }
         odd
+    }
+
+    /// Whether a row dropped out of the race, so that its score in a column is of fewer documents than the others'.
+    pub fn is_out(&self, row: &Row, column: &Column) -> bool {
+        self.race.as_ref().is_some_and(|race| race.decides(&column.task) && race.is_out(&row.trial))
     }
 
     /// Names of all axes, in order of first appearance.

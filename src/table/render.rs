@@ -36,7 +36,9 @@ pub fn wide(table: &ResultsTable, against: Option<&Against>) -> Cells {
         for (place, column) in table.columns.iter().enumerate() {
             let marks = standing.and_then(|standing| standing.cells.get(place)).map(marks).unwrap_or_default();
             let odd = if odd[place] { format!(" {ODD}") } else { String::new() };
-            cells.push(format!("{}{marks}{odd}", cell(row, column)));
+            let out = row.score(column).filter(|_| table.is_out(row, column));
+            let out = out.and_then(|score| score.n).map(|n| format!(" (n={n})")).unwrap_or_default();
+            cells.push(format!("{}{marks}{odd}{out}", cell(row, column)));
         }
         rows.push(cells);
     }
@@ -46,7 +48,8 @@ pub fn wide(table: &ResultsTable, against: Option<&Against>) -> Cells {
 /// The column's name, how many documents it rests on where a limit left some out, and which way is better where it is
 /// down.
 fn heading(column: &Column, table: &ResultsTable) -> String {
-    let scores: Vec<&Score> = table.rows.iter().filter_map(|row| row.score(column)).collect();
+    let in_race = table.rows.iter().filter(|row| !table.is_out(row, column));
+    let scores: Vec<&Score> = in_race.filter_map(|row| row.score(column)).collect();
     let mut notes = Vec::new();
     let is_limited = scores.iter().any(|score| score.is_limited());
     let sizes: Vec<u64> = scores.iter().filter(|_| is_limited).filter_map(|score| score.n).collect();

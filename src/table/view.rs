@@ -80,6 +80,7 @@ impl View {
             sweep: table.sweep.clone(),
             columns: columns.iter().map(|place| table.columns[*place].clone()).collect(),
             rows: rows.into_iter().cloned().collect(),
+            race: table.race.clone(),
         };
         let against = against.map(|against| seen(against, &shown, &columns));
         Ok((shown, against))

@@ -76,7 +76,7 @@ fn study() -> Baseline {
                 entrant: Entrant {
                     name: format!("Trial {trial} → x"),
                     weights: Some(hash(99, trial, 0)),
-                    files: vec![None; columns.len()],
+                    files: vec![Vec::new(); columns.len()],
                     outcomes,
                 },
             }

@@ -43,6 +43,8 @@ mod plan_study;
 mod plan_sweeps;
 mod probe;
 mod process_run;
+mod race;
+mod race_simulation;
 mod rehearse;
 mod report_page;
 mod run_sweep;

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
-use crate::slurm_support::Cluster;
+use crate::slurm_support::{Cluster, kill, model_bytes, n_models};
 use crate::support::{require_model, require_python};
 use crate::sweep_support::{Sweep, TINY, count, text, wait_for, walk};
 
@@ -33,13 +33,13 @@ fn own((head, tail): (&str, &str)) -> (String, String) {
     (head.to_owned(), tail.to_owned())
 }
 
-/// The scores of a sweep that ran here, undisturbed.
-fn undisturbed(spec: &str) -> String {
+/// A sweep that ran here, undisturbed.
+fn undisturbed(spec: &str) -> Sweep {
     let sweep = Sweep::of(spec).unwrap();
     let mut run = sweep.command(&["run", "sweep.toml", "--engine", "local"], "ok");
     let run = run.env("FAKE_LM_EVAL_LOG", sweep.path("evaluated.log")).output().unwrap();
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
-    sweep.table()
+    sweep
 }
 
 fn assert_code(output: &Output, code: i32) {
@@ -68,11 +68,11 @@ fn logs(sweep: &Sweep) -> String {
 #[test]
 fn a_sweep_on_slurm_survives_what_jobs_and_people_do() {
     let Some(cluster) = Cluster::start(3, 8) else { return };
-    let expected = undisturbed(&spec());
+    let expected = undisturbed(&spec()).table();
     std::thread::scope(|scope| {
         // The time limit of a job is a minute at least: everything else happens meanwhile.
         let time_out = scope.spawn(|| runs_out_of_time(&cluster, &expected));
-        for scenario in [attached, detached, twice, refused, cancelled_by_somebody, cancelled, requeued] {
+        for scenario in [attached, detached, twice, refused, cancelled_by_somebody, cancelled, requeued, too_large] {
             scenario(&cluster, &expected);
         }
         time_out.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -202,6 +202,75 @@ fn requeued(cluster: &Cluster, expected: &str) {
     assert_eq!(sweep.table(), expected);
     assert_each_once(&sweep);
     assert_eq!(count(&sweep.journal(), "\"submitting\""), 2, "an array and the table");
+}
+
+/// What a split sweep asks for: merges on the first node, evaluations on the others.
+const SPLIT: &str = r#"
+[engine]
+kind = "slurm"
+split = true
+trials_per_job = 1
+partition = "gpu"
+gpus = 1
+cpus = 1
+poll = 1
+merge = { partition = "cpu", cpus = 2 }
+"#;
+
+#[test]
+fn a_split_sweep_goes_in_waves_and_survives_a_kill() {
+    let Some(cluster) = &Cluster::start(3, 4) else { return };
+    let spec = |engine: &str| {
+        let spec = spec().replace("[0.25, 0.5]", "[0.2, 0.4, 0.6, 0.8]").replacen("tiny", "split", 1);
+        let (head, merges) = spec.split_once("[[baseline]]").map(own).unwrap();
+        format!("{head}{engine}[[baseline]]{merges}")
+    };
+    let here = undisturbed(&spec(""));
+    let disk = format!("[resources]\ndisk = {}\n", 2 * model_bytes(&here) + 1);
+    let sweep = Sweep::of(&spec(&format!("{disk}{SPLIT}"))).unwrap();
+    let plan = cluster.run(&sweep, &["plan", "sweep.toml", "--engine", "slurm"], "ok");
+    assert_code(&plan, 0);
+    assert_code(&cluster.run(&sweep, &["run", "sweep.toml", "--detach"], "hang-once"), 0);
+    assert_eq!(count(&sweep.journal(), "\"submitting\""), 5, "two a wave, and the table");
+    let submission = sweep.results().join("slurm/1");
+    let plan = text(&plan.stdout);
+    for script in walk(&submission).into_iter().filter(|path| path.extension().is_some_and(|end| end == "sh")) {
+        assert!(plan.contains(&fs::read_to_string(&script).unwrap()), "{plan}\nmisses\n{}", script.display());
+    }
+    wait_for(|| sweep.path("once").exists());
+    let mut most = 0;
+    let mut is_killed = false;
+    let mut run = cluster.command(&sweep, &["run", "sweep.toml"], "ok");
+    let mut run = run.stdout(Stdio::null()).stderr(fs::File::create(sweep.path("told")).unwrap()).spawn().unwrap();
+    while run.try_wait().unwrap().is_none() {
+        most = most.max(n_models(&sweep));
+        // The evaluation that hangs.
+        if !std::mem::replace(&mut is_killed, true) {
+            cluster.units(&sweep).into_iter().for_each(|pid| _ = kill(pid));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    let told = fs::read_to_string(sweep.path("told")).unwrap();
+    assert_eq!(run.wait().unwrap().code(), Some(0), "{told}");
+    assert_eq!(sweep.table(), here.table());
+    assert_each_once(&sweep);
+    assert!((1..=2).contains(&most), "{most} models at once");
+    let logs = |part: &str| -> String {
+        let logs = walk(&submission.join("logs")).into_iter().filter(|log| log.to_string_lossy().contains(part));
+        logs.map(|log| fs::read_to_string(log).unwrap()).collect()
+    };
+    assert!(logs(".merge-").contains("on n1") && !logs(".merge-").contains("on n2"), "{}", logs(".merge-"));
+    assert!(logs(".eval-").contains("on n2") && !logs(".eval-").contains("on n1"), "{}", logs(".eval-"));
+    assert!(!logs(".eval-").contains(" merging"), "{}", logs(".eval-"));
+}
+
+/// Merges that cannot be made fail in their own jobs, and nothing else does.
+fn too_large(cluster: &Cluster, _: &str) {
+    let sweep = tiny("large", &format!("[resources]\ndisk = \"1KB\"\n{SPLIT}"));
+    let run = cluster.run(&sweep, &["run", "sweep.toml"], "ok");
+    assert_code(&run, 3);
+    assert!(text(&run.stderr).contains("1 trial done, 2 failed"), "{}", text(&run.stderr));
+    assert_eq!(count(&sweep.journal(), "raise `resources.disk`"), 2, "{}", sweep.journal());
 }
 
 /// A task that runs out of time is submitted again and goes on.

@@ -1,6 +1,8 @@
 //! A cluster in which everything is killed: units, node daemons, the controller, the client that follows them, at random
 //! moments of a sweep of stand-in work. The table is that of a sweep that nobody disturbed, and nothing was lost or done twice.
 //!
+//! Once with units that are worked on by a task each, once split, in waves of four models.
+//!
 //! `MERGESWEEP_SLURM_UNITS` says how many units the sweep has (12 here, 40 in `scripts/soak`), `MERGESWEEP_SLURM_KILLS` how many
 //! kills must land (10; 60 there), `MERGESWEEP_KILL_SEED` when.
 
@@ -9,10 +11,10 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::slurm_support::Cluster;
+use crate::slurm_support::{Cluster, kill, model_bytes, n_models};
 use crate::sweep_support::Sweep;
 
-fn spec(n_units: u64) -> String {
+fn spec(n_units: u64, engine: &str) -> String {
     format!(
         r#"
 name = "chaos"
@@ -34,6 +36,7 @@ trials_per_job = 1
 cpus = 1
 poll = 1
 max_resubmissions = 1000
+{engine}
 
 [[baseline]]
 name = "Math"
@@ -70,23 +73,6 @@ fn client(cluster: &Cluster, sweep: &Sweep) -> Child {
     cluster.command(sweep, &["run", "sweep.toml"], "ok").stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
-fn kill(pid: i32) -> bool {
-    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().unwrap().success()
-}
-
-/// The processes that work on units of this sweep.
-fn units(sweep: &Sweep) -> Vec<i32> {
-    let folder = sweep.path("");
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let is_unit = |pid: &i32| {
-        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.contains("slurm-unit\0") && line.contains(&*folder.to_string_lossy())
-    };
-    pids.filter(is_unit).collect()
-}
-
 /// Kills a daemon and starts it again. False where it was not there.
 fn restart(cluster: &Cluster, daemon: &str, args: &[&str], pid: &str) -> bool {
     let Some(number) = cluster.pid(pid).filter(|number| kill(*number)) else { return false };
@@ -107,19 +93,35 @@ fn restart(cluster: &Cluster, daemon: &str, args: &[&str], pid: &str) -> bool {
 
 #[test]
 fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
-    let n_units = setting("MERGESWEEP_SLURM_UNITS", 12);
-    let n_kills = setting("MERGESWEEP_SLURM_KILLS", 10);
+    println!("{}", chaos(12, 10, None));
+}
+
+#[test]
+fn a_split_sweep_in_which_everything_is_killed_loses_and_repeats_nothing() {
+    println!("{}", chaos(9, 6, Some(4)));
+}
+
+/// Kills until enough was hit, and tells what. Split, a wave is of so many models.
+fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) -> String {
+    let n_units = setting("MERGESWEEP_SLURM_UNITS", n_units);
+    let n_kills = setting("MERGESWEEP_SLURM_KILLS", n_kills);
     let mut dice = Dice(setting("MERGESWEEP_KILL_SEED", 1));
-    let Some(cluster) = Cluster::start(3, 2) else { return };
-    let reference = Sweep::of(&spec(n_units)).unwrap();
+    let Some(cluster) = Cluster::start(3, 2) else { return String::new() };
+    let reference = Sweep::of(&spec(n_units, "")).unwrap();
     let here = cluster.run(&reference, &["run", "sweep.toml", "--engine", "local", "--quiet"], "ok");
     assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
     let undisturbed = reference.table();
+    let engine = wave.map(|wave| {
+        let disk = model_bytes(&reference) * wave as u64;
+        format!("split = true\npartition = \"gpu\"\nmerge = {{ partition = \"cpu\" }}\n\n[resources]\ndisk = {disk}")
+    });
+    let engine = engine.unwrap_or_default();
 
+    let begun = Instant::now();
     let mut landed: BTreeMap<&str, u64> = BTreeMap::new();
     let mut n_sweeps = 0;
     while landed.values().sum::<u64>() < n_kills {
-        let sweep = Sweep::of(&spec(n_units)).unwrap();
+        let sweep = Sweep::of(&spec(n_units, &engine)).unwrap();
         let mut child = client(&cluster, &sweep);
         let begun = Instant::now();
         loop {
@@ -129,6 +131,8 @@ fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
                 fs::read_to_string(sweep.path("client.log")).unwrap()
             );
             std::thread::sleep(Duration::from_millis(100 + dice.below(900)));
+            let n_models = n_models(&sweep);
+            assert!(wave.is_none_or(|wave| n_models <= wave), "{n_models} models at once");
             if let Some(status) = child.try_wait().unwrap() {
                 assert!(status.success(), "{}", fs::read_to_string(sweep.path("client.log")).unwrap());
                 break;
@@ -138,7 +142,7 @@ fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
             }
             let victim = match dice.below(8) {
                 0..=3 => {
-                    let units = units(&sweep);
+                    let units = cluster.units(&sweep);
                     let chosen = units.get(dice.below(units.len().max(1) as u64) as usize).copied();
                     chosen.filter(|pid| kill(*pid)).map(|_| "unit")
                 }
@@ -159,7 +163,8 @@ fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
         check(&sweep, &undisturbed, n_units as usize);
         n_sweeps += 1;
     }
-    println!("{landed:?} killed in {n_sweeps} sweeps of {n_units} units");
+    let how = if wave.is_some() { "split sweeps" } else { "sweeps" };
+    format!("{landed:?} killed in {n_sweeps} {how} of {n_units} units, {} s", begun.elapsed().as_secs())
 }
 
 /// What must hold once a sweep is through.

@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use mergesweep::run::slurm::queue::{self, Ending, Task, TaskState};
 
-use crate::sweep_support::{Sweep, TINY, count, text, wait_for};
+use crate::sweep_support::{Sweep, TINY, count, text, wait_for, walk};
 
 /// Writes every job down and gives it a number; refuses as long as a file says how.
 const SBATCH: &str = r#"#!/bin/sh
@@ -29,10 +29,11 @@ echo asked >> squeue.log
 if [ -f squeue.fails ]; then echo "slurm_load_jobs error: Unable to contact slurm controller (connect failure)" >&2; exit 1; fi
 [ -f jobs ] || exit 0
 while read -r id name last; do
-    state=$(cat state)
     if [ "$last" = - ]; then echo "$id|$name|PENDING|Dependency|"; continue; fi
+    state=$(cat "state.${name##*.}" 2>/dev/null || cat state)
     [ "$state" != GONE ] || continue
-    for index in $(seq 0 "$last"); do echo "${id}_$index|$name|$state|None|n1"; done
+    case "$state" in *\|*) ;; *) state="$state|None" ;; esac
+    for index in $(seq 0 "$last"); do echo "${id}_$index|$name|$state|n1"; done
 done < jobs
 "#;
 
@@ -133,6 +134,46 @@ fn what_was_lost_is_submitted_again_up_to_a_limit() {
 }
 
 #[test]
+fn evaluations_that_never_began_are_told_by_what_became_of_their_merges() {
+    for (merges, says) in [
+        ("NODE_FAIL", "was lost (NODE_FAIL), after 2 attempts"),
+        ("OUT_OF_MEMORY", "raise `engine.merge.memory`"),
+        ("CANCELLED", "was cancelled on Slurm"),
+        ("COMPLETED", "waited for a task that was lost"),
+    ] {
+        let Some(told) = Told::new("PENDING", "split = true\n") else { return };
+        told.say("state.merge", merges);
+        told.say("state.eval", "CANCELLED|DependencyNeverSatisfied");
+        ends(&told.run(&["run", "sweep.toml"]), 3, says);
+    }
+}
+
+#[test]
+fn waves_wait_for_each_other_and_evaluations_for_their_merges() {
+    let Some(told) = Told::new("PENDING", "split = true\n") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    let log = fs::read_to_string(told.path("sbatch.log")).unwrap();
+    let after: Vec<&str> = log
+        .lines()
+        .map(|line| line.split(' ').find_map(|word| word.strip_prefix("--dependency=")).unwrap_or("nothing"))
+        .collect();
+    // Three units, arrays of two at most.
+    assert_eq!(after, ["nothing", "aftercorr:100", "afterany:101", "aftercorr:102", "afterany:101:103"], "{log}");
+    let merges = |index: usize| {
+        let manifest = told.sweep.results().join("slurm/1/manifest.json");
+        told.run(&["slurm-unit", &manifest.to_string_lossy(), &index.to_string(), "--merges"])
+    };
+    ends(&merges(1), 0, "SLERP (t=0.25)");
+    let model = || walk(&told.sweep.results()).iter().any(|path| path.ends_with("model/config.json"));
+    assert!(model(), "what is merged stays");
+    assert!(!told.sweep.path("evaluated.log").exists());
+    (0..3).for_each(|index| told.work(index));
+    assert!(!model(), "what is evaluated goes");
+    ends(&told.run(&["run", "sweep.toml"]), 0, "3 trials done");
+    assert_eq!(count(&told.sweep.journal(), "\"merged\""), 2);
+}
+
+#[test]
 fn what_slurm_has_forgotten_is_asked_of_the_accounting_and_otherwise_unknown() {
     let Some(told) = Told::new("GONE", "") else { return };
     told.say("account", "TIMEOUT");
@@ -204,7 +245,7 @@ fn states_are_read_as_slurm_writes_them() {
         ("RUNNING", TaskState::Running),
         ("COMPLETING", TaskState::Running),
         ("SOMETHING_NEW", TaskState::Running),
-        ("COMPLETED", ended(Ending::ByItself)),
+        ("COMPLETED", ended(Ending::Completed)),
         ("FAILED", ended(Ending::ByItself)),
         ("TIMEOUT", ended(Ending::TimedOut)),
         ("NODE_FAIL", ended(Ending::Lost("NODE_FAIL".to_owned()))),
@@ -232,12 +273,12 @@ fn answers_are_read_as_slurm_22_05_gave_them() {
     let expected = [
         task("12", Some(4), "s-1a2b-1.1", TaskState::Pending, "JobArrayTaskLimit", ""),
         task("12", Some(3), "s-1a2b-1.1", TaskState::Running, "None", "n2"),
-        task("13", None, "s-1a2b-1.table", TaskState::Pending, "DependencyNeverSatisfied", ""),
+        task("13", None, "s-1a2b-1.table", TaskState::Ended(Ending::Unmet), "DependencyNeverSatisfied", ""),
     ];
     assert_eq!(queue::listed(listed), expected);
     let accounts = queue::accounts("12_3|CANCELLED by 0\n12_4|OUT_OF_MEMORY\n13|COMPLETED\n");
     assert_eq!(accounts[0], ("12".to_owned(), Some(3), TaskState::Ended(Ending::Cancelled(Some("0".to_owned())))));
-    assert_eq!(accounts[2], ("13".to_owned(), None, TaskState::Ended(Ending::ByItself)));
+    assert_eq!(accounts[2], ("13".to_owned(), None, TaskState::Ended(Ending::Completed)));
     assert_eq!(queue::array_size("MailProg = /bin/mail\nMaxArraySize            = 1001\n"), Some(1001));
     let transient = "sbatch: error: Batch job submission failed: Unable to contact slurm controller (connect failure)";
     assert!(queue::is_transient(transient));

@@ -12,6 +12,26 @@ pub struct Cluster {
     pub conf: PathBuf,
 }
 
+/// Bytes of a merged model of a sweep that ran.
+pub fn model_bytes(sweep: &Sweep) -> u64 {
+    let journal = sweep.journal();
+    let (_, bytes) = journal.split_once("\"n_bytes\":").unwrap();
+    bytes.split_once([',', '}']).unwrap().0.parse().unwrap()
+}
+
+/// Merged models of a sweep that are there or being made.
+pub fn n_models(sweep: &Sweep) -> usize {
+    let trials = fs::read_dir(sweep.results().join("trials")).into_iter().flatten().flatten();
+    let inside = trials.flat_map(|trial| fs::read_dir(trial.path()).into_iter().flatten().flatten());
+    let is_model = |name: &str| name == "model" || name.starts_with(".model.");
+    inside.filter(|entry| is_model(&entry.file_name().to_string_lossy())).count()
+}
+
+/// Kills a process; false where it is gone.
+pub fn kill(pid: i32) -> bool {
+    Command::new("kill").args(["-9", &pid.to_string()]).stderr(Stdio::null()).status().unwrap().success()
+}
+
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
@@ -62,6 +82,19 @@ impl Cluster {
         let ids = listed.lines().filter_map(|line| line.split_once('|'));
         let own = ids.filter(|(_, at)| fs::canonicalize(at).is_ok_and(|at| at == folder));
         own.map(|(id, _)| id.to_owned()).collect()
+    }
+
+    /// The processes that work on units of a sweep now.
+    pub fn units(&self, sweep: &Sweep) -> Vec<i32> {
+        let folder = sweep.path("").to_string_lossy().into_owned();
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+        let is_unit = |pid: &i32| {
+            let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let line = String::from_utf8_lossy(&line).into_owned();
+            line.contains("slurm-unit\0") && line.contains(&folder)
+        };
+        pids.filter(is_unit).collect()
     }
 
     /// The number in a file that a daemon left.

@@ -156,8 +156,9 @@ fn whole() -> Json {
     json!({
         "name": "s",
         "models": { "a": "o/a", "b": "o/b", "c": { "path": "o/c", "revision": "main", "adapter": "o/d" } },
-        "evaluate": { "tasks": ["t", { "task": "u" }], "harness": {} },
+        "evaluate": { "tasks": ["t", { "task": "u", "columns": { "acc": "acc,none" } }], "harness": {} },
         "limits": {},
+        "search": { "strategy": "race", "metric": "acc" },
         "resources": {},
         "baseline": [{ "name": "A", "model": "a" }],
         "merge": [
@@ -245,6 +246,7 @@ fn schema_and_readers_agree_on_every_key() {
         ("/evaluate", "evaluate"),
         ("/evaluate/tasks/1", "task"),
         ("/limits", "limits"),
+        ("/search", "search"),
         ("/evaluate/harness", "harness"),
         ("/resources", "resources"),
         ("/baseline/0", "baseline"),

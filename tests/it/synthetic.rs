@@ -179,7 +179,7 @@ fn made() -> Synthetic {
             name: made.row.trial.clone(),
             weights: Some(made.weights.clone()),
             outcomes: TASKS.iter().map(|task| Some(outcomes(made, task))).collect(),
-            files: vec![None; TASKS.len()],
+            files: vec![Vec::new(); TASKS.len()],
         })
         .collect();
     for (made, entrant) in made.iter_mut().zip(&entrants) {
@@ -213,6 +213,11 @@ fn made() -> Synthetic {
     }
     let recipes = seed_groups(&groups, &entrants, TASKS.len(), entrants.first());
     let rows = made.into_iter().map(|made| made.row).collect();
-    let table = ResultsTable { sweep: "synthetic-60".to_owned(), columns: TASKS.iter().map(column).collect(), rows };
+    let table = ResultsTable {
+        sweep: "synthetic-60".to_owned(),
+        columns: TASKS.iter().map(column).collect(),
+        rows,
+        race: None,
+    };
     Synthetic { table, entrants, against, recipes }
 }

@@ -21,6 +21,9 @@ pub(in crate::cli) struct UnitArgs {
     manifest: PathBuf,
     /// Which unit of it
     index: usize,
+    /// Make its merges, and leave the evaluations to another task
+    #[arg(long)]
+    merges: bool,
 }
 
 pub(in crate::cli) fn run(args: &UnitArgs) -> Result<Exit, Failure> {
@@ -35,7 +38,10 @@ pub(in crate::cli) fn run(args: &UnitArgs) -> Result<Exit, Failure> {
     let (mut request, mut sweep) = run::request(&sweep_args, &[], &[])?;
     give(&mut request, &mut sweep, &variable);
     let work = manifest.work_dir.as_deref().map(|text| work_dir(text, &variable)).transpose();
-    let narrowed = work.and_then(|work| task::narrow(&request, &manifest, unit, work.as_ref()));
+    if let Some(name) = variable("SLURM_JOB_NAME").filter(|_| args.merges) {
+        task::make_room(&request, &manifest, &name).map_err(|error| sort(error, &sweep))?;
+    }
+    let narrowed = work.and_then(|work| task::narrow(&request, &manifest, unit, args.merges, work.as_ref()));
     let home = Store::new(&manifest.results, &sweep.name)?;
     let job = match (variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID")) {
         (Some(job), Some(task)) => format!("{job}_{task}"),
@@ -52,7 +58,8 @@ pub(in crate::cli) fn run(args: &UnitArgs) -> Result<Exit, Failure> {
             warn(&format!("error: {}", reason.trim_start_matches("error: ")));
             Exit::Usage
         }
-        Done::Ended(summary) if !summary.failed.is_empty() => Exit::TrialsFailed,
+        // The evaluations of the others depend on this task's end.
+        Done::Ended(summary) if !summary.failed.is_empty() && !args.merges => Exit::TrialsFailed,
         Done::Ended(_) => Exit::Ok,
     })
 }

@@ -1,8 +1,9 @@
 //! Trials that are one merge under several names, found before anything is merged.
 //!
 //! *Exact twins* have equal bytes by construction ([`exact`]): they are merged and evaluated once. *Rounding twins* are
-//! equal in exact arithmetic ([`rounding`]): their scores differ by what rounding does to an evaluation, which makes them
-//! a measure of its noise. Twins that only the numbers in the tensors can show are found by digest after merging.
+//! equal in exact arithmetic ([`rounding`]) and round once: their scores differ by what rounding does to an evaluation, which
+//! makes them a measure of its noise. Where every step is rounded as mergekit does, equal algebra may end several units apart,
+//! and only exact twins are twins. Twins that only the numbers in the tensors can show are found by digest after merging.
 
 pub mod exact;
 pub mod rounding;
@@ -12,7 +13,7 @@ use std::fmt::Write as _;
 
 use super::resolution::Resolution;
 use super::sites::{Origin, levels};
-use crate::config::{Dtype, Numerics, Setting};
+use crate::config::{Numerics, Setting};
 use rounding::Form;
 
 /// Names a computation; equal for twins.
@@ -23,7 +24,7 @@ pub type Digest = [u8; 16];
 pub struct Canonical {
     /// Equal: equal bytes.
     pub exact: Digest,
-    /// Equal: equal in exact arithmetic.
+    /// Equal: equal in exact arithmetic, and at most two units in the last place apart.
     pub rounding: Digest,
 }
 
@@ -84,10 +85,12 @@ pub fn canonical_of(resolution: &Resolution<'_>, forms: &[Form], exact_texts: &[
     let is_random = forms.iter().zip(&resolution.operations).any(draws);
     let forms = forms.iter().zip(&resolution.sites.classes);
     let rounding: Vec<String> = forms.map(|(form, class)| form.text(&names[class.slice])).collect();
-    Canonical {
-        exact: digest(&exact_header(resolution), resolution, exact_texts),
-        rounding: digest(&rounding_header(resolution, is_random), resolution, &rounding),
-    }
+    let exact = digest(&exact_header(resolution), resolution, exact_texts);
+    let rounding = match resolution.numerics {
+        Numerics::F32 => digest(&rounding_header(resolution, is_random), resolution, &rounding),
+        Numerics::Mergekit => exact,
+    };
+    Canonical { exact, rounding }
 }
 
 /// What decides about the output beside the operations.
@@ -124,13 +127,9 @@ fn exact_header(resolution: &Resolution<'_>) -> String {
     text
 }
 
-/// For equality in exact arithmetic also how steps are rounded, and what random numbers come from.
+/// For equality in exact arithmetic also what random numbers come from.
 fn rounding_header(resolution: &Resolution<'_>, is_random: bool) -> String {
-    let numerics = match resolution.config.dtype {
-        Some(Dtype::F32 | Dtype::F64) => Numerics::F32,
-        _ => resolution.numerics,
-    };
-    let mut text = header(resolution) + numerics.name();
+    let mut text = header(resolution);
     if is_random {
         let models = resolution.config.models();
         let mut keys: Vec<&str> = models.into_iter().map(|model| resolution.key_of(model)).collect();

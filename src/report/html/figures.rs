@@ -4,6 +4,8 @@ use super::super::escape;
 use super::super::page::Page;
 use super::super::plot::{Plot, Plots};
 use super::Section;
+use crate::table::race;
+use crate::table::render::Cells;
 
 fn figure(plot: &Plot) -> String {
     format!("<figure>{}</figure>\n", plot.drawing.inline(&plot.label))
@@ -22,6 +24,22 @@ pub(super) fn grids(plots: &Plots) -> Option<Section> {
     let legend = "<p class=\"legend\">Bars: 95 % intervals. Dashed: the reference. Triangles and ▲▼: significantly better or worse than \
                   it. Points and cells of several merge seeds show the mean; single seeds are small dots.</p>\n";
     (!parts.is_empty()).then(|| Section { id: "grids", title: "Grids", body: format!("{legend}{parts}") })
+}
+
+pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
+    let (race, plot) = (page.race.as_ref()?, plots.race.as_ref()?);
+    let Cells { head, rows } = race::table(race);
+    let cells = |tag: &str, texts: &[String]| -> String {
+        texts.iter().map(|text| format!("<{tag}>{}", escape::text(text))).collect()
+    };
+    let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+    let legend = "<p class=\"legend\">After every rung each trial is set beside the leader by a paired test on the documents so far; who \
+                  is worse drops out and is asked nothing more.</p>\n";
+    let table = format!(
+        "<div class=\"wide\" role=\"region\" aria-labelledby=\"race\" tabindex=\"0\"><table class=\"plain\"><thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
+        cells("th scope=\"col\"", &head)
+    );
+    Some(Section { id: "race", title: "Race", body: format!("{legend}{}{table}", figure(plot)) })
 }
 
 pub(super) fn trade_off(page: &Page, plots: &Plots) -> Option<Section> {

@@ -26,6 +26,7 @@ pub fn write(page: &Page, plots: &Plots) -> String {
     );
     let sections = [
         table::section(page),
+        figures::race(page, plots),
         figures::grids(plots),
         figures::trade_off(page, plots),
         figures::strips(page, plots),

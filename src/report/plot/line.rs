@@ -3,7 +3,7 @@
 use super::super::grid::{Grid, Reading};
 use super::super::page::Page;
 use super::super::scale::Scale;
-use super::super::svg::{Drawing, clipped};
+use super::super::svg::{Drawing, clipped, text_width};
 use super::{Plot, note};
 use crate::table::render;
 
@@ -46,9 +46,11 @@ pub fn draw(page: &Page, grid: &Grid, column: usize) -> Option<Plot> {
     if let Some((name, value)) = reference {
         let at = y.place(value);
         drawing.line("ref", (LEFT, at), (RIGHT, at));
-        // Above the line, unless that is outside.
-        let above = if at < TOP + 12.0 { at + 12.0 } else { at - 4.0 };
-        drawing.text("reftext small end", (RIGHT, above), &clipped(name, 30));
+        // Its name stands above the plot, where no point can lie on it.
+        let name = clipped(name, 16);
+        let end = RIGHT - text_width(&name);
+        drawing.line("ref", (end - 22.0, 30.0), (end - 4.0, 30.0));
+        drawing.text("note end", (RIGHT, 34.0), &name);
     }
     let line: Vec<(f64, f64)> = points.iter().map(|(at, _, reading)| (x.place(*at), y.place(reading.value))).collect();
     drawing.polyline("line", &line);

@@ -2,6 +2,7 @@
 
 mod heat;
 mod line;
+mod race;
 mod scatter;
 mod strip;
 
@@ -50,6 +51,8 @@ pub struct Plots {
     pub pairs: Vec<Pair>,
     /// Scores by method and seed, one plot a column.
     pub strips: Vec<Plot>,
+    /// The race.
+    pub race: Option<Plot>,
 }
 
 /// Draws every plot.
@@ -65,6 +68,7 @@ pub fn draw(page: &Page) -> Plots {
         grids: grids(page).into_iter().map(of_grid).filter(|grid| !grid.plots.is_empty()).collect(),
         pairs: pairs.filter_map(|(x, y)| Some(Pair { x, y, plot: scatter::draw(page, x, y)? })).collect(),
         strips: columns.filter_map(|column| strip::draw(page, column)).collect(),
+        race: race::draw(page),
     };
     plots.name_apart();
     plots
@@ -74,7 +78,7 @@ impl Plots {
     /// All of them, in the order of the page.
     pub fn all(&self) -> impl Iterator<Item = &Plot> {
         let grids = self.grids.iter().flat_map(|grid| &grid.plots);
-        grids.chain(self.pairs.iter().map(|pair| &pair.plot)).chain(&self.strips)
+        grids.chain(self.pairs.iter().map(|pair| &pair.plot)).chain(&self.strips).chain(&self.race)
     }
 
     /// Names that came out equal (they are made of letters and digits only) get a number.

@@ -28,10 +28,13 @@ pub struct Manifest {
     pub redo: Vec<String>,
     /// Digest of what is asked of the harness.
     pub asked: String,
-    /// Bytes that the models of one task may take at any time.
+    /// Bytes that the models of one task may take at any time; where it is split, those of a wave.
     pub disk: Option<u64>,
     /// Tasks at once; as many as Slurm likes otherwise.
     pub at_once: Option<usize>,
+    /// Whether merges have jobs of their own.
+    #[serde(default)]
+    pub split: bool,
     /// Where the models of a task lie, if not in the results; may begin with a variable of the job.
     pub work_dir: Option<String>,
     /// The units.

@@ -6,11 +6,13 @@
 //! records on disk.
 
 pub mod collect;
+mod jobs;
 mod manifest;
 mod prepare;
 pub mod queue;
 pub mod script;
 mod session;
+mod sizes;
 mod step;
 pub mod submission;
 pub mod task;
@@ -104,6 +106,12 @@ pub enum SlurmError {
         "`limits.keep` keeps models, and `engine.work_dir` puts them where a job's files are deleted: set one of them only"
     )]
     KeptOnNode,
+    /// Merges and evaluations would not see the same models.
+    #[error(
+        "`engine.split` makes models in one job and evaluates them in another, and `engine.work_dir` puts them where only \
+         one of them sees them: set one of them only (`resources.work_dir` is for a disk that all nodes share)"
+    )]
+    SplitOnNode,
     /// A path that cannot stand in a script.
     #[error("`{}`: a path with a line break cannot stand in a job script", .0.display())]
     Path(PathBuf),
@@ -144,10 +152,12 @@ pub async fn run(
     check(request, options)?;
     let mut session = Session::new(request, options, listener, cancel, None);
     let (mut attempted, mut own) = (BTreeSet::new(), None);
-    session.say(RunEvent::Started { n_trials: request.selected.len() });
+    // Once: what is asked of the harness before that is a step of its own.
+    let mut started = Some(RunEvent::Started { n_trials: request.selected.len() });
     loop {
         let open = Submission::open(&journal::read(&request.store.journal())?);
         if let Some(open) = open {
+            started.take().into_iter().for_each(|event| session.say(event));
             if own != Some(open.number) {
                 session.note(format!("submission {} of this sweep is on Slurm already: joining it", open.number));
             }
@@ -159,6 +169,7 @@ pub async fn run(
         } else {
             own = submit(&session, &attempted)?;
             if own.is_none() {
+                started.take().into_iter().for_each(|event| session.say(event));
                 break;
             }
         }
@@ -177,7 +188,7 @@ pub async fn run(
 /// [`SlurmError`].
 pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<Preview, SlurmError> {
     let silent: Listener = std::sync::Arc::new(|_| {});
-    check_texts(request, options)?;
+    check(request, options)?;
     let mut session = Session::new(request, options, &silent, cancel, None);
     let records = journal::read(&request.store.journal())?;
     let (facts, lacks) = look_around(request, false)?;
@@ -185,18 +196,10 @@ pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<
     let facts = Some(facts).filter(|_| lacks.is_empty());
     let manifest =
         prepare::prepare(request, options, facts.as_ref(), &SweepState::replay(&records), number, &BTreeSet::new())?;
-    let asked = queue::max_array_size(cancel);
-    session.array_size = asked.unwrap_or_else(queue::usual_array_size);
-    session.at_once = manifest.at_once;
+    let (scripts, is_cluster) = session.preview(&manifest);
     let open = Submission::open(&records).map(|open| open.number);
     let notes = lacks.iter().map(ToString::to_string).collect();
-    Ok(Preview {
-        scripts: session.preview(&manifest),
-        n_units: manifest.units.len(),
-        is_cluster: asked.is_some(),
-        open,
-        notes,
-    })
+    Ok(Preview { scripts, n_units: manifest.units.len(), is_cluster, open, notes })
 }
 
 /// What would be submitted.
@@ -351,10 +354,9 @@ fn check(request: &Request, options: &Options) -> Result<(), SlurmError> {
     if request.keep != Keep::Nothing && options.slurm.work_dir.is_some() {
         return Err(SlurmError::KeptOnNode);
     }
-    check_texts(request, options)
-}
-
-fn check_texts(request: &Request, options: &Options) -> Result<(), SlurmError> {
+    if options.slurm.split && options.slurm.work_dir.is_some() {
+        return Err(SlurmError::SplitOnNode);
+    }
     let root = request.store.root().to_owned();
     let paths = [&options.spec, &options.results, &options.here, &request.program, &root];
     let broken = paths.into_iter().find(|path| path.to_string_lossy().contains(['\n', '\r']));

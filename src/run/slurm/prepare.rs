@@ -6,15 +6,14 @@ use std::fs;
 use super::super::journal::{Journal, Record, What};
 use super::super::state::SweepState;
 use super::super::store::at;
-use super::super::{Facts, Request, is_work_left, merge_options, twins};
+use super::super::{Facts, Request, is_work_left, twins};
 use super::collect;
 use super::manifest::{Manifest, asked};
+use super::sizes::Sizes;
 use super::submission::Step;
 use super::unit::{Unit, deal};
 use super::{Options, SlurmError};
-use crate::merge;
-use crate::model::ModelRef;
-use crate::plan::{Subject, TrialId};
+use crate::plan::TrialId;
 use crate::spec::Keep;
 
 /// Deals the work that is left out to units. Without facts, all selected trials count as left.
@@ -31,8 +30,20 @@ pub(super) fn prepare(
         let is_left = facts.is_none_or(|facts| is_work_left(request, facts, state, &followers, index));
         is_left && !attempted.contains(&request.plan.trials[index].id)
     };
-    let units = deal(request, options.slurm.trials_per_job, &is_wanted);
-    let (at_once, disk) = budget(request, options, &units)?;
+    let (limit, split) = (request.disk.filter(|_| options.slurm.work_dir.is_none()), options.slurm.split);
+    let sizes = Sizes::new(request, limit.is_some());
+    // What is merged before any of it is evaluated must fit as a whole.
+    let room = limit.filter(|_| split);
+    let units = deal(request, options.slurm.trials_per_job, room, &sizes, &is_wanted);
+    let all: u64 = units.iter().map(|unit| unit.bytes).sum();
+    if let Some(disk) = limit.filter(|disk| request.keep != Keep::Nothing && all > *disk) {
+        return Err(SlurmError::Keeps { needed: all, disk });
+    }
+    let asked_at_once = options.slurm.tasks_at_once;
+    let (at_once, disk) = match limit {
+        Some(limit) if !split => share(request, asked_at_once, limit, &units, &sizes),
+        _ => (asked_at_once, request.disk),
+    };
     Ok(Manifest {
         submission: number,
         spec: options.spec.clone(),
@@ -43,49 +54,34 @@ pub(super) fn prepare(
         asked: asked(&request.settings),
         disk,
         at_once,
+        split,
         work_dir: options.slurm.work_dir.clone(),
         units,
     })
 }
 
-/// How many tasks may run at once, and how much disk each may take: together what the spec allows. Where models lie on the
+/// How many tasks may run at once, and how much disk each may take: together no more than the limit. Where models lie on the
 /// nodes, every task has a disk of its own.
-fn budget(request: &Request, options: &Options, units: &[Unit]) -> Result<(Option<usize>, Option<u64>), SlurmError> {
-    let asked = options.slurm.tasks_at_once;
-    let Some(disk) = request.disk.filter(|_| options.slurm.work_dir.is_none()) else {
-        return Ok((asked, request.disk));
-    };
-    let sizes: Vec<Vec<u64>> = units.iter().map(|unit| sizes(request, unit)).collect();
-    let all: u64 = sizes.iter().flatten().sum();
-    if request.keep != Keep::Nothing && all > disk {
-        return Err(SlurmError::Keeps { needed: all, disk });
-    }
-    let pass = |sizes: &Vec<u64>| {
-        let mut sizes = sizes.clone();
+fn share(
+    request: &Request,
+    asked: Option<usize>,
+    limit: u64,
+    units: &[Unit],
+    sizes: &Sizes<'_>,
+) -> (Option<usize>, Option<u64>) {
+    let pass = |unit: &Unit| {
+        let mut sizes = sizes.of_merges(unit.positions(&request.plan).into_iter().flatten());
         sizes.sort_unstable_by(|a, b| b.cmp(a));
         sizes.iter().take(request.merges_per_pass).sum::<u64>()
     };
-    let largest = sizes.iter().map(pass).max().filter(|bytes| *bytes > 0);
-    let fitting = largest.map(|bytes| usize::try_from((disk / bytes).max(1)).unwrap_or(usize::MAX));
+    let largest = units.iter().map(pass).max().filter(|bytes| *bytes > 0);
+    let fitting = largest.map(|bytes| usize::try_from((limit / bytes).max(1)).unwrap_or(usize::MAX));
     let at_once = match (fitting, asked) {
         (Some(fitting), Some(asked)) => Some(fitting.min(asked)),
         (fitting, asked) => fitting.or(asked),
     };
-    let share = at_once.map_or(disk, |at_once| disk / at_once.min(units.len()).max(1) as u64);
-    Ok((at_once.filter(|at_once| *at_once < units.len() || asked.is_some()), Some(share)))
-}
-
-/// Bytes of the merges of a unit; those that cannot be planned will fail.
-fn sizes(request: &Request, unit: &Unit) -> Vec<u64> {
-    let trials = unit.positions(&request.plan).unwrap_or_default();
-    let locate = |model: &ModelRef| request.locator.locate(model).map_err(Into::into);
-    let size = |index: usize| match &request.plan.trials[index].subject {
-        Subject::Checkpoint(_) => None,
-        Subject::Merge { config, seed, numerics } => {
-            merge::plan(config, &locate, "", &merge_options(*seed, *numerics)).ok().map(|plan| plan.n_bytes())
-        }
-    };
-    trials.into_iter().filter_map(size).collect()
+    let share = at_once.map_or(limit, |at_once| limit / at_once.min(units.len()).max(1) as u64);
+    (at_once.filter(|at_once| *at_once < units.len() || asked.is_some()), Some(share))
 }
 
 /// Makes what the tasks need, and the record that there is a submission. The journal is the sweep's, whose lock is held.

@@ -12,6 +12,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// Slurm as it is set up almost everywhere.
 const MAX_ARRAY_SIZE: usize = 1001;
 
+/// Why a task never begins whose dependency cannot be met.
+const UNMET: &str = "DependencyNeverSatisfied";
+
 /// A command that gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{command}` does not answer: {why}")]
@@ -64,8 +67,12 @@ pub enum TaskState {
 /// How a task ended, as far as it matters here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
-    /// By itself, well or not.
+    /// By itself, and well.
+    Completed,
+    /// By itself, and not well.
     ByItself,
+    /// Before it could begin: what it waited for did not end well.
+    Unmet,
     /// Its time was over.
     TimedOut,
     /// Its node failed, or it had to make room for another job.
@@ -85,7 +92,8 @@ impl TaskState {
         match word {
             "PENDING" | "CONFIGURING" | "REQUEUED" | "REQUEUE_FED" | "REQUEUE_HOLD" | "SPECIAL_EXIT"
             | "RESV_DEL_HOLD" => Self::Pending,
-            "COMPLETED" | "FAILED" => Self::Ended(Ending::ByItself),
+            "COMPLETED" => Self::Ended(Ending::Completed),
+            "FAILED" => Self::Ended(Ending::ByItself),
             "TIMEOUT" | "DEADLINE" => Self::Ended(Ending::TimedOut),
             "NODE_FAIL" | "BOOT_FAIL" | "PREEMPTED" | "REVOKED" => Self::Ended(Ending::Lost(word.to_owned())),
             "OUT_OF_MEMORY" => Self::Ended(Ending::OutOfMemory),
@@ -119,7 +127,9 @@ pub fn listed(text: &str) -> Vec<Task> {
         let (job, index) = task_id(id);
         let (job, name) = (job.to_owned(), (*name).to_owned());
         let (reason, node) = ((*reason).to_owned(), (*node).to_owned());
-        Some(Task { name, job, index, state: TaskState::of(state), reason, node })
+        // It is cancelled in a moment, if it is not yet.
+        let state = if reason == UNMET { TaskState::Ended(Ending::Unmet) } else { TaskState::of(state) };
+        Some(Task { name, job, index, state, reason, node })
     };
     text.lines().filter_map(task).collect()
 }
@@ -148,12 +158,12 @@ pub fn accounts(text: &str) -> Vec<(String, Option<usize>, TaskState)> {
     text.lines().filter_map(line).collect()
 }
 
-/// Hands a script over and gives back the number of its job.
+/// Hands a script over and gives back the number of its job. `dependency` is empty where it waits for nothing.
 ///
 /// # Errors
 /// [`NotTaken`].
-pub fn submit(script: &Path, after: &[String], cancel: &Cancel) -> Result<String, NotTaken> {
-    let args = submit_args(script, after);
+pub fn submit(script: &Path, dependency: &str, cancel: &Cancel) -> Result<String, NotTaken> {
+    let args = submit_args(script, dependency);
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let invocation = Invocation::new("sbatch", args.iter().copied());
     let unanswered = |why: String| Unanswered { command: "sbatch".to_owned(), why };
@@ -173,11 +183,11 @@ pub fn submit(script: &Path, after: &[String], cancel: &Cancel) -> Result<String
 }
 
 /// Arguments of `sbatch`.
-pub fn submit_args(script: &Path, after: &[String]) -> Vec<String> {
+pub fn submit_args(script: &Path, dependency: &str) -> Vec<String> {
     let mut args = vec!["--parsable".to_owned()];
-    if !after.is_empty() {
+    if !dependency.is_empty() {
         // Without the second, a job whose dependency cannot be met stays for ever.
-        args.push(format!("--dependency=afterany:{}", after.join(":")));
+        args.push(format!("--dependency={dependency}"));
         args.push("--kill-on-invalid-dep=yes".to_owned());
     }
     args.push(script.display().to_string());
@@ -186,7 +196,7 @@ pub fn submit_args(script: &Path, after: &[String]) -> Vec<String> {
 
 /// Whether a refusal of `sbatch` says nothing about the job.
 pub fn is_transient(stderr: &str) -> bool {
-    const SIGNS: [&str; 8] = [
+    const SIGNS: [&str; 9] = [
         "Unable to contact slurm controller",
         "Socket timed out",
         "Connection refused",
@@ -195,6 +205,8 @@ pub fn is_transient(stderr: &str) -> bool {
         "Communication connection failure",
         "Slurm temporarily unable to accept job",
         "Resource temporarily unavailable",
+        // A controller that crashed has forgotten the other job; the next answer will say so.
+        "Job dependency problem",
     ];
     SIGNS.iter().any(|sign| stderr.contains(sign))
 }

@@ -4,10 +4,14 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use super::submission::{Job, Part};
 use crate::spec::engine::{JobRequest, Slurm};
 
 /// The hidden command of a task.
 pub const UNIT_COMMAND: &str = "slurm-unit";
+
+/// What it is told besides where it is to make the merges only.
+const MERGES: &str = " --merges";
 
 /// The hidden command of the job that writes the table.
 pub const TABLE_COMMAND: &str = "slurm-table";
@@ -43,7 +47,8 @@ impl Setting<'_> {
     }
 
     /// A job whose tasks work on units, by number in the manifest; `at_once` of them at the same time.
-    pub fn array(&self, name: &str, units: &[usize], at_once: Option<usize>) -> String {
+    pub fn array(&self, job: &Job, at_once: Option<usize>) -> String {
+        let units = &job.units;
         let last = units.len().saturating_sub(1);
         let throttle = at_once.map(|at_once| format!("%{at_once}")).unwrap_or_default();
         let first = units.first().copied().unwrap_or_default();
@@ -54,10 +59,17 @@ impl Setting<'_> {
             let list: Vec<String> = units.iter().map(ToString::to_string).collect();
             (format!("units=({})\n", list.join(" ")), "\"${units[$SLURM_ARRAY_TASK_ID]}\"".to_owned())
         };
-        let about = format!("{} of a sweep, one a task", super::counted(units.len(), "unit"));
-        let mut text = self.head(name, &about, &self.settings.unit, "%x-%A_%a.log");
+        let units = super::counted(units.len(), "unit");
+        let (about, asked, option) = match job.part {
+            Part::Whole => (format!("{units} of a sweep, one a task"), &self.settings.unit, ""),
+            Part::Merges => (format!("the merges of {units} of a sweep, a unit a task"), &self.settings.merge, MERGES),
+            Part::Evaluations => {
+                (format!("the evaluations of {units} of a sweep, a unit a task"), &self.settings.unit, "")
+            }
+        };
+        let mut text = self.head(&job.name, &about, asked, "%x-%A_%a.log");
         let _ = writeln!(text, "{}", directive(&format!("--array=0-{last}{throttle}")));
-        let _ = writeln!(text, "{}{before}{} {number}", self.prologue(), self.command(UNIT_COMMAND));
+        let _ = writeln!(text, "{}{before}{} {number}{option}", self.prologue(), self.command(UNIT_COMMAND));
         text
     }
 

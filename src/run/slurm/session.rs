@@ -15,7 +15,7 @@ use super::script::{Setting, quoted};
 use super::step::{self, Polled};
 use super::submission::{Job, Submission};
 use super::unit::Unit;
-use super::{Options, SlurmError, collect};
+use super::{Options, SlurmError, collect, jobs};
 use crate::plan::TrialId;
 use crate::plan::trial::slug;
 use crate::process::Cancel;
@@ -48,6 +48,10 @@ pub(super) struct Session<'a> {
     pub array_size: usize,
     /// Tasks at once.
     pub at_once: Option<usize>,
+    /// Whether merges have jobs of their own.
+    pub split: bool,
+    /// Bytes that the models of a wave may take, where it is split.
+    pub disk: Option<u64>,
     seen: Mutex<Seen>,
 }
 
@@ -76,8 +80,16 @@ impl<'a> Session<'a> {
         cancel: &'a Cancel,
         own_job: Option<String>,
     ) -> Self {
-        let (array_size, at_once) = (queue::usual_array_size(), None);
-        Self { request, options, listener, cancel, own_job, array_size, at_once, seen: Mutex::default() }
+        let (array_size, at_once, split, disk) = (queue::usual_array_size(), None, false, None);
+        Self { request, options, listener, cancel, own_job, array_size, at_once, split, disk, seen: Mutex::default() }
+    }
+
+    /// Takes in how units are handed over.
+    fn learn(&mut self, manifest: &Manifest) -> bool {
+        (self.at_once, self.split, self.disk) = (manifest.at_once, manifest.split, manifest.disk);
+        let asked = queue::max_array_size(self.cancel);
+        self.array_size = asked.unwrap_or_else(queue::usual_array_size);
+        asked.is_some()
     }
 
     pub fn say(&self, event: RunEvent) {
@@ -96,9 +108,7 @@ impl<'a> Session<'a> {
     /// Begins to look after a submission.
     pub fn join(&mut self, submission: &Submission) -> Result<(), SlurmError> {
         let store = &self.request.store;
-        let manifest = Manifest::read(&self.setting(submission.number).manifest())?;
-        self.at_once = manifest.at_once;
-        self.array_size = queue::max_array_size(self.cancel).unwrap_or_else(queue::usual_array_size);
+        self.learn(&Manifest::read(&self.setting(submission.number).manifest())?);
         let mut told = BTreeMap::new();
         for unit in submission.unsettled() {
             told.insert(unit, collect::of_unit(store, &submission.units[unit])?.len());
@@ -133,8 +143,8 @@ impl<'a> Session<'a> {
 
     /// Asks Slurm, takes a step, and tells what is new.
     pub fn advance(&self) -> Result<Option<Submission>, SlurmError> {
-        let polled = self.poll();
-        let submission = step::step(self, &polled)?;
+        let mut polled = self.poll();
+        let submission = step::step(self, &mut polled)?;
         if let Some(submission) = &submission {
             self.report(submission, &polled)?;
         }
@@ -169,7 +179,7 @@ impl<'a> Session<'a> {
     pub fn is_stale(&self, unit: usize, ending: &Ending) -> bool {
         let since = *self.seen().idle.entry(unit).or_insert_with(Instant::now);
         let patience = (self.options.slurm.poll * 4).min(LONGEST_DELAY);
-        !matches!(ending, Ending::ByItself | Ending::Unknown) || since.elapsed() >= patience
+        !matches!(ending, Ending::Completed | Ending::ByItself | Ending::Unknown) || since.elapsed() >= patience
     }
 
     fn report(&self, submission: &Submission, polled: &Polled) -> Result<(), SlurmError> {
@@ -277,14 +287,6 @@ impl<'a> Session<'a> {
         format!("{}-{}-{number}", slug(&self.request.plan.sweep), &digest(root.as_bytes())[..4])
     }
 
-    pub fn table_name(&self, submission: &Submission) -> String {
-        let number = match submission.jobs.iter().filter(|job| job.units.is_empty()).count() {
-            0 => String::new(),
-            n => format!("-{}", n + 1),
-        };
-        format!("{}.table{number}", self.base(submission.number))
-    }
-
     pub fn setting(&self, number: u32) -> Setting<'a> {
         let Options { slurm, spec, here, .. } = self.options;
         let folder = self.request.store.submission(number);
@@ -293,34 +295,28 @@ impl<'a> Session<'a> {
 
     pub fn script(&self, number: u32, job: &Job) -> String {
         let setting = self.setting(number);
-        match job.units.as_slice() {
-            [] => setting.table(&job.name),
-            units => setting.array(&job.name, units, self.at_once),
-        }
+        if job.is_table() { setting.table(&job.name) } else { setting.array(job, self.at_once) }
     }
 
-    /// The commands of a submission to be, with their scripts.
-    pub fn preview(&self, manifest: &Manifest) -> Vec<(String, String)> {
-        let submission = Submission { number: manifest.submission, ..Submission::default() };
+    /// The commands of a submission to be, with their scripts; and whether a cluster answers.
+    pub fn preview(&mut self, manifest: &Manifest) -> (Vec<(String, String)>, bool) {
+        let is_cluster = self.learn(manifest);
         let units: Vec<usize> = (0..manifest.units.len()).collect();
-        let mut jobs = step::arrays(self, &submission, &units);
-        let mut before: Vec<String> = Vec::new();
-        let ids: Vec<String> = jobs.iter().map(|job| format!("<number of {}>", job.name)).collect();
-        if !jobs.is_empty() {
-            jobs.push(Job { name: self.table_name(&submission), units: Vec::new(), id: None });
+        let (number, settled) = (manifest.submission, vec![false; units.len()]);
+        let mut submission = Submission { number, units: manifest.units.clone(), settled, ..Submission::default() };
+        submission.jobs = jobs::of_units(self, &submission, &units);
+        if !units.is_empty() {
+            submission.jobs.push(jobs::table(self, &submission));
         }
-        let mut scripts = Vec::new();
-        for job in &jobs {
-            let after = if job.units.is_empty() { ids.clone() } else { before.clone() };
-            let path = self.setting(manifest.submission).path(&job.name);
-            let mut args = queue::submit_args(&path, &after);
+        let shown = |job: &Job| {
+            let dependency = job.dependency(&|name| Some(format!("<number of {name}>"))).unwrap_or_default();
+            let mut args = queue::submit_args(&self.setting(number).path(&job.name), &dependency);
             if let Some(script) = args.last_mut() {
                 *script = quoted(script);
             }
-            scripts.push((format!("sbatch {}", args.join(" ")), self.script(manifest.submission, job)));
-            before = ids.iter().filter(|id| self.at_once.is_some() && id.contains(&job.name)).cloned().collect();
-        }
-        scripts
+            (format!("sbatch {}", args.join(" ")), self.script(number, job))
+        };
+        (submission.jobs.iter().map(shown).collect(), is_cluster)
     }
 
     fn note_once(&self, text: String) {
@@ -338,7 +334,9 @@ impl<'a> Session<'a> {
 
 /// The task that works on a unit now.
 fn running<'t>(submission: &Submission, unit: usize, tasks: &'t [Task]) -> Option<&'t Task> {
-    let (job, index) = submission.job_of(unit)?;
-    let is_it = |task: &&Task| task.name == job.name && task.index == Some(index) && task.state == TaskState::Running;
-    tasks.iter().find(is_it)
+    step::attempt(submission, unit).find_map(|(job, index)| {
+        let is_it =
+            |task: &&Task| task.name == job.name && task.index == Some(index) && task.state == TaskState::Running;
+        tasks.iter().find(is_it)
+    })
 }

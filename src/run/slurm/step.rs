@@ -8,13 +8,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::super::journal::{Journal, Record, What};
-use super::collect;
-use super::queue::{self, Ending, NotTaken, Task, TaskState};
-use super::submission::{Job, Step, Submission};
-use super::{Session, SlurmError, counted};
-use crate::files::write_atomically;
-use crate::run::event::RunEvent;
-use crate::run::store::at;
+use super::queue::{self, Ending, Task, TaskState};
+use super::submission::{Job, Part, Step, Submission};
+use super::{Session, SlurmError, collect, counted, jobs};
 
 /// What Slurm said of the jobs that it was asked for.
 #[derive(Debug, Clone, Default)]
@@ -23,6 +19,14 @@ pub(super) struct Polled {
     pub names: BTreeSet<String>,
     /// The answer; none where there was none.
     pub tasks: Option<Vec<Task>>,
+}
+
+impl Polled {
+    /// Whether Slurm knows nothing of a job any more: it was over long ago, or a controller that crashed has forgotten it.
+    pub fn is_gone(&self, name: &str) -> bool {
+        let is_listed = |tasks: &Vec<Task>| tasks.iter().any(|task| task.name == name);
+        self.names.contains(name) && self.tasks.as_ref().is_some_and(|tasks| !is_listed(tasks))
+    }
 }
 
 /// What is to become of a unit.
@@ -41,12 +45,12 @@ enum Fate {
 }
 
 /// Takes one step and gives back the submission as it is then; none where there is none.
-pub(super) fn step(session: &Session<'_>, polled: &Polled) -> Result<Option<Submission>, SlurmError> {
+pub(super) fn step(session: &Session<'_>, polled: &mut Polled) -> Result<Option<Submission>, SlurmError> {
     let store = &session.request.store;
     let _lock = store.lock_within(Duration::from_secs(30))?;
     let (mut journal, records) = Journal::open(&store.journal())?;
     let Some(mut submission) = Submission::open(&records) else { return Ok(None) };
-    number_jobs(session, &mut submission, polled, &mut journal)?;
+    jobs::find_or_send(session, &mut submission, polled, &mut journal)?;
     let ended = accounted(session, &submission, polled);
     let mut again: Vec<usize> = Vec::new();
     let mut taken: Vec<Record> = Vec::new();
@@ -103,42 +107,17 @@ pub(super) fn step(session: &Session<'_>, polled: &Polled) -> Result<Option<Subm
         journal.take_over(&taken, steps)?;
     }
     if !is_over && !submission.is_cancelled {
-        hand_over(session, &mut submission, &again, &mut journal)?;
-        let has_table = submission.jobs.iter().any(|job| job.units.is_empty() && is_awaited(session, job, polled));
+        let has_table = submission.jobs.iter().any(|job| job.is_table() && is_awaited(session, job, polled));
         // The job that writes the table waits by itself for what is nowhere; for what lives, it has a successor.
         let needs_table = session.own_job.is_none() || n_live > 0;
+        let of_units = jobs::of_units(session, &submission, &again);
+        jobs::enter(session, &mut submission, of_units, polled, &mut journal)?;
         if !again.is_empty() || (needs_table && !has_table) {
-            enter_table(session, &mut submission, &mut journal)?;
+            let table = jobs::table(session, &submission);
+            jobs::enter(session, &mut submission, vec![table], polled, &mut journal)?;
         }
     }
     Ok(Some(submission))
-}
-
-/// Finds the numbers of jobs that were being handed over when whoever did it was killed, or hands them over now.
-fn number_jobs(
-    session: &Session<'_>,
-    submission: &mut Submission,
-    polled: &Polled,
-    journal: &mut Journal,
-) -> Result<(), SlurmError> {
-    let Some(tasks) = &polled.tasks else { return Ok(()) };
-    let number = submission.number;
-    let lost: Vec<Job> =
-        submission.jobs.iter().filter(|job| job.id.is_none() && polled.names.contains(&job.name)).cloned().collect();
-    for job in lost {
-        let id = match tasks.iter().find(|task| task.name == job.name) {
-            Some(task) => task.job.clone(),
-            None if submission.is_cancelled => continue,
-            None => match send(session, submission, &job, journal)? {
-                Some(id) => id,
-                None => continue,
-            },
-        };
-        let name = job.name.clone();
-        journal.append(None, What::Slurm(Step::Submitted { submission: number, name, job: id.clone() }))?;
-        submission.jobs.iter_mut().filter(|other| other.name == job.name).for_each(|job| job.id = Some(id.clone()));
-    }
-    Ok(())
 }
 
 /// How tasks ended that the queue no longer lists, as the accounting tells.
@@ -147,7 +126,7 @@ fn accounted(session: &Session<'_>, submission: &Submission, polled: &Polled) ->
     let listed: BTreeSet<(&str, Option<usize>)> = tasks.iter().map(|task| (task.job.as_str(), task.index)).collect();
     let jobs: BTreeSet<&str> = submission
         .unsettled()
-        .filter_map(|unit| submission.job_of(unit))
+        .flat_map(|unit| attempt(submission, unit))
         .filter(|(job, _)| polled.names.contains(&job.name))
         .filter_map(|(job, index)| Some((job.id.as_deref()?, index)))
         .filter(|(job, index)| !listed.contains(&(*job, Some(*index))))
@@ -156,6 +135,12 @@ fn accounted(session: &Session<'_>, submission: &Submission, polled: &Polled) ->
     let jobs: Vec<&str> = jobs.into_iter().collect();
     let accounts = queue::accounted(&jobs, session.cancel).into_iter();
     accounts.filter_map(|(job, index, state)| Some(((job, index?), state))).collect()
+}
+
+/// The tasks in which a unit was last handed over: of the job for all of it, and of the one for its merges.
+pub(super) fn attempt(submission: &Submission, unit: usize) -> impl Iterator<Item = (&Job, usize)> {
+    let whole = submission.job_of(unit);
+    whole.into_iter().chain(whole.and_then(|(job, _)| submission.merges_for(job, unit)))
 }
 
 fn fate(
@@ -169,46 +154,76 @@ fn fate(
     if let Some(reason) = collect::ended(own, submission.number) {
         return Fate::Ended(reason);
     }
-    let Some((job, index)) = submission.job_of(unit) else { return Fate::Again(String::new()) };
-    let (Some(tasks), Some(id)) = (&polled.tasks, &job.id) else {
-        let is_absent = polled.tasks.is_some() && polled.names.contains(&job.name);
-        // Cancelled before it was ever handed over.
-        return if submission.is_cancelled && is_absent { Fate::Again(String::new()) } else { Fate::Waits };
-    };
-    if !polled.names.contains(&job.name) {
-        return Fate::Waits;
-    }
+    let Some((job, _)) = submission.job_of(unit) else { return Fate::Again(String::new()) };
+    let Some(tasks) = polled.tasks.as_deref().filter(|_| polled.names.contains(&job.name)) else { return Fate::Waits };
     // A script that was submitted by hand too has the same name.
-    let same = |task: &&Task| task.name == job.name && task.index == Some(index);
-    let is_live = |task: &Task| !matches!(task.state, TaskState::Ended(_));
-    if tasks.iter().filter(same).any(is_live) {
+    let is_live = |(job, index): (&Job, usize)| {
+        let mut same = tasks.iter().filter(|task| task.name == job.name && task.index == Some(index));
+        same.any(|task| !matches!(task.state, TaskState::Ended(_)))
+    };
+    if attempt(submission, unit).any(is_live) {
         return Fate::Lives;
     }
-    let own_task = tasks.iter().filter(same).find(|task| task.job == *id).map(|task| &task.state);
-    let state = own_task.or_else(|| accounted.get(&(id.clone(), index)));
-    let ending = match state {
-        Some(TaskState::Ended(ending)) => ending.clone(),
-        Some(_) => return Fate::Waits,
-        None => Ending::Unknown,
-    };
+    if job.id.is_none() {
+        // Cancelled before it was ever handed over.
+        return if submission.is_cancelled { Fate::Again(String::new()) } else { Fate::Waits };
+    }
+    let mut endings = Vec::new();
+    for (job, index) in attempt(submission, unit) {
+        let Some(id) = job.id.clone() else { continue };
+        let listed = tasks.iter().find(|task| task.name == job.name && task.index == Some(index) && task.job == id);
+        let state = listed.map(|task| &task.state).or_else(|| accounted.get(&(id.clone(), index)));
+        let ending = match state {
+            Some(TaskState::Ended(ending)) => ending.clone(),
+            Some(_) => return Fate::Waits,
+            None => Ending::Unknown,
+        };
+        endings.push(Ended { task: format!("{id}_{index}"), part: job.part, ending });
+    }
+    let Some(ended) = decisive(endings) else { return Fate::Waits };
     let store = session.request.store.unit(&submission.units[unit].id);
     // Whatever Slurm says: while its lock is held, somebody works on it.
-    if store.is_held() || !session.is_stale(unit, &ending) {
+    if store.is_held() || !session.is_stale(unit, &ended.ending) {
         return Fate::Waits;
     }
-    sentence(session, submission, unit, &format!("{id}_{index}"), &ending)
+    sentence(session, submission, unit, &ended)
+}
+
+/// How a task ended.
+#[derive(Debug, Clone)]
+struct Ended {
+    task: String,
+    part: Part,
+    ending: Ending,
+}
+
+/// The ending that decides: that of all of the unit, unless it never began since its merges did not end well.
+fn decisive(endings: Vec<Ended>) -> Option<Ended> {
+    let mut endings = endings.into_iter();
+    let whole = endings.next()?;
+    let merges = endings.next().filter(|merges| match whole.ending {
+        Ending::Unmet => merges.ending != Ending::Completed,
+        // The accounting does not tell why.
+        Ending::Cancelled(_) => !matches!(merges.ending, Ending::Completed | Ending::Unknown),
+        _ => false,
+    });
+    Some(merges.unwrap_or(whole))
 }
 
 /// What becomes of a unit whose task ended without having done it.
-fn sentence(session: &Session<'_>, submission: &Submission, unit: usize, task: &str, ending: &Ending) -> Fate {
+fn sentence(session: &Session<'_>, submission: &Submission, unit: usize, ended: &Ended) -> Fate {
+    let Ended { task, part, ending } = ended;
+    let key = if *part == Part::Merges { "engine.merge" } else { "engine" };
     let how = match ending {
-        Ending::ByItself => "ended without a result".to_owned(),
+        Ending::Completed | Ending::ByItself => "ended without a result".to_owned(),
         Ending::TimedOut => "ran out of time".to_owned(),
         Ending::Lost(state) => format!("was lost ({state})"),
+        Ending::Unmet => "waited for a task that was lost".to_owned(),
         Ending::Unknown => "is gone, and Slurm no longer knows how it ended".to_owned(),
         Ending::OutOfMemory => {
+            let less = if *part == Part::Merges { "limits.merges_per_pass" } else { "evaluate.batch_size" };
             return Fate::Failed(format!(
-                "task {task} used more memory than it had\nhint: raise `engine.memory`, or lower `evaluate.batch_size`"
+                "task {task} used more memory than it had\nhint: raise `{key}.memory`, or lower `{less}`"
             ));
         }
         Ending::Cancelled(by) => {
@@ -223,8 +238,8 @@ fn sentence(session: &Session<'_>, submission: &Submission, unit: usize, task: &
         return Fate::Again(format!("task {task} {how}"));
     }
     let hint = match ending {
-        Ending::TimedOut => "raise `engine.time`, or `engine.max_resubmissions`",
-        _ => "its output is among the logs of the submission",
+        Ending::TimedOut => format!("raise `{key}.time`, or `engine.max_resubmissions`"),
+        _ => "its output is among the logs of the submission".to_owned(),
     };
     let logs = session.request.store.submission(submission.number).join("logs");
     Fate::Failed(format!(
@@ -232,22 +247,6 @@ fn sentence(session: &Session<'_>, submission: &Submission, unit: usize, task: &
         counted(n_attempts, "attempt"),
         logs.display()
     ))
-}
-
-/// Hands over units that have no job.
-fn hand_over(
-    session: &Session<'_>,
-    submission: &mut Submission,
-    units: &[usize],
-    journal: &mut Journal,
-) -> Result<(), SlurmError> {
-    let mut before = submission.jobs.iter().rev().find(|job| !job.units.is_empty()).and_then(|job| job.id.clone());
-    for job in arrays(session, submission, units) {
-        // Together no more tasks than one array may have: the next one waits for the last, one of units that were lost too.
-        let after: Vec<String> = before.iter().filter(|_| session.at_once.is_some()).cloned().collect();
-        before = enter(session, submission, job, &after, journal)?;
-    }
-    Ok(())
 }
 
 /// Whether a job is still to come, or may be.
@@ -261,96 +260,6 @@ fn is_awaited(session: &Session<'_>, job: &Job, polled: &Polled) -> bool {
         }
         _ => true,
     }
-}
-
-/// Hands over a job that writes the table once the jobs of all units are over.
-fn enter_table(session: &Session<'_>, submission: &mut Submission, journal: &mut Journal) -> Result<(), SlurmError> {
-    let name = session.table_name(submission);
-    let jobs: BTreeSet<&str> =
-        submission.unsettled().filter_map(|unit| submission.job_of(unit)?.0.id.as_deref()).collect();
-    let after: Vec<String> = jobs.into_iter().map(str::to_owned).collect();
-    enter(session, submission, Job { name, units: Vec::new(), id: None }, &after, journal)?;
-    Ok(())
-}
-
-/// Jobs for units, none of them with more tasks than an array may have here.
-pub(super) fn arrays(session: &Session<'_>, submission: &Submission, units: &[usize]) -> Vec<Job> {
-    let n_arrays = submission.jobs.iter().filter(|job| !job.units.is_empty()).count();
-    let base = session.base(submission.number);
-    let chunks = units.chunks(session.array_size.max(1)).enumerate();
-    let name = |index: usize| format!("{base}.{}", n_arrays + index + 1);
-    chunks.map(|(index, units)| Job { name: name(index), units: units.to_vec(), id: None }).collect()
-}
-
-/// Writes a job down, hands it over, and gives back its number where Slurm told it.
-fn enter(
-    session: &Session<'_>,
-    submission: &mut Submission,
-    job: Job,
-    after: &[String],
-    journal: &mut Journal,
-) -> Result<Option<String>, SlurmError> {
-    let number = submission.number;
-    let path = session.setting(number).path(&job.name);
-    write_atomically(&path, session.script(number, &job).as_bytes()).map_err(at(&path))?;
-    let dependencies = path.with_extension("after");
-    write_atomically(&dependencies, after.join("\n").as_bytes()).map_err(at(&dependencies))?;
-    let (name, units) = (job.name.clone(), job.units.clone());
-    journal.append(None, What::Slurm(Step::Submitting { submission: number, name, units }))?;
-    submission.jobs.push(job.clone());
-    let id = send(session, submission, &job, journal)?;
-    if let Some(id) = &id {
-        let (name, job) = (job.name.clone(), id.clone());
-        journal.append(None, What::Slurm(Step::Submitted { submission: number, name, job }))?;
-    }
-    submission.jobs.iter_mut().filter(|other| other.name == job.name).for_each(|job| job.id.clone_from(&id));
-    Ok(id)
-}
-
-/// Gives a script to Slurm. None where it is not known whether it arrived: the next step looks for it.
-fn send(
-    session: &Session<'_>,
-    submission: &Submission,
-    job: &Job,
-    journal: &mut Journal,
-) -> Result<Option<String>, SlurmError> {
-    let path = session.setting(submission.number).path(&job.name);
-    let after = std::fs::read_to_string(path.with_extension("after")).unwrap_or_default();
-    let after: Vec<String> = after.lines().map(str::to_owned).collect();
-    match queue::submit(&path, &after, &crate::process::Cancel::never()) {
-        Ok(id) => {
-            let what = match job.units.len() {
-                0 => "writes the table".to_owned(),
-                n => counted(n, "unit"),
-            };
-            session.note(format!("job {id} ({}): {what}", job.name));
-            Ok(Some(id))
-        }
-        Err(NotTaken::Unanswered(error)) => {
-            session.note(format!("{error}: job {} is looked for, or handed over again", job.name));
-            Ok(None)
-        }
-        Err(NotTaken::Refused(why)) => {
-            give_up(session, submission, &why, journal)?;
-            Err(SlurmError::Refused { script: path, why })
-        }
-    }
-}
-
-/// Closes a submission of which Slurm refuses a part, and ends the other jobs.
-fn give_up(session: &Session<'_>, submission: &Submission, why: &str, journal: &mut Journal) -> Result<(), SlurmError> {
-    let ids: Vec<&str> = submission.jobs.iter().filter_map(|job| job.id.as_deref()).collect();
-    let number = submission.number;
-    if ids.is_empty() {
-        let reason = Some(format!("refused: {why}"));
-        journal.append(None, What::Slurm(Step::Closed { submission: number, reason }))?;
-    } else {
-        journal.append(None, What::Slurm(Step::Cancelled { submission: number }))?;
-        if let Err(error) = queue::cancel_jobs(&ids, session.cancel) {
-            session.say(RunEvent::Note(error.to_string()));
-        }
-    }
-    Ok(())
 }
 
 /// Records that the user wants no more of the open submission, if there is one.

@@ -23,10 +23,9 @@ pub enum Step {
     Submitting {
         /// Of which submission.
         submission: u32,
-        /// Name of the job, which no other one has.
-        name: String,
-        /// Units of its tasks, by number in the submission; none: it writes the table.
-        units: Vec<usize>,
+        /// The job.
+        #[serde(flatten)]
+        job: Job,
     },
     /// Slurm took a job.
     Submitted {
@@ -67,14 +66,34 @@ pub enum Step {
     },
 }
 
+/// What the tasks of a job do with their units.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// All that is left of them.
+    #[default]
+    Whole,
+    /// Their merges only.
+    Merges,
+    /// All that is left of them once the job of their merges is through.
+    Evaluations,
+}
+
 /// A job of a submission.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// Its name.
+    /// Its name, which no other one has.
     pub name: String,
     /// Units of its tasks, by number in the submission; none: it writes the table.
     pub units: Vec<usize>,
+    /// What its tasks do.
+    #[serde(default)]
+    pub part: Part,
+    /// Names of the jobs it waits for: until they are over; evaluations, task by task, until the merges ended well.
+    #[serde(default)]
+    pub after: Vec<String>,
     /// Number that Slurm gave it, once that is known.
+    #[serde(skip)]
     pub id: Option<String>,
 }
 
@@ -118,9 +137,9 @@ impl Submission {
                 self.settled = vec![false; units.len()];
                 self.units.clone_from(units);
             }
-            Step::Submitting { name, units, .. } => {
-                if !self.jobs.iter().any(|job| job.name == *name) {
-                    self.jobs.push(Job { name: name.clone(), units: units.clone(), id: None });
+            Step::Submitting { job, .. } => {
+                if !self.jobs.iter().any(|other| other.name == job.name) {
+                    self.jobs.push(job.clone());
                 }
             }
             Step::Submitted { name, job: id, .. } => {
@@ -144,15 +163,43 @@ impl Submission {
         (0..self.units.len()).filter(|unit| !self.settled[*unit])
     }
 
-    /// The last job that a unit was handed over in, with the index of its task.
+    /// The last job that all of a unit was handed over in, with the index of its task.
     pub fn job_of(&self, unit: usize) -> Option<(&Job, usize)> {
-        let at = |job: &Job| job.units.binary_search(&unit).ok();
-        self.jobs.iter().rev().find_map(|job| Some((job, at(job)?)))
+        self.jobs.iter().rev().filter(|job| job.part != Part::Merges).find_map(|job| job.task_of(unit))
+    }
+
+    /// The job that makes the merges for another one, with the index of the task for this unit.
+    pub fn merges_for(&self, job: &Job, unit: usize) -> Option<(&Job, usize)> {
+        let before = self.jobs.iter().filter(|other| job.part == Part::Evaluations && job.after.contains(&other.name));
+        before.filter(|other| other.part == Part::Merges).find_map(|other| other.task_of(unit))
     }
 
     /// How often a unit was handed over.
     pub fn n_attempts(&self, unit: usize) -> usize {
-        self.jobs.iter().filter(|job| job.units.binary_search(&unit).is_ok()).count()
+        self.jobs.iter().filter(|job| job.part != Part::Merges && job.task_of(unit).is_some()).count()
+    }
+
+    /// The job of that name.
+    pub fn job(&self, name: &str) -> Option<&Job> {
+        self.jobs.iter().find(|job| job.name == name)
+    }
+}
+
+impl Job {
+    fn task_of(&self, unit: usize) -> Option<(&Self, usize)> {
+        Some((self, self.units.binary_search(&unit).ok()?))
+    }
+
+    /// Whether it writes the table.
+    pub fn is_table(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// What Slurm is told of the jobs it waits for, each by its number: `afterany:12:13`. None as long as one has no number.
+    pub fn dependency(&self, number: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+        let numbers: Option<Vec<String>> = self.after.iter().map(|name| number(name)).collect();
+        let how = if self.part == Part::Evaluations { "aftercorr" } else { "afterany" };
+        numbers.map(|numbers| if numbers.is_empty() { String::new() } else { format!("{how}:{}", numbers.join(":")) })
     }
 }
 

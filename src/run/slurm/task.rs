@@ -1,14 +1,18 @@
-//! What a task does: one unit of a manifest, by the code of a run, with the unit's own lock and journal.
+//! What a task does: one unit of a manifest, or the merges of one, by the code of a run, with the unit's own lock and journal.
+//!
+//! A task of evaluations does all that is left of its unit, whoever was to do it; but a merge that has failed is not tried
+//! again there.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use super::super::journal::{Journal, What};
-use super::super::store::{Lock, Store, StoreError};
+use super::super::journal::{self, Journal, Stage, What};
+use super::super::state::SweepState;
+use super::super::store::{Lock, Store, StoreError, remove_folder};
 use super::super::{Listener, Request, Summary, run_held};
 use super::SlurmError;
 use super::manifest::{Manifest, asked};
-use super::submission::Step;
+use super::submission::{Step, Submission};
 use super::unit::Unit;
 use crate::process::Cancel;
 use crate::spec::Keep;
@@ -27,7 +31,8 @@ pub enum Done {
     Impossible(String),
 }
 
-/// Makes the request for a sweep one for a unit of it. `work_dir` is where models lie, if not in the results.
+/// Makes the request for a sweep one for a unit of it, or for its merges only. `work_dir` is where models lie, if not in the
+/// results.
 ///
 /// # Errors
 /// Why the unit cannot be worked on: the spec is no longer the one that was submitted.
@@ -35,6 +40,7 @@ pub fn narrow(
     request: &Request,
     manifest: &Manifest,
     unit: &Unit,
+    merges_only: bool,
     work_dir: Option<&PathBuf>,
 ) -> Result<Request, String> {
     let changed = "the spec has changed since it was submitted";
@@ -45,16 +51,24 @@ pub fn narrow(
         return Err(format!("{changed}: it asks something else of the harness\nhint: cancel, and run again"));
     }
     let plan = request.plan.only(&positions);
+    let store = store(&request.store, unit, work_dir).map_err(|error| error.to_string())?;
     let is_redone = |index: &usize| manifest.redo.contains(&plan.trials[*index].name);
-    let selected: Vec<usize> = (0..plan.trials.len()).collect();
+    let mut selected: Vec<usize> = (0..plan.trials.len()).collect();
+    if manifest.split && !merges_only {
+        let state = SweepState::replay(&journal::read(&store.journal()).map_err(|error| error.to_string())?);
+        let is_hopeless = |index: usize| matches!(state.of(&plan.trials[index].id).failure, Some((Stage::Merge, _)));
+        selected.retain(|index| !is_hopeless(*index));
+    }
     // Which models are the best is only known once all are scored.
     let keep = if request.keep == Keep::Nothing { Keep::Nothing } else { Keep::All };
     Ok(Request {
         redo: selected.iter().copied().filter(is_redone).collect(),
+        merges_redone: manifest.split && !merges_only,
         selected,
         keep,
         disk: manifest.disk,
-        store: store(&request.store, unit, work_dir).map_err(|error| error.to_string())?,
+        slots: if merges_only { Vec::new() } else { request.slots.clone() },
+        store,
         plan,
         ..request.clone()
     })
@@ -69,7 +83,8 @@ fn store(sweep: &Store, unit: &Unit, work_dir: Option<&PathBuf>) -> Result<Store
     }
 }
 
-/// Works on a unit and records its end. `job` names the task for Slurm.
+/// Works on a unit and records its end, unless it was to be merged only: then what is left is for another task. `job` names
+/// the task for Slurm.
 ///
 /// # Errors
 /// [`SlurmError`] where another task holds the unit or its end cannot be recorded.
@@ -97,12 +112,46 @@ pub async fn work(
     };
     let reason = match &done {
         Done::Impossible(reason) => Some(reason.clone()),
+        _ if request.is_ok_and(|request| request.slots.is_empty()) => return Ok(done),
         _ => None,
     };
     let (mut journal, _) = Journal::open(&own.journal())?;
     let ended = Step::UnitEnded { submission: number, job: job.to_owned(), reason };
     journal.append(None, What::Slurm(ended))?;
     Ok(done)
+}
+
+/// Lets go of the models that the wave before this one left where its tasks were lost or failed: their room is for those of
+/// this wave. `job` is the job of this task, by its name.
+///
+/// # Errors
+/// [`SlurmError`] where a journal or a folder cannot be changed.
+pub fn make_room(request: &Request, manifest: &Manifest, job: &str) -> Result<(), SlurmError> {
+    if request.keep != Keep::Nothing || manifest.disk.is_none() {
+        return Ok(());
+    }
+    let submissions = Submission::all(&journal::read(&request.store.journal())?);
+    let Some(submission) = submissions.iter().find(|submission| submission.number == manifest.submission) else {
+        return Ok(());
+    };
+    let Some(own) = submission.job(job) else { return Ok(()) };
+    let begun = Instant::now();
+    let before = own.after.iter().filter_map(|name| submission.job(name)).flat_map(|job| &job.units);
+    for unit in before.filter(|unit| !own.units.contains(unit)).filter_map(|unit| submission.units.get(*unit)) {
+        let store = request.store.unit(&unit.id);
+        // A process that Slurm has lost sight of may still work there, and will let go of its models by itself.
+        let Ok(_lock) = store.lock_within(PATIENCE.saturating_sub(begun.elapsed())) else { continue };
+        let (mut journal, records) = Journal::open(&store.journal())?;
+        let state = SweepState::replay(&records);
+        for trial in unit.positions(&request.plan).into_iter().flatten().map(|index| &request.plan.trials[index]) {
+            if state.of(&trial.id).model_present {
+                journal.append(Some(&trial.id), What::ModelDeleted)?;
+            }
+            store.clear_partial_models(trial)?;
+            remove_folder(&store.model(trial))?;
+        }
+    }
+    Ok(())
 }
 
 /// Whether the end of the job is heard within a moment.

@@ -1,12 +1,15 @@
 //! Units: trials that one task of a job works through. Those of a unit are merged in one pass where they can be, and twins
 //! lie in one unit, so that what a run shares between trials is shared within it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::convert::Infallible;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::dealing::{self, Turn};
 use super::super::fingerprint::digest;
 use super::super::{Request, models_of, twins};
+use super::sizes::Sizes;
 use crate::model::ModelRef;
 use crate::plan::{Plan, Subject, TrialId};
 
@@ -17,6 +20,9 @@ pub struct Unit {
     pub id: String,
     /// Its trials, in the order of the plan.
     pub trials: Vec<Member>,
+    /// Bytes of its merges, where the disk is limited.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// A trial of a unit.
@@ -46,24 +52,31 @@ impl Unit {
     }
 }
 
-/// Deals all trials of a plan out to units, of so many trials at most that are merged (or evaluated as they are), and keeps
-/// the units of which a trial is wanted, with the trials that are selected. The units of a plan do not depend on what is
-/// selected or done.
-pub(super) fn deal(request: &Request, per_unit: Option<usize>, is_wanted: &dyn Fn(usize) -> bool) -> Vec<Unit> {
+/// Deals all trials of a plan out to units, of so many trials at most that are merged (or evaluated as they are) and, where
+/// `room` says so, no more bytes of merges than that; keeps the units of which a trial is wanted, with the trials that are
+/// selected. The units of a plan do not depend on what is selected or done.
+pub(super) fn deal(
+    request: &Request,
+    per_unit: Option<usize>,
+    room: Option<u64>,
+    sizes: &Sizes<'_>,
+    is_wanted: &dyn Fn(usize) -> bool,
+) -> Vec<Unit> {
     let trials = &request.plan.trials;
     let selected: BTreeSet<usize> = request.selected.iter().copied().collect();
     let unit = |group: Vec<usize>| {
         let all: Vec<String> =
             group.iter().map(|index| format!("{} {}", trials[*index].id, trials[*index].name)).collect();
-        let members = group.iter().filter(|index| selected.contains(index));
-        let members = members.map(|index| Member { name: trials[*index].name.clone(), id: trials[*index].id.clone() });
-        Unit { id: digest(all.join("\n").as_bytes())[..12].to_owned(), trials: members.collect() }
+        let own = || group.iter().copied().filter(|index| selected.contains(index));
+        let members = own().map(|index| Member { name: trials[index].name.clone(), id: trials[index].id.clone() });
+        let bytes = sizes.of_merges(own()).into_iter().sum();
+        Unit { id: digest(all.join("\n").as_bytes())[..12].to_owned(), trials: members.collect(), bytes }
     };
     let wanted = |group: &Vec<usize>| group.iter().any(|index| selected.contains(index) && is_wanted(*index));
-    groups(request, per_unit).into_iter().filter(wanted).map(unit).collect()
+    groups(request, per_unit, room, sizes).into_iter().filter(wanted).map(unit).collect()
 }
 
-fn groups(request: &Request, per_unit: Option<usize>) -> Vec<Vec<usize>> {
+fn groups(request: &Request, per_unit: Option<usize>, room: Option<u64>, sizes: &Sizes<'_>) -> Vec<Vec<usize>> {
     let whole = Request { selected: (0..request.plan.trials.len()).collect(), redo: Vec::new(), ..request.clone() };
     let mut followers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     let leaders = twins::followers(&whole);
@@ -72,28 +85,29 @@ fn groups(request: &Request, per_unit: Option<usize>) -> Vec<Vec<usize>> {
     }
     let trials = &request.plan.trials;
     let models: Vec<BTreeSet<ModelRef>> = trials.iter().map(|trial| models_of(trial).into_iter().collect()).collect();
-    let mut left: Vec<usize> = whole.selected.iter().filter(|index| !leaders.contains_key(index)).copied().collect();
-    let mut groups = Vec::new();
-    while let Some(first) = left.first().copied() {
-        let is_merge = matches!(trials[first].subject, Subject::Merge { .. });
-        let most = per_unit.unwrap_or(if is_merge { request.merges_per_pass } else { 1 });
-        let mut group = Vec::new();
-        left.retain(|index| {
-            let alike = match &trials[*index].subject {
-                Subject::Merge { .. } => is_merge && !models[*index].is_disjoint(&models[first]),
-                Subject::Checkpoint(_) => !is_merge,
-            };
-            // What has one identity has one state: it must not be worked on in two places.
-            let is_taken = trials[*index].id == trials[first].id || (alike && group.len() < most);
-            if is_taken {
-                group.push(*index);
+    let joins = |group: &[usize], next: &usize| {
+        let (first, next) = (group[0], *next);
+        let alike = match (&trials[first].subject, &trials[next].subject) {
+            (Subject::Merge { .. }, Subject::Merge { .. }) => {
+                group.len() < per_unit.unwrap_or(request.merges_per_pass) && !models[next].is_disjoint(&models[first])
             }
-            !is_taken
-        });
+            (Subject::Checkpoint(_), Subject::Checkpoint(_)) => group.len() < per_unit.unwrap_or(1),
+            _ => false,
+        };
+        let bytes = || group.iter().chain([&next]).map(|index| sizes.of(*index)).sum::<u64>();
+        // What has one identity has one state: it must not be worked on in two places.
+        let is_same = group.iter().any(|index| trials[*index].id == trials[next].id);
+        let is_taken = is_same || (alike && room.is_none_or(|room| bytes() <= room));
+        Ok::<_, Infallible>(if is_taken { Turn::Joins } else { Turn::Waits })
+    };
+    let mut left: VecDeque<usize> =
+        whole.selected.iter().filter(|index| !leaders.contains_key(index)).copied().collect();
+    let next = || {
+        let Ok(mut group) = dealing::take(&mut left, joins);
         let others: Vec<usize> = group.iter().filter_map(|index| followers.get(index)).flatten().copied().collect();
         group.extend(others);
         group.sort_unstable();
-        groups.push(group);
-    }
-    groups
+        Some(group).filter(|group| !group.is_empty())
+    };
+    std::iter::from_fn(next).collect()
 }

@@ -1,0 +1,102 @@
+//! A sweep with a search, as it is recorded: which answers make up the scores of a trial, and how the race went.
+
+use std::collections::BTreeSet;
+
+use crate::eval::results::HarnessFacts;
+use crate::eval::{Settings, TaskRequest};
+use crate::plan::{Plan, TrialId};
+use crate::run::journal::TaskEvaluation;
+use crate::run::search::{Decided, Draw, Part, Pieces};
+use crate::run::state::{SweepState, TrialState};
+use crate::spec::{Search, Sweep};
+use crate::table::race::{Entry, Race};
+
+/// A search with what it draws.
+pub(super) struct Raced<'a> {
+    search: &'a Search,
+    draw: &'a Draw,
+    pub pieces: Pieces,
+}
+
+/// Answers of a trial to a task: one evaluation, or one for every piece.
+pub(super) type Answered<'a> = Vec<&'a (TaskEvaluation, HarnessFacts)>;
+
+impl<'a> Raced<'a> {
+    /// None where the sweep has no search, or it was not begun as the spec has it now.
+    pub fn of(sweep: &'a Sweep, state: &'a SweepState) -> Option<Self> {
+        let search = sweep.search.as_ref()?;
+        let draw = state.draw.as_ref().filter(|draw| draw.fits(search))?;
+        Some(Self { search, draw, pieces: Pieces::of(draw, &sweep.evaluate) })
+    }
+
+    /// Whether a trial has answered all that is asked of a task at the end: what is set aside, else every rung.
+    pub fn is_answered(&self, settings: &Settings, state: &TrialState, task: &str) -> bool {
+        let asked = self.pieces.of_task(task);
+        let is_needed = |part: Part| !(self.pieces.has_confirmation && matches!(part, Part::Rung(_)));
+        let mut needed = asked.into_iter().filter(|(part, _)| is_needed(*part));
+        needed.all(|(_, request)| state.current(settings, request).is_some())
+    }
+
+    /// The race, once something is decided.
+    pub fn race(&self, plan: &Plan, settings: &Settings, state: &SweepState) -> Option<Race> {
+        let decisions = &state.decisions;
+        decisions.first()?;
+        let mut entries = Vec::new();
+        let mut seen = BTreeSet::new();
+        // The last rung first: what was said of a trial last counts.
+        for decided in decisions.iter().rev() {
+            let of_rung = decided.standings.iter().filter(|standing| seen.insert(standing.trial.clone()));
+            entries.extend(of_rung.filter_map(|standing| entry(plan, decisions, decided, &standing.trial)));
+        }
+        let of_all: u64 = self.draw.documents(settings, self.draw.rungs.len()).values().sum();
+        Some(Race {
+            columns: self.search.columns.iter().map(|column| column.name.clone()).collect(),
+            tasks: self.pieces.raced.clone(),
+            rungs: self.search.rule.rungs.clone(),
+            seed: self.search.seed,
+            confidence: self.search.rule.confidence,
+            has_confirmation: self.pieces.has_confirmation,
+            n_asked: entries.iter().map(|entry: &Entry| entry.n_documents).sum(),
+            n_whole: of_all * entries.len() as u64,
+            entries,
+        })
+    }
+}
+
+fn entry(plan: &Plan, decisions: &[Decided], decided: &Decided, trial: &TrialId) -> Option<Entry> {
+    let name = |id: &TrialId| plan.trials.iter().find(|trial| trial.id == *id).map(|trial| trial.name.clone());
+    let n_documents = |decided: &Decided| decided.documents.values().sum();
+    let evidence = &decided.of(trial)?.evidence;
+    Some(Entry {
+        trial: name(trial)?,
+        rung: decided.rung + 1,
+        n_documents: n_documents(decided),
+        survives: evidence.survives,
+        scores: evidence.scores.clone(),
+        leader: name(&decided.leader)?,
+        difference: evidence.difference,
+        interval: evidence.interval,
+        p: evidence.p,
+        course: decisions.iter().filter_map(|rung| Some((n_documents(rung), rung.of(trial)?.evidence.value))).collect(),
+    })
+}
+
+/// What a trial has answered of a task, as far as the table shows it: what was set aside, else the rungs as far as they go.
+pub(super) fn answered<'s>(
+    raced: Option<&Raced<'_>>,
+    settings: &Settings,
+    state: &'s TrialState,
+    request: &TaskRequest,
+) -> Answered<'s> {
+    let Some(raced) = raced.filter(|raced| raced.pieces.raced.contains(&request.name)) else {
+        return state.current(settings, request).into_iter().collect();
+    };
+    let asked = raced.pieces.of_task(&request.name);
+    let (set_aside, rungs): (Vec<_>, Vec<_>) = asked.into_iter().partition(|(part, _)| *part == Part::Confirmation);
+    let set_aside: Answered<'_> =
+        set_aside.into_iter().filter_map(|(_, request)| state.current(settings, request)).collect();
+    if !set_aside.is_empty() {
+        return set_aside;
+    }
+    rungs.into_iter().map_while(|(_, request)| state.current(settings, request)).collect()
+}

@@ -1,0 +1,359 @@
+//! A search in a run: rung by rung the trials that are left are asked more documents, and [`crate::search`] says who goes on.
+//!
+//! A rung is a run of its own on a part of the request: the same lanes, the same journal, the same rules of what is done
+//! already. Nothing but the journal tells where the search stands: a run that was killed goes through the rungs from the
+//! first, finds the answers and the decisions recorded, and goes on where something is missing.
+
+mod decided;
+mod outcomes;
+mod pieces;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::event::RunEvent;
+use super::journal::{self, Stage, What};
+use super::outputs::Outputs;
+use super::state::SweepState;
+use super::{Failed, Keep, Listener, Outcome, Request, RunError, Session, Summary, store, summary};
+use crate::eval::{Settings, task_files};
+use crate::plan::Subject;
+use crate::search::{Contender, decide};
+use crate::spec::Search;
+
+pub use decided::{Decided, Standing};
+pub use pieces::{Draw, Part, Pieces};
+
+use outcomes::{Answers, Scored};
+
+/// A search on its way.
+struct Going<'s, 'a> {
+    session: &'s mut Session<'a>,
+    search: &'s Search,
+    /// Nothing may be decided or asked yet that is not recorded: only looking.
+    pieces: Pieces,
+    draw: Draw,
+    /// Trials that race and are not out, by number in the plan.
+    alive: Vec<usize>,
+    /// Trials that are asked the same to be compared with.
+    beside: Vec<usize>,
+    outcomes: BTreeMap<usize, Outcome>,
+    disk_peak: u64,
+    answers: Answers,
+}
+
+/// Goes through a search.
+pub(super) async fn run(session: &mut Session<'_>, search: &Search) -> Result<Summary, RunError> {
+    let request = session.request;
+    let recorded = session.state.draw.clone().filter(|draw| draw.fits(search));
+    let is_idle = recorded.as_ref().is_some_and(|draw| is_complete(session, search, draw));
+    let draw = match recorded.filter(|_| is_idle) {
+        Some(draw) => draw,
+        None => {
+            session.begin()?;
+            let draw = Draw::new(search, &session.facts.known_tasks)?;
+            if session.state.draw.as_ref() != Some(&draw) {
+                session.record(None, What::SearchDrawn(draw.clone()))?;
+                warn_of_stock_tasks(request, search, session.listener);
+            }
+            draw
+        }
+    };
+    let (beside, alive) = request.selected.iter().partition(|index| request.plan.trials[**index].baseline);
+    let pieces = Pieces::of(&draw, &request.settings);
+    let (outcomes, answers) = (BTreeMap::new(), Answers::default());
+    let mut going = Going { session, search, pieces, draw, alive, beside, outcomes, disk_peak: 0, answers };
+    going.through().await?;
+    let Going { outcomes, disk_peak, .. } = going;
+    Ok(summary(request, &outcomes, disk_peak, session.cancel.is_cancelled()))
+}
+
+/// Says, once a search, that what is chosen on a public test set is no result on it.
+fn warn_of_stock_tasks(request: &Request, search: &Search, listener: &Listener) {
+    let own = request.settings.include_path.as_deref().map(task_files::read).unwrap_or_default();
+    let stock: Vec<&str> = search.tasks().into_iter().filter(|task| !own.contains_key(*task)).collect();
+    if !stock.is_empty() {
+        listener(RunEvent::Note(format!(
+            "the search chooses by documents of the harness' own {}: if these are a public test set, scores of the chosen \
+             trials on them are no results on that benchmark",
+            stock.join(", ")
+        )));
+    }
+}
+
+/// The settings with what a trial is asked, as far as the decisions that are recorded go: of a trial that is out, the rungs
+/// up to there. The settings themselves where there is no search, or none that was begun.
+pub(super) fn settings_of(request: &Request, state: &SweepState, index: usize) -> Settings {
+    let settings = &request.settings;
+    let draw = request.search.as_ref().and_then(|search| state.draw.as_ref().filter(|draw| draw.fits(search)));
+    let Some(draw) = draw else { return settings.clone() };
+    let trial = &request.plan.trials[index];
+    let Pieces { rungs, last, has_confirmation, .. } = Pieces::of(draw, settings);
+    let is_out = |decided: &Decided| decided.of(&trial.id).is_some_and(|standing| !standing.evidence.survives);
+    let tasks = match state.decisions.iter().find(|decided| is_out(decided)) {
+        _ if trial.baseline && has_confirmation => last,
+        Some(out) => rungs.into_iter().take(out.rung + 1).flatten().collect(),
+        None => rungs.into_iter().flatten().chain(last).collect(),
+    };
+    Settings { tasks, ..settings.clone() }
+}
+
+/// Whether every rung is answered and decided.
+fn is_complete(session: &Session<'_>, search: &Search, draw: &Draw) -> bool {
+    let request = session.request;
+    let pieces = Pieces::of(draw, &request.settings);
+    let (beside, mut alive): (Vec<usize>, Vec<usize>) =
+        request.selected.iter().partition(|index| request.plan.trials[**index].baseline);
+    for rung in 0..pieces.rungs.len() {
+        let round = round(request, &pieces, Some(rung), &alive, &beside);
+        if session.is_work_left(&round) {
+            return false;
+        }
+        let key = decided::key(search, &request.settings, &pieces, rung, &request.plan, &alive, &session.state);
+        let Some(decided) = recorded(session, rung, &key).filter(|_| !alive.is_empty()) else {
+            return alive.is_empty();
+        };
+        alive = survivors(request, decided, &alive);
+    }
+    !session.is_work_left(&round(request, &pieces, None, &alive, &beside))
+}
+
+/// The decision that is recorded for a rung, if it rests on the same.
+fn recorded<'s>(session: &'s Session<'_>, rung: usize, key: &str) -> Option<&'s Decided> {
+    session.state.decisions.get(rung).filter(|decided| decided.key == key)
+}
+
+/// Trials that go on, in the order of the plan.
+fn survivors(request: &Request, decided: &Decided, alive: &[usize]) -> Vec<usize> {
+    let left: BTreeSet<_> = decided.survivors().collect();
+    alive.iter().copied().filter(|index| left.contains(&request.plan.trials[*index].id)).collect()
+}
+
+/// The part of a request that is asked in a rung, or (none) at the end.
+fn round(request: &Request, pieces: &Pieces, rung: Option<usize>, alive: &[usize], beside: &[usize]) -> Request {
+    let tasks = match rung {
+        Some(rung) => pieces.rungs.get(rung).cloned().unwrap_or_default(),
+        None => pieces.last.clone(),
+    };
+    // Where the chosen ones are told by documents set aside, those to compare with answer these alone.
+    let beside = if rung.is_some() && pieces.has_confirmation { &[] } else { beside };
+    let is_selected = |index: &usize| alive.contains(index) || beside.contains(index);
+    let mut round = request.clone();
+    round.selected.retain(is_selected);
+    round.redo.retain(is_selected);
+    round.settings.tasks = tasks;
+    round.holds = true;
+    round.keep = Keep::All;
+    round
+}
+
+impl Going<'_, '_> {
+    async fn through(&mut self) -> Result<(), RunError> {
+        let n_rungs = self.pieces.rungs.len();
+        for rung in 0..n_rungs {
+            self.ask(Some(rung)).await?;
+            if self.session.cancel.is_cancelled() || self.is_halted() {
+                return Ok(());
+            }
+            if self.alive.is_empty() {
+                break;
+            }
+            self.decide(rung)?;
+        }
+        self.ask(None).await?;
+        self.let_models_go()
+    }
+
+    /// Whether a failure is to end everything.
+    fn is_halted(&self) -> bool {
+        let has_failed = self.outcomes.values().any(|outcome| matches!(outcome, Outcome::Failed(_)));
+        self.session.request.fail_fast && has_failed
+    }
+
+    /// Asks what a rung asks, as far as it is not answered.
+    async fn ask(&mut self, rung: Option<usize>) -> Result<(), RunError> {
+        let request = self.session.request;
+        let round = round(request, &self.pieces, rung, &self.alive, &self.beside);
+        if !self.session.is_work_left(&round) {
+            for index in &round.selected {
+                self.outcomes.entry(*index).or_insert(Outcome::Reused);
+            }
+            return Ok(());
+        }
+        self.session.begin()?;
+        self.tell_of(rung, &round);
+        let listener = self.session.listener.clone();
+        let quieter: Listener = std::sync::Arc::new(move |event| {
+            // A trial is through when the search is.
+            if !matches!(event, RunEvent::Reused { .. } | RunEvent::TrialDone { .. }) {
+                listener(event);
+            }
+        });
+        let worked = self.session.work(&round, &quieter).await?;
+        self.disk_peak = self.disk_peak.max(worked.disk_peak);
+        for index in &round.selected {
+            let Some(outcome) = worked.outcomes.get(index).cloned() else {
+                // Not begun: it is not through, whatever it had before.
+                self.outcomes.remove(index);
+                continue;
+            };
+            let is_out = !matches!(outcome, Outcome::Reused | Outcome::Done);
+            let stands = matches!((&outcome, self.outcomes.get(index)), (Outcome::Reused, Some(Outcome::Done)));
+            if !stands {
+                self.outcomes.insert(*index, outcome);
+            }
+            if is_out {
+                self.alive.retain(|alive| alive != index);
+                self.beside.retain(|beside| beside != index);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_of(&self, rung: Option<usize>, round: &Request) {
+        let documents: Vec<String> = round
+            .settings
+            .tasks
+            .iter()
+            .map(|task| match &task.documents {
+                Some(documents) => format!("{} documents of {}", documents.len(), task.name),
+                None => format!("{} whole", task.name),
+            })
+            .collect();
+        let place = match rung {
+            Some(rung) => format!("rung {} of {}", rung + 1, self.pieces.rungs.len()),
+            None => "after the race".to_owned(),
+        };
+        (self.session.listener)(RunEvent::Rung {
+            place,
+            n_trials: round.selected.len(),
+            documents: documents.join(", "),
+        });
+        (self.session.listener)(RunEvent::Started { n_trials: round.selected.len() });
+    }
+
+    /// Says who goes on from a rung: as recorded, if that rests on the same, else by the rule.
+    fn decide(&mut self, rung: usize) -> Result<(), RunError> {
+        let request = self.session.request;
+        let scored = match self.recorded(rung) {
+            Some(_) => Vec::new(),
+            // Whoever cannot be set beside the others is out before the decision, which may be recorded without it.
+            None => self.scored(rung)?,
+        };
+        let decided = match self.recorded(rung) {
+            Some(decided) => decided,
+            None => {
+                let Some(decided) = self.by_rule(rung, scored) else { return Ok(()) };
+                self.session.record(None, What::SearchDecided(decided.clone()))?;
+                self.tell_decision(&decided);
+                decided
+            }
+        };
+        let left = survivors(request, &decided, &self.alive);
+        let out: Vec<usize> = self.alive.iter().copied().filter(|index| !left.contains(index)).collect();
+        self.alive = left;
+        if request.keep != Keep::All {
+            out.into_iter().try_for_each(|index| self.delete_model(index))?;
+        }
+        Ok(())
+    }
+
+    fn recorded(&self, rung: usize) -> Option<Decided> {
+        let request = self.session.request;
+        let (settings, plan) = (&request.settings, &request.plan);
+        let key = decided::key(self.search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
+        recorded(self.session, rung, &key).cloned()
+    }
+
+    /// What everybody scored who is in the race. Who lacks something fails, and is out.
+    fn scored(&mut self, rung: usize) -> Result<Vec<(usize, Scored)>, RunError> {
+        let request = self.session.request;
+        let outputs = Outputs::read(&request.store, &journal::read(&request.store.journal())?);
+        let mut scored: Vec<(usize, Scored)> = Vec::new();
+        for index in self.alive.clone() {
+            let id = &request.plan.trials[index].id;
+            let state = self.session.state.of(id);
+            let (columns, settings) = (&self.search.columns, &request.settings);
+            let found = self.answers.of(columns, settings, &self.pieces, rung, (id, &state), &outputs)?;
+            let found =
+                found.and_then(|own| match scored.first().and_then(|(_, first)| outcomes::apart(&own, first)) {
+                    Some(why) => Err(why),
+                    None => Ok(own),
+                });
+            match found {
+                Ok(own) => scored.push((index, own)),
+                Err(why) => self.fail(index, &why)?,
+            }
+        }
+        Ok(scored)
+    }
+
+    fn by_rule(&self, rung: usize, scored: Vec<(usize, Scored)>) -> Option<Decided> {
+        let request = self.session.request;
+        let search = self.search;
+        let measures = outcomes::measures(&search.columns, &scored.first()?.1);
+        let contender = |(trial, scored): (usize, Scored)| Contender {
+            trial,
+            columns: scored.into_iter().map(|outcomes| outcomes.items).collect(),
+        };
+        let contenders: Vec<Contender> = scored.into_iter().map(contender).collect();
+        let decision = decide(&search.rule, &measures, &search.objective, &contenders, search.seed)?;
+        let (settings, plan) = (&request.settings, &request.plan);
+        let key = decided::key(search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
+        let documents = self.draw.documents(settings, rung);
+        Some(Decided::new(key, rung, search, documents, plan, decision))
+    }
+
+    fn tell_decision(&self, decided: &Decided) {
+        let trials = &self.session.request.plan.trials;
+        let name = |standing: &&Standing| {
+            trials.iter().find(|trial| trial.id == standing.trial).map_or_else(String::new, |trial| trial.name.clone())
+        };
+        let (left, out): (Vec<_>, Vec<_>) = decided.standings.iter().partition(|standing| standing.evidence.survives);
+        (self.session.listener)(RunEvent::Decided {
+            rung: decided.rung + 1,
+            n_rungs: decided.n_rungs,
+            leader: left.first().map(name).unwrap_or_default(),
+            n_left: left.len(),
+            out: out.iter().map(name).collect(),
+        });
+    }
+
+    fn fail(&mut self, index: usize, why: &str) -> Result<(), RunError> {
+        let trial = &self.session.request.plan.trials[index];
+        let stage = Stage::Evaluate;
+        self.session.record(Some(&trial.id), What::Failed { stage, reason: why.to_owned() })?;
+        let (trial, reason) = (trial.name.clone(), why.to_owned());
+        let event = RunEvent::Failed { trial: trial.clone(), stage, reason: reason.clone(), log: None };
+        (self.session.listener)(event);
+        self.outcomes.insert(index, Outcome::Failed(Failed { trial, stage, reason, log: None }));
+        self.alive.retain(|alive| *alive != index);
+        Ok(())
+    }
+
+    /// Deletes the merged models that the rule does not keep: of the trials that are left, the best by the last decision.
+    fn let_models_go(&mut self) -> Result<(), RunError> {
+        let request = self.session.request;
+        let n_kept = match &request.keep {
+            Keep::All | Keep::Pareto => return Ok(()),
+            Keep::Nothing => 0,
+            Keep::Best { count, .. } => *count,
+        };
+        let decided = self.session.state.decisions.last();
+        let best = decided.into_iter().flat_map(Decided::survivors).take(n_kept).cloned().collect::<BTreeSet<_>>();
+        let is_through = |index: &usize| matches!(self.outcomes.get(index), Some(Outcome::Reused | Outcome::Done));
+        let trials = request.selected.iter().copied().filter(is_through);
+        let out: Vec<usize> = trials.filter(|index| !best.contains(&request.plan.trials[*index].id)).collect();
+        out.into_iter().try_for_each(|index| self.delete_model(index))
+    }
+
+    /// Deletes a merged model that is there. The journal says so first.
+    fn delete_model(&mut self, index: usize) -> Result<(), RunError> {
+        let trial = &self.session.request.plan.trials[index];
+        let is_merge = matches!(trial.subject, Subject::Merge { .. });
+        if is_merge && self.session.state.of(&trial.id).model_present {
+            self.session.record(Some(&trial.id), What::ModelDeleted)?;
+            store::remove_folder(&self.session.request.store.model(trial))?;
+        }
+        Ok(())
+    }
+}

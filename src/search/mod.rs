@@ -1,0 +1,16 @@
+//! A search: which trials of a sweep go on, and which documents they are asked next. Pure functions of what was answered so
+//! far: no process, no file, no clock.
+//!
+//! Documents are put into an order once ([`draw`]) and asked in portions, a rung at a time; after each rung [`race`] sets
+//! every contender beside the leader on what is raced on ([`objective`]), by a paired test ([`exchange`] where there is no
+//! interval), and says who goes on. [`simulate`] drives the same rule on made-up siblings.
+
+pub mod draw;
+pub mod exchange;
+pub mod objective;
+pub mod race;
+pub mod simulate;
+
+pub use draw::{Portions, portions};
+pub use objective::{Measure, Objective};
+pub use race::{Contender, Decision, Evidence, Rule, decide};

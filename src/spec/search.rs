@@ -1,0 +1,218 @@
+//! `search`: which trials of the grid go on, decided on a growing part of the documents.
+
+use super::engine::{Engine, EngineKind};
+use super::keys;
+use crate::config::Scalar;
+use crate::document::read::{Field, listed, nearest};
+use crate::document::{Code, Problems, Value};
+use crate::eval::Settings;
+use crate::eval::task::{self, Column};
+use crate::search::Objective;
+use crate::search::race::Rule;
+
+/// `search`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Search {
+    /// `metric`: the columns that decide.
+    pub columns: Vec<Column>,
+    /// `metric` and `objective`: how they become one number.
+    pub objective: Objective,
+    /// `rungs`, `confidence`, `min_survivors`.
+    pub rule: Rule,
+    /// `confirmation`: share of the documents that no decision sees (default: none).
+    pub confirmation: f64,
+    /// `seed` of the order of the documents.
+    pub seed: u64,
+}
+
+/// How a search goes about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Strategy {
+    /// Every trial of the grid begins, and those that are behind drop out.
+    Race,
+}
+
+impl Strategy {
+    /// Every choice with its name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[("race", Self::Race)];
+}
+
+/// How several columns become one number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Combining {
+    /// A sum with weights.
+    Weighted,
+    /// The worst rank.
+    WorstRank,
+}
+
+impl Combining {
+    /// Every choice with its name.
+    pub const NAMES: &'static [(&'static str, Self)] = &[("weighted", Self::Weighted), ("worst-rank", Self::WorstRank)];
+}
+
+impl Search {
+    /// Names of the tasks that are asked in portions, each once.
+    pub fn tasks(&self) -> Vec<&str> {
+        let mut tasks: Vec<&str> = self.columns.iter().map(|column| column.task.as_str()).collect();
+        tasks.sort_unstable();
+        tasks.dedup();
+        tasks
+    }
+}
+
+/// Reads `search`; none where it is not there or cannot be made sense of.
+pub fn search(
+    field: Option<&Field<'_>>,
+    settings: &Settings,
+    engine: &Engine,
+    problems: &mut Problems,
+) -> Option<Search> {
+    let field = field?;
+    let mut table = field.table(&keys::SEARCH, problems)?;
+    if engine.kind == EngineKind::Slurm {
+        let hint = Some("leave `engine.kind` out, or `search`".to_owned());
+        field.problem(Code::SearchEngine, "a search runs on this machine only, not on Slurm", hint, problems);
+    }
+    table.required("strategy", problems).and_then(|field| field.one_of(Strategy::NAMES, problems));
+    let metric = table.required("metric", problems);
+    let combining = table.optional("objective").and_then(|field| field.one_of(Combining::NAMES, problems));
+    let mut rule = Rule::default();
+    if let Some(field) = table.optional("rungs")
+        && let Some(rungs) = rungs(&field, problems)
+    {
+        rule.rungs = rungs;
+    }
+    if let Some(field) = table.optional("confidence")
+        && let Some(confidence) = share(&field, "a confidence of at least 0.5 and below 1", 0.5..1.0, problems)
+    {
+        rule.confidence = confidence;
+    }
+    if let Some(least) = table.optional("min_survivors").and_then(|field| field.whole(1, problems)) {
+        rule.min_survivors = usize::try_from(least).unwrap_or(usize::MAX);
+    }
+    let confirmation = table.optional("confirmation").and_then(|field| {
+        share(&field, "a share of the documents above 0 and below 1", f64::MIN_POSITIVE..1.0, problems)
+    });
+    let seed = table.optional("seed").and_then(|field| field.whole(0, problems)).unwrap_or_default();
+    table.finish(problems);
+    let weighted = columns(&metric?, settings, problems)?;
+    let (columns, weights): (Vec<Column>, Vec<f64>) = weighted.into_iter().unzip();
+    let objective = match combining {
+        Some(Combining::WorstRank) => Objective::WorstRank,
+        _ => Objective::Weighted(weights),
+    };
+    Some(Search { columns, objective, rule, confirmation: confirmation.unwrap_or_default(), seed })
+}
+
+/// `"column"`, `["column", …]` or `{ column = weight }`.
+fn columns(field: &Field<'_>, settings: &Settings, problems: &mut Problems) -> Option<Vec<(Column, f64)>> {
+    const EXPECTED: &str = "a column, several, or `{ column = weight }`";
+    let named: Vec<(&str, Field<'_>, f64)> = match &field.node.value {
+        Value::List(_) => {
+            let items = field.list(EXPECTED, problems)?;
+            items.into_iter().map(|item| Some((item.text(problems)?, item, 1.0))).collect::<Option<_>>()?
+        }
+        Value::Map(_) => {
+            let entries = field.entries(EXPECTED, problems)?;
+            let weight = |field: &Field<'_>, problems: &mut Problems| {
+                let weight = number(field).filter(|weight| *weight > 0.0 && weight.is_finite());
+                if weight.is_none() {
+                    field.expected("a weight above 0 (which way is better, the column knows)", problems);
+                }
+                weight
+            };
+            let entries = entries.into_iter();
+            entries
+                .map(|(entry, field)| Some((entry.key.as_str(), field.clone(), weight(&field, problems)?)))
+                .collect::<Option<_>>()?
+        }
+        _ => vec![(field.text(problems)?, field.clone(), 1.0)],
+    };
+    if named.is_empty() {
+        let is_list = matches!(field.node.value, Value::List(_));
+        let code = if is_list { Code::Empty } else { Code::SearchColumn };
+        field.problem(code, "expected at least one column", None, problems);
+        return None;
+    }
+    let known = task::columns(&settings.tasks, &[]);
+    named.into_iter().map(|(name, field, weight)| Some((column(name, &field, &known, problems)?, weight))).collect()
+}
+
+fn column(name: &str, field: &Field<'_>, known: &[Column], problems: &mut Problems) -> Option<Column> {
+    let Some(column) = known.iter().find(|column| column.name == name) else {
+        let names = || known.iter().map(|column| column.name.as_str());
+        let hint = match nearest(name, names()) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => {
+                "name it in `evaluate`: `tasks = [{ task = \"…\", columns = { acc = \"acc,none\" } }]`".to_owned()
+            }
+            None => format!(
+                "columns known before a run: {}; others are named in `evaluate`: `{{ task = \"…\", columns = {{ acc = \
+                 \"acc,none\" }} }}`",
+                listed(names())
+            ),
+        };
+        let message = format!("`{name}` is no column that is known before the run");
+        field.problem(Code::SearchColumn, message, Some(hint), problems);
+        return None;
+    };
+    if task::is_tiny(&column.task) {
+        let message = format!(
+            "`{name}` is an estimate made from all 100 documents of `{}`: it cannot be raced on some of them",
+            column.task
+        );
+        let counterpart = column.counterpart().filter(|preset| !task::is_tiny(preset.task));
+        let hint = counterpart
+            .map(|preset| format!("`{}` (task `{}`) is the mean of the same answers", preset.column, preset.task));
+        field.problem(Code::SearchWhole, message, hint, problems);
+        return None;
+    }
+    Some(column.clone())
+}
+
+/// Shares of the documents, rising to 1.
+fn rungs(field: &Field<'_>, problems: &mut Problems) -> Option<Vec<f64>> {
+    let items = field.list("a list of shares of the documents: `[0.1, 0.25, 0.5, 1]`", problems)?;
+    if items.is_empty() {
+        field.problem(Code::Empty, "expected at least one rung", None, problems);
+        return None;
+    }
+    let mut rungs: Vec<f64> = Vec::new();
+    for item in &items {
+        let Some(rung) = number(item) else {
+            item.expected("a number", problems);
+            return None;
+        };
+        if !(rung > rungs.last().copied().unwrap_or_default() && rung <= 1.0) {
+            let message = format!("rungs are shares of the documents that rise to 1; `{rung}` does not");
+            item.problem(Code::SearchShare, message, Some("`rungs = [0.1, 0.25, 0.5, 1]`".to_owned()), problems);
+            return None;
+        }
+        rungs.push(rung);
+    }
+    // The winner is known by all documents.
+    if rungs.last() != Some(&1.0) {
+        rungs.push(1.0);
+    }
+    Some(rungs)
+}
+
+fn share(field: &Field<'_>, expected: &str, range: std::ops::Range<f64>, problems: &mut Problems) -> Option<f64> {
+    let Some(value) = number(field) else {
+        field.expected("a number", problems);
+        return None;
+    };
+    if !range.contains(&value) {
+        field.problem(Code::SearchShare, format!("expected {expected}, found `{value}`"), None, problems);
+        return None;
+    }
+    Some(value)
+}
+
+fn number(field: &Field<'_>) -> Option<f64> {
+    match &field.node.value {
+        Value::Scalar(number @ (Scalar::Int(_) | Scalar::Float(_))) => number.as_float(),
+        _ => None,
+    }
+}

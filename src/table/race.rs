@@ -1,0 +1,147 @@
+//! How a race went, below the table of its scores: who dropped out after which rung, and by what evidence.
+
+use super::ResultsTable;
+use super::differences::{p_value, signed_points};
+use super::render::{Cells, value};
+use crate::stats::Interval;
+
+/// A race.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Race {
+    /// Columns that decided.
+    pub columns: Vec<String>,
+    /// Tasks of these, whose documents were asked in portions.
+    pub tasks: Vec<String>,
+    /// Shares of the documents after which it was decided.
+    pub rungs: Vec<f64>,
+    /// Seed of their order.
+    pub seed: u64,
+    /// Two-sided confidence of a decision.
+    pub confidence: f64,
+    /// Whether documents were set aside for the trials that are left.
+    pub has_confirmation: bool,
+    /// Every contender: those that are left first, the best before the others, then by how far they came.
+    pub entries: Vec<Entry>,
+    /// Answers of contenders to documents that decided.
+    pub n_asked: u64,
+    /// As many as the whole grid would have asked.
+    pub n_whole: u64,
+}
+
+/// A contender as the last rung that it answered left it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Its name.
+    pub trial: String,
+    /// That rung, from 1.
+    pub rung: usize,
+    /// Documents that it had answered by then.
+    pub n_documents: u64,
+    /// Whether it went on from there.
+    pub survives: bool,
+    /// Its scores by these documents, column by column.
+    pub scores: Vec<f64>,
+    /// The trial that led.
+    pub leader: String,
+    /// Its objective minus that of the leader.
+    pub difference: f64,
+    /// Interval of the difference, where the test has one.
+    pub interval: Option<Interval>,
+    /// P-value, where the test has one.
+    pub p: Option<f64>,
+    /// Documents and objective, rung by rung.
+    pub course: Vec<(u64, f64)>,
+}
+
+impl Race {
+    /// A contender.
+    pub fn entry(&self, trial: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.trial == trial)
+    }
+
+    /// Whether a trial dropped out: its scores rest on fewer documents, or on others.
+    pub fn is_out(&self, trial: &str) -> bool {
+        self.entry(trial).is_some_and(|entry| !entry.survives)
+    }
+
+    /// Whether scores of a task stand on documents that decided.
+    pub fn decides(&self, task: &str) -> bool {
+        self.tasks.iter().any(|raced| raced == task)
+    }
+}
+
+/// The table of the race: one row per contender.
+pub fn table(race: &Race) -> Cells {
+    let mut head = ["race", "rung", "documents"].map(str::to_owned).to_vec();
+    head.extend(race.columns.iter().cloned());
+    head.extend(["behind the leader", "evidence"].map(str::to_owned));
+    let rows = race.entries.iter().map(|entry| {
+        let place = if entry.survives { String::new() } else { ", out".to_owned() };
+        let mut row = vec![
+            entry.trial.clone(),
+            format!("{} of {}{place}", entry.rung, race.rungs.len()),
+            entry.n_documents.to_string(),
+        ];
+        row.extend(entry.scores.iter().map(|score| value(Some(*score))));
+        let is_share = is_share(race, entry);
+        let leads = entry.trial == entry.leader;
+        row.push(if leads { "leads".to_owned() } else { signed_points(entry.difference, is_share) });
+        row.push(evidence(entry, is_share));
+        row
+    });
+    Cells { head, rows: rows.collect() }
+}
+
+/// One share of right answers: in points.
+fn is_share(race: &Race, entry: &Entry) -> bool {
+    race.columns.len() == 1 && entry.interval.is_some()
+}
+
+fn evidence(entry: &Entry, is_share: bool) -> String {
+    match (entry.interval, entry.p) {
+        (Some(Interval { low, high }), _) => {
+            format!("[{}, {}]", signed_points(low, is_share), signed_points(high, is_share))
+        }
+        (None, Some(p)) => format!("p {}", p_value(p)),
+        (None, None) => value(None),
+    }
+}
+
+/// What a reader of both tables must know.
+pub fn footnotes(table: &ResultsTable) -> Vec<String> {
+    let Some(race) = &table.race else { return Vec::new() };
+    let left: Vec<&str> =
+        race.entries.iter().filter(|entry| entry.survives).map(|entry| entry.trial.as_str()).collect();
+    let percent = |share: f64| format!("{:.0}", 100.0 * share);
+    let rungs: Vec<String> = race.rungs.iter().map(|rung| percent(*rung)).collect();
+    let share = 100.0 * race.n_asked as f64 / race.n_whole.max(1) as f64;
+    let mut lines = vec![format!(
+        "Race on {} after {} % of the documents (order by seed {}): out is whose {} % interval of the difference from the \
+         leader lies below 0, or whose exchange test says so. {} of {} answers were asked ({share:.0} %)",
+        race.columns.join(", "),
+        rungs.join(", "),
+        race.seed,
+        percent(race.confidence),
+        race.n_asked,
+        race.n_whole,
+    )];
+    lines.push(
+        "(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column"
+            .to_owned(),
+    );
+    let contenders = race.entries.len();
+    lines.push(if race.has_confirmation {
+        format!(
+            "{}: chosen among {contenders}; their scores in {} are those of documents that no decision saw",
+            left.join(", "),
+            race.tasks.join(", ")
+        )
+    } else {
+        format!(
+            "{}: selected on these items among {contenders}, so the best is too high by chance; `search.confirmation` sets \
+             documents aside to tell it by",
+            left.join(", ")
+        )
+    });
+    lines
+}

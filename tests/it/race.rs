@@ -1,0 +1,298 @@
+//! A race over a grid: who is asked what, what is decided and told, and what a kill leaves.
+//!
+//! `MERGESWEEP_RACE_KILLS` says how many kills must land (8 here, 50 in `scripts/soak`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value as Json;
+
+use crate::sweep_support::{Sweep, count, text, walk};
+
+const SPEC: &str = r#"
+name = "race"
+
+[models]
+base = "INPUTS/base"
+math = "INPUTS/math"
+code = "INPUTS/code"
+
+[evaluate]
+tasks = [{ task = "quiz", columns = { quiz = "acc,none" } }, { task = "reading", columns = { loss = "bits_per_byte,none" } }]
+model = "hf"
+batch_size = 4
+device = "cpu"
+
+[resources]
+cpu_slots = 2
+
+[search]
+strategy = "race"
+metric = "quiz"
+
+[report]
+reference = "Math"
+
+[[baseline]]
+name = "Math"
+model = "math"
+
+[[merge]]
+name = "SLERP (t={t})"
+method = "slerp"
+base_model = "math"
+models = ["math", "code"]
+grid.t = { from = 0.05, to = 0.95, step = 0.1 }
+
+[[merge]]
+name = "Linear"
+method = "linear"
+models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
+
+[[merge]]
+name = "Linear again"
+method = "linear"
+models = { math = { weight = 0.25 }, code = { weight = 0.25 } }
+"#;
+
+fn run(sweep: &Sweep, args: &[&str]) -> Output {
+    sweep
+        .command(args, "ok")
+        .env("FAKE_LM_EVAL_SIBLINGS", "1")
+        .env("FAKE_LM_EVAL_LOG", sweep.path("evaluated.log"))
+        .output()
+        .unwrap()
+}
+
+fn through(sweep: &Sweep) -> String {
+    let output = run(sweep, &["run", "sweep.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    text(&output.stdout)
+}
+
+fn records(sweep: &Sweep) -> Vec<Json> {
+    sweep.journal().lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Decisions without the moment at which they were made.
+fn decisions(sweep: &Sweep) -> Vec<Json> {
+    let decided = records(sweep).into_iter().filter(|record| record["event"] == "search-decided");
+    decided
+        .map(|mut record| {
+            record.as_object_mut().unwrap().remove("time");
+            record
+        })
+        .collect()
+}
+
+/// How often every document was asked of every model: lines of the harness' log.
+fn asked(sweep: &Sweep) -> BTreeMap<String, usize> {
+    let log = fs::read_to_string(sweep.path("evaluated.log")).unwrap();
+    let mut asked = BTreeMap::new();
+    log.lines()
+        .filter(|line| line.starts_with("asked "))
+        .for_each(|line| *asked.entry(line.to_owned()).or_default() += 1);
+    asked
+}
+
+#[test]
+fn a_race_asks_less_finds_the_best_and_says_what_each_score_rests_on() {
+    let Some(sweep) = Sweep::of(SPEC) else { return };
+    let plan = text(&run(&sweep, &["plan", "sweep.toml"]).stdout);
+    assert!(plan.contains("A race on quiz: what its rungs cost is known once the first run"), "{plan}");
+    let table = through(&sweep);
+    let asked_once = asked(&sweep);
+    assert!(asked_once.values().all(|n| *n == 1), "no document is asked twice");
+    let n_quiz = asked_once.keys().filter(|line| line.contains(" quiz ")).count();
+    assert!(n_quiz < 11 * 200 * 6 / 10, "{n_quiz} of {}", 12 * 200);
+
+    let decided = decisions(&sweep);
+    assert_eq!(decided.len(), 6);
+    let survivors = |decision: &Json| -> BTreeSet<String> {
+        let standings = decision["standings"].as_array().unwrap().iter();
+        let left = standings.filter(|standing| standing["survives"] == true);
+        left.map(|standing| standing["trial"].as_str().unwrap().to_owned()).collect()
+    };
+    assert!(decided.windows(2).all(|pair| survivors(&pair[1]).is_subset(&survivors(&pair[0]))));
+    let last = &decided[5];
+    assert_eq!(last["documents"]["quiz"], 200);
+
+    // The same grid without a race: the best there is the one that the race leaves.
+    let whole = Sweep::of(&SPEC.replace("[search]\nstrategy = \"race\"\nmetric = \"quiz\"\n", "")).unwrap();
+    through(&whole);
+    let best = best_merge(&whole);
+    assert!(table.contains("leads"), "{table}");
+    let leader = table.lines().find(|line| line.contains("leads")).unwrap();
+    assert!(leader.contains(&best), "{leader}: {best}");
+    // Only who is left answers the other task, and a score of fewer documents says so.
+    let row = |name: &str| table.lines().find(|line| line.starts_with(&format!("| {name} "))).unwrap();
+    assert!(table.contains("(n=") && row(&best).matches("–").count() == 0, "{table}");
+    assert!(table.contains("selected on these items among 12"), "{table}");
+    assert!(table.contains("answers were asked"), "{table}");
+    // Models go with their trials.
+    assert!(walk(&sweep.results()).iter().all(|path| path.file_name().unwrap() != "model"));
+    let scores = fs::read_to_string(sweep.results().join("scores.csv")).unwrap();
+    assert!(scores.lines().next().unwrap().contains("race_rung"), "{scores}");
+
+    let page = run(&sweep, &["report", "sweep.toml", "--html", "page.html", "--plots", "plots"]);
+    assert_eq!(page.status.code(), Some(0), "{}", text(&page.stderr));
+    let page = fs::read_to_string(sweep.path("page.html")).unwrap();
+    assert!(page.contains("<h2 id=\"race\">Race</h2>") && sweep.path("plots/race.svg").is_file());
+    let plan = text(&run(&sweep, &["plan", "sweep.toml"]).stdout);
+    assert!(
+        plan.contains("rung 1 of 6  20 documents more; 12.0 of 12 trials, 240 answers expected, 240 at most"),
+        "{plan}"
+    );
+    assert!(plan.contains("then    reading whole, of the trials that are left and the baselines"), "{plan}");
+
+    let before = sweep.journal();
+    let again = run(&sweep, &["run", "sweep.toml"]);
+    assert_eq!((text(&again.stdout), sweep.journal()), (table, before), "a second run does nothing");
+    let status = text(&run(&sweep, &["status", "sweep.toml"]).stdout);
+    assert!(status.contains("out after rung") && status.contains("scored"), "{status}");
+}
+
+/// The merge with the best score of a table.
+fn best_merge(sweep: &Sweep) -> String {
+    let table = sweep.table();
+    let mut rows = csv::Reader::from_reader(table.as_bytes());
+    let heads = rows.headers().unwrap().clone();
+    let place = |name: &str| heads.iter().position(|head| head == name).unwrap();
+    let (trial, kind, quiz) = (place("trial"), place("kind"), place("quiz"));
+    let scores = rows.records().map(Result::unwrap).filter(|row| &row[kind] == "merge");
+    let scores = scores.map(|row| (row[trial].to_owned(), row[quiz].parse::<f64>().unwrap()));
+    scores.fold((String::new(), -1.0), |best, row| if row.1 > best.1 { row } else { best }).0
+}
+
+#[test]
+fn the_chosen_are_told_by_documents_that_no_decision_saw() {
+    let spec =
+        SPEC.replace("metric = \"quiz\"", "metric = { quiz = 1, loss = 2 }\nconfirmation = 0.4\nmin_survivors = 2");
+    let Some(sweep) = Sweep::of(&spec) else { return };
+    let table = through(&sweep);
+    assert!(table.contains("are those of documents that no decision saw"), "{table}");
+    // 200 documents: 120 to decide by, 80 set aside.
+    let decided = decisions(&sweep);
+    assert_eq!(decided.last().unwrap()["documents"]["quiz"], 120);
+    let decided_by: BTreeSet<u64> = portions(&sweep, |record| record["trial"].is_string());
+    assert!(decided_by.len() <= 200);
+    assert!(table.contains("quiz (n=80)"), "{table}");
+    // Baselines answer what they are compared on, and nothing else.
+    let math = table.lines().find(|line| line.starts_with("| Math ")).unwrap();
+    assert!(!math.contains("(n="), "{math}");
+    // The objective of several columns has the exchange test.
+    assert!(table.contains(" p "), "{table}");
+    let p_values = decided[0]["standings"].as_array().unwrap().iter().filter(|standing| standing["p"].is_number());
+    assert!(p_values.count() > 5);
+}
+
+/// Numbers of documents of the evaluations that a filter of records lets through.
+fn portions(sweep: &Sweep, is_meant: impl Fn(&Json) -> bool) -> BTreeSet<u64> {
+    let evaluated = records(sweep).into_iter().filter(|record| record["event"] == "evaluated" && is_meant(record));
+    evaluated
+        .flat_map(|record| record["tasks"].as_array().unwrap().clone())
+        .filter_map(|task| task["scores"][0]["n"].as_u64())
+        .collect()
+}
+
+#[test]
+fn a_race_that_is_killed_decides_the_same_and_asks_nothing_twice() {
+    let Some(reference) = Sweep::of(SPEC) else { return };
+    let begun = Instant::now();
+    let undisturbed = through(&reference);
+    let whole = begun.elapsed();
+    let expected = decisions(&reference);
+    let n_kills: usize = std::env::var("MERGESWEEP_RACE_KILLS").ok().map_or(8, |text| text.parse().unwrap());
+    let mut seed: u64 = 7;
+    let (mut n_landed, mut n_sweeps) = (0, 0);
+    while n_landed < n_kills {
+        let sweep = Sweep::of(SPEC).unwrap();
+        loop {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let share = (seed >> 40) as f64 / (1_u64 << 24) as f64;
+            let patience = if n_landed < n_kills { whole.mul_f64(0.5 * share) } else { Duration::from_secs(300) };
+            if !killed_after(&sweep, patience) {
+                break;
+            }
+            n_landed += 1;
+        }
+        assert_eq!(decisions(&sweep), expected);
+        let asked = asked(&sweep);
+        assert!(asked.values().all(|n| *n == 1), "asked twice: {:?}", asked.iter().find(|(_, n)| **n > 1));
+        assert_eq!(through(&sweep), undisturbed);
+        n_sweeps += 1;
+    }
+    println!("{n_landed} kills in {n_sweeps} races; an undisturbed one took {whole:.1?}");
+}
+
+/// Runs until killed (true) or through (false).
+fn killed_after(sweep: &Sweep, patience: Duration) -> bool {
+    let mut command = sweep.command(&["run", "sweep.toml", "--quiet"], "ok");
+    command.stdout(Stdio::null()).stderr(fs::File::create(sweep.path("stderr.log")).unwrap());
+    command.env("FAKE_LM_EVAL_SIBLINGS", "1").env("FAKE_LM_EVAL_LOG", sweep.path("evaluated.log"));
+    let mut child = command.spawn().unwrap();
+    let begun = Instant::now();
+    while begun.elapsed() < patience {
+        if let Some(status) = child.try_wait().unwrap() {
+            assert!(status.success(), "{status}: {}", fs::read_to_string(sweep.path("stderr.log")).unwrap());
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    true
+}
+
+#[test]
+fn little_disk_makes_merges_again_and_decides_the_same() {
+    let Some(plenty) = Sweep::of(SPEC) else { return };
+    through(&plenty);
+    let bytes = records(&plenty).into_iter().find(|record| record["event"] == "merged").unwrap()["merge"]["n_bytes"]
+        .as_u64()
+        .unwrap();
+    let spec = SPEC.replace("cpu_slots = 2", &format!("cpu_slots = 2\ndisk = {}", 3 * bytes));
+    let little = Sweep::of(&spec).unwrap();
+    through(&little);
+    assert_eq!(decisions(&little), decisions(&plenty));
+    let n_merged = |sweep: &Sweep| count(&sweep.journal(), "\"event\":\"merged\"");
+    assert_eq!(n_merged(&plenty), 12);
+    assert!(n_merged(&little) > 12);
+}
+
+#[test]
+fn what_cannot_be_raced_is_refused_with_the_reason() {
+    let Some(sweep) = Sweep::of(SPEC) else { return };
+    for (from, to, code, why) in [
+        ("metric = \"quiz\"", "metric = \"quizz\"", "E0901", "did you mean `quiz`?"),
+        ("metric = \"quiz\"", "metric = \"tinyArc\"", "E0902", "estimate made from all 100 documents"),
+        ("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [10, 50, 100]", "E0903", "rise to 1"),
+        ("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [0.5, 0.2, 1]", "E0903", "rise to 1"),
+        ("metric = \"quiz\"", "metric = \"quiz\"\nconfidence = 90", "E0903", "below 1"),
+        ("metric = \"quiz\"", "metric = \"quiz\"\nconfirmation = 1.5", "E0903", "below 1"),
+        ("metric = \"quiz\"", "metric = { quiz = -1 }", "E0103", "a weight above 0"),
+        ("[resources]", "[engine]\nkind = \"slurm\"\n\n[resources]", "E0904", "on this machine only"),
+    ] {
+        let spec = SPEC.replace(from, to).replace("tasks = [", "tasks = [\"tinyArc\", ");
+        sweep.write(&spec);
+        let output = run(&sweep, &["plan", "sweep.toml"]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{to}: {stderr}");
+        assert!(stderr.contains(code) && stderr.contains(why), "{to}: {stderr}");
+    }
+    sweep.write(SPEC);
+    for command in ["run", "plan"] {
+        let output = run(&sweep, &[command, "sweep.toml", "--engine", "slurm"]);
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+        assert!(text(&output.stderr).contains("a search runs on this machine only"), "{}", text(&output.stderr));
+    }
+    sweep.write(&SPEC.replace(
+        "{ task = \"quiz\", columns = { quiz = \"acc,none\" } }",
+        "{ task = \"both\", columns = { quiz = \"acc,none\" } }",
+    ));
+    let output = run(&sweep, &["run", "sweep.toml"]);
+    assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
+    assert!(text(&output.stderr).contains("task `both` cannot be raced: it is a group"), "{}", text(&output.stderr));
+}
