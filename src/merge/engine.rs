@@ -447,7 +447,7 @@ impl<R: Real> Loop for Look<'_, R> {
         }
         if recipe.operation.has_base() {
             piece.squared_change += pair_sum(out, block.input(0), |out, base| {
-                let change = out.wide() - base.wide();
+                let change = (out - base).wide();
                 change * change
             });
         }

@@ -1,29 +1,141 @@
-//! float16 to float32 and back, by arithmetic on bits that the compiler vectorises. The bits are those of IEEE 754: nearest even,
-//! and a NaN that keeps its sign and the upper bits of its payload and is quiet.
+//! float16 to float32 and back: with the processor's own instructions where it has AVX-512, and otherwise by arithmetic on bits
+//! that the compiler vectorises. The bits are those of IEEE 754 either way: nearest even, and a NaN that keeps its sign and the
+//! upper bits of its payload and is quiet.
 
 use super::vector::vectorised;
 
 /// Reads float16 numbers, two bytes each.
 pub fn decode(bytes: &[u8], out: &mut [f32]) {
-    vectorised(|| {
-        for (out, bytes) in out.iter_mut().zip(bytes.as_chunks::<2>().0) {
-            *out = widen(*bytes);
-        }
-    });
+    let (bytes, out) = wide::decode(bytes.as_chunks::<2>().0, out);
+    vectorised(|| out.iter_mut().zip(bytes).for_each(|(out, bytes)| *out = widen(*bytes)));
 }
 
 /// Rounds every number to one that float16 has.
 pub fn round(block: &mut [f32]) {
-    vectorised(|| block.iter_mut().for_each(|value| *value = round_to_f16(*value)));
+    let rest = wide::round(block);
+    vectorised(|| rest.iter_mut().for_each(|value| *value = round_to_f16(*value)));
 }
 
 /// Writes numbers that float16 has.
 pub fn store(block: &[f32], out: &mut [u8]) {
+    let (block, out) = wide::store(block, out.as_chunks_mut::<2>().0);
     vectorised(|| {
-        for (value, bytes) in block.iter().zip(out.as_chunks_mut::<2>().0) {
+        for (value, bytes) in block.iter().zip(out) {
             *bytes = narrow(*value).to_le_bytes();
         }
     });
+}
+
+/// Sixteen numbers at a time by AVX-512's conversions. Each function does as much as it can and gives back the rest: all of it
+/// where the processor has no such instructions.
+#[cfg(target_arch = "x86_64")]
+mod wide {
+    use std::arch::x86_64::__m256i;
+
+    use pulp::bytemuck::cast;
+    use pulp::x86::V4;
+    use pulp::{Arch, NullaryFnOnce};
+
+    const LANES: usize = 16;
+
+    /// Rounding to nearest even, whatever the processor is set to.
+    const NEAREST: i32 = 0;
+
+    pub fn decode<'a>(bytes: &'a [[u8; 2]], out: &'a mut [f32]) -> (&'a [[u8; 2]], &'a mut [f32]) {
+        let Arch::V4(simd) = Arch::new() else { return (bytes, out) };
+        let done = bytes.len().min(out.len()) / LANES * LANES;
+        let ((bytes, bytes_left), (out, out_left)) = (bytes.split_at(done), out.split_at_mut(done));
+        simd.vectorize(Decode { simd, bytes: bytes.as_chunks().0, out: out.as_chunks_mut().0 });
+        (bytes_left, out_left)
+    }
+
+    pub fn round(block: &mut [f32]) -> &mut [f32] {
+        let Arch::V4(simd) = Arch::new() else { return block };
+        let (block, rest) = block.as_chunks_mut();
+        simd.vectorize(Round { simd, block });
+        rest
+    }
+
+    pub fn store<'a>(block: &'a [f32], out: &'a mut [[u8; 2]]) -> (&'a [f32], &'a mut [[u8; 2]]) {
+        let Arch::V4(simd) = Arch::new() else { return (block, out) };
+        let done = block.len().min(out.len()) / LANES * LANES;
+        let ((block, block_left), (out, out_left)) = (block.split_at(done), out.split_at_mut(done));
+        simd.vectorize(Store { simd, block: block.as_chunks().0, out: out.as_chunks_mut().0 });
+        (block_left, out_left)
+    }
+
+    struct Decode<'a> {
+        simd: V4,
+        bytes: &'a [[[u8; 2]; LANES]],
+        out: &'a mut [[f32; LANES]],
+    }
+
+    struct Round<'a> {
+        simd: V4,
+        block: &'a mut [[f32; LANES]],
+    }
+
+    struct Store<'a> {
+        simd: V4,
+        block: &'a [[f32; LANES]],
+        out: &'a mut [[[u8; 2]; LANES]],
+    }
+
+    #[inline(always)]
+    fn widened(simd: V4, halves: __m256i) -> [f32; LANES] {
+        cast(simd.avx512f._mm512_cvtph_ps(halves))
+    }
+
+    #[inline(always)]
+    fn narrowed(simd: V4, numbers: [f32; LANES]) -> __m256i {
+        simd.avx512f._mm512_cvtps_ph::<NEAREST>(cast(numbers))
+    }
+
+    impl NullaryFnOnce for Decode<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self { simd, bytes, out } = self;
+            out.iter_mut().zip(bytes).for_each(|(out, bytes)| *out = widened(simd, cast(*bytes)));
+        }
+    }
+
+    impl NullaryFnOnce for Round<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self { simd, block } = self;
+            block.iter_mut().for_each(|numbers| *numbers = widened(simd, narrowed(simd, *numbers)));
+        }
+    }
+
+    impl NullaryFnOnce for Store<'_> {
+        type Output = ();
+
+        #[inline(always)]
+        fn call(self) {
+            let Self { simd, block, out } = self;
+            out.iter_mut().zip(block).for_each(|(out, numbers)| *out = cast(narrowed(simd, *numbers)));
+        }
+    }
+}
+
+/// No such instructions: everything is left.
+#[cfg(not(target_arch = "x86_64"))]
+mod wide {
+    pub fn decode<'a>(bytes: &'a [[u8; 2]], out: &'a mut [f32]) -> (&'a [[u8; 2]], &'a mut [f32]) {
+        (bytes, out)
+    }
+
+    pub fn round(block: &mut [f32]) -> &mut [f32] {
+        block
+    }
+
+    pub fn store<'a>(block: &'a [f32], out: &'a mut [[u8; 2]]) -> (&'a [f32], &'a mut [[u8; 2]]) {
+        (block, out)
+    }
 }
 
 /// The nearest float16. Above its subnormals the bits that go are rounded away as for bfloat16, with 10 bits kept; below,

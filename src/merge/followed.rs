@@ -1,4 +1,4 @@
-//! [`introsort::sort`](super::introsort::sort) of keys of 16 bits in less memory: which elements end up where is of interest for
+//! [`introsort::sort`](super::introsort::sort) and [`introsort::top`](super::introsort::top) of keys of 16 bits in less memory: which elements end up where is of interest for
 //! those alone whose key is at a cut, so the others are keys without a position, two bytes each.
 //!
 //! The positions of the followed elements lie in a list in the order in which the elements stand. Both pointers of a division
@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::introsort::{STRETCH, depth_of, heap_sort, insert, median};
+use super::introsort::{HEAP, STRETCH, depth_of, heap_select, heap_sort, insert, make_heap, median, take_in};
 
 /// Keys, and where the followed ones of them were.
 #[derive(Debug)]
@@ -71,7 +71,59 @@ impl Followed {
     }
 }
 
+impl Followed {
+    /// The positions of the followed elements among the first `n`, which is fewer than there are, that PyTorch's `topk` would
+    /// give; `less` is true of the larger key and a smaller one.
+    pub fn top(mut self, n: usize, less: impl Fn(u16, u16) -> bool + Copy) -> Vec<u32> {
+        if n.saturating_mul(HEAP) <= self.keys.len() {
+            return self.heap_of(n, less);
+        }
+        let mut sort = Sort { is_followed: &self.is_followed, ranks: 0..n, less, left: Vec::new(), right: Vec::new() };
+        sort.first(&mut self.keys, &mut self.positions, n);
+        let within = self.is_followed.count(&self.keys[..n]);
+        self.positions.truncate(within);
+        self.positions
+    }
+
+    /// The same where they are few: then only they have a place beside them.
+    fn heap_of(self, n: usize, less: impl Fn(u16, u16) -> bool + Copy) -> Vec<u32> {
+        let Self { keys, positions, is_followed } = self;
+        let mut positions = positions.into_iter();
+        let mut pairs = keys
+            .into_iter()
+            .map(|key| (key, if is_followed.has(key) { positions.next().unwrap_or_default() } else { 0 }));
+        let less = |left: &(u16, u32), right: &(u16, u32)| less(left.0, right.0);
+        let mut heap: Vec<(u16, u32)> = pairs.by_ref().take(n).collect();
+        if heap.is_empty() {
+            return Vec::new();
+        }
+        make_heap(&mut heap, less);
+        pairs.for_each(|mut pair| take_in(&mut heap, &mut pair, less));
+        heap.into_iter().filter(|(key, _)| is_followed.has(*key)).map(|(_, position)| position).collect()
+    }
+}
+
 impl<L: Fn(u16, u16) -> bool + Copy> Sort<'_, L> {
+    /// Puts the first `n` in front, as [`introsort::top`](super::introsort::top) does.
+    fn first(&mut self, mut keys: &mut [u16], mut positions: &mut [u32], mut n: usize) {
+        let mut depth = depth_of(keys.len());
+        while keys.len() > 3 {
+            if depth == 0 {
+                return self.with_pairs(keys, positions, |pairs, less| heap_select(pairs, n, less));
+            }
+            depth -= 1;
+            let (middle, n_left) = self.divide(keys, positions);
+            let (left, right) = keys.split_at_mut(middle);
+            let (left_positions, right_positions) = positions.split_at_mut(n_left);
+            if middle < n {
+                (keys, positions, n) = (right, right_positions, n - middle);
+            } else {
+                (keys, positions) = (left, left_positions);
+            }
+        }
+        self.with_pairs(keys, positions, |pairs, less| insert(pairs, less));
+    }
+
     fn cuts(&self, from: usize, len: usize) -> bool {
         [self.ranks.start, self.ranks.end].into_iter().any(|cut| cut > from && cut < from + len)
     }
@@ -237,6 +289,18 @@ mod tests {
                 let mut found = Followed::new(keys.clone(), &cuts).at(ranks.clone(), less);
                 found.sort_unstable();
                 assert_eq!(found, expected(&keys, &cuts, ranks.clone(), less), "{n} keys, {ranks:?}, {descending}");
+                if (1..n).contains(&ranks.end) {
+                    let kept = if round % 3 == 0 { ranks.end.div_ceil(100) } else { ranks.end };
+                    let cut = [sorted[kept - 1]];
+                    let mut pairs: Vec<(u16, u32)> = keys.iter().copied().zip(0..).collect();
+                    introsort::top(&mut pairs, kept, |left, right| less(left.0, right.0));
+                    let of_cut = pairs[..kept].iter().filter(|(key, _)| *key == cut[0]);
+                    let mut expected: Vec<u32> = of_cut.map(|(_, position)| *position).collect();
+                    expected.sort_unstable();
+                    let mut found = Followed::new(keys.clone(), &cut).top(kept, less);
+                    found.sort_unstable();
+                    assert_eq!(found, expected, "first {kept} of {n} keys, {descending}");
+                }
             }
         }
     }

@@ -12,6 +12,9 @@ use std::ops::Range;
 /// Stretches of so many elements are sorted by insertion.
 pub(super) const STRETCH: usize = 16;
 
+/// Up to this share of the elements is kept in a heap where the first are asked for.
+pub(super) const HEAP: usize = 64;
+
 /// Puts the elements in such an order that those of `ranks` are the ones that `std::sort` would put there.
 pub fn sort<T: Copy>(items: &mut [T], ranks: &Range<usize>, less: impl Fn(&T, &T) -> bool + Copy) {
     let depth = depth_of(items.len());
@@ -47,8 +50,6 @@ fn sort_between<T: Copy>(
 /// Puts the elements in such an order that the first `n` are those of PyTorch's `topk`, where `less` is true of the larger
 /// element and a smaller one.
 pub fn top<T: Copy>(items: &mut [T], n: usize, less: impl Fn(&T, &T) -> bool + Copy) {
-    /// Up to this share of the elements is kept in a heap.
-    const HEAP: usize = 64;
     if n == 0 || n >= items.len() {
         return;
     }
@@ -120,14 +121,20 @@ pub(super) fn insert<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool) {
 }
 
 /// Leaves the first `n` of all elements in front.
-fn heap_select<T: Copy>(items: &mut [T], n: usize, less: impl Fn(&T, &T) -> bool + Copy) {
+pub(super) fn heap_select<T: Copy>(items: &mut [T], n: usize, less: impl Fn(&T, &T) -> bool + Copy) {
     let (heap, rest) = items.split_at_mut(n);
     make_heap(heap, less);
     for item in rest {
-        if less(item, &heap[0]) {
-            let value = std::mem::replace(item, heap[0]);
-            sift(heap, 0, value, less);
-        }
+        take_in(heap, item, less);
+    }
+}
+
+/// Puts an element in place of the last one of a heap, if it comes before that.
+#[inline(always)]
+pub(super) fn take_in<T: Copy>(heap: &mut [T], item: &mut T, less: impl Fn(&T, &T) -> bool + Copy) {
+    if less(item, &heap[0]) {
+        let value = std::mem::replace(item, heap[0]);
+        sift(heap, 0, value, less);
     }
 }
 
@@ -140,7 +147,7 @@ pub(super) fn heap_sort<T: Copy>(items: &mut [T], less: impl Fn(&T, &T) -> bool 
     }
 }
 
-fn make_heap<T: Copy>(heap: &mut [T], less: impl Fn(&T, &T) -> bool + Copy) {
+pub(super) fn make_heap<T: Copy>(heap: &mut [T], less: impl Fn(&T, &T) -> bool + Copy) {
     for parent in (0..heap.len() / 2).rev() {
         sift(heap, parent, heap[parent], less);
     }

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::inputs::{Inputs, PIECE};
 use super::real::{Key, Real};
-use super::vector::vectorised;
+use super::vector::{Loop, vectorised};
 
 /// Elements of the sample at least; a smaller tensor is its own sample.
 const SMALLEST_SAMPLE: usize = 1 << 16;
@@ -143,6 +143,39 @@ impl<'a, R: Real, F: Fn(usize, &[Vec<R>], usize, &mut Vec<R::Key>) + Sync> Keys<
         Some(pairs)
     }
 
+    /// Every key of a stream in 16 bits, in order of position: for what looks at the whole tensor at once. None where positions
+    /// have more than 32.
+    pub fn in_16_bits(&self, stream: usize, short: impl Fn(R::Key) -> u16 + Sync) -> Option<Vec<u16>> {
+        u32::try_from(self.inputs.len()).ok()?;
+        let mut shorts = vec![0u16; self.inputs.len()];
+        shorts.par_chunks_mut(PIECE).enumerate().for_each(|(piece, shorts)| {
+            let mut keys = Vec::new();
+            let range = self.inputs.piece(piece);
+            self.inputs.walk(self.which, 0, range.clone(), |start, blocks, _| {
+                (self.fill)(start, blocks, stream, &mut keys);
+                let shorts = &mut shorts[start - range.start..];
+                shorts.iter_mut().zip(&keys).for_each(|(place, key)| *place = short(*key));
+            });
+        });
+        Some(shorts)
+    }
+
+    /// One bit for every element of a stream, lowest first: whether its key is one of those.
+    pub fn bits(&self, stream: usize, has: impl Fn(R::Key) -> bool + Sync) -> Vec<u64> {
+        let mut bits = vec![0u64; self.inputs.len().div_ceil(64)];
+        bits.par_chunks_mut(PIECE / 64).enumerate().for_each(|(piece, bits)| {
+            let mut keys = Vec::new();
+            let range = self.inputs.piece(piece);
+            self.inputs.walk(self.which, 0, range.clone(), |start, blocks, _| {
+                (self.fill)(start, blocks, stream, &mut keys);
+                for (word, keys) in bits[(start - range.start) / 64..].iter_mut().zip(keys.chunks(64)) {
+                    *word = (0..).zip(keys).fold(0, |word, (bit, key)| word | u64::from(has(*key)) << bit);
+                }
+            });
+        });
+        bits
+    }
+
     fn searches(&self, ranks: &[Vec<u64>]) -> Vec<Search<R::Key>> {
         let n = self.inputs.len();
         let streams: Vec<usize> = (0..ranks.len()).filter(|stream| !ranks[*stream].is_empty()).collect();
@@ -201,7 +234,7 @@ impl<'a, R: Real, F: Fn(usize, &[Vec<R>], usize, &mut Vec<R::Key>) + Sync> Keys<
                             (self.fill)(start, blocks, search.stream, keys);
                             filled = search.stream;
                         }
-                        vectorised(|| found.add(search, keys));
+                        vectorised(Count { search, keys, found });
                     }
                 },
             )
@@ -265,6 +298,22 @@ fn nth<K: Key>(sample: &mut [K], index: usize) -> K {
     // Empty only where the walk that filled it was stopped.
     let Some(last) = sample.len().checked_sub(1) else { return K::default() };
     *sample.select_nth_unstable(index.min(last)).1
+}
+
+/// One block's part in a search.
+struct Count<'a, K> {
+    search: &'a Search<K>,
+    keys: &'a [K],
+    found: &'a mut Found<K>,
+}
+
+impl<K: Key> Loop for Count<'_, K> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        self.found.add(self.search, self.keys);
+    }
 }
 
 impl<K: Key> Found<K> {

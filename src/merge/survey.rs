@@ -2,15 +2,13 @@
 //! rows. Merges that are computed together ask together, so each is computed once, and everything of one kind in one
 //! pass.
 
-use num_traits::{One, Zero};
-use rayon::prelude::*;
-
 use super::arithmetic::Arithmetic;
-use super::inputs::{Inputs, PIECE, block_sum, pair_sum};
+use super::inputs::{Inputs, block_sum, dot_product, pair_sum, products};
 use super::method::mask::Mask;
 use super::real::Real;
 use super::select::{Keys, Statistic};
 use super::vector::{Loop, vectorised};
+use num_traits::{One, Zero};
 
 /// An input as it is, or its task vector: what it differs by from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -128,6 +126,7 @@ impl<'a, A: Arithmetic> Survey<'a, A> {
         let vectors = distinct(new.iter().flat_map(Sum::vectors));
         let place = |vector: Vector| vectors.iter().position(|other| *other == vector).unwrap_or_default();
         let places: Vec<[usize; 2]> = new.iter().map(|sum| sum.vectors().map(place)).collect();
+        let (triples, alone) = triples(&new);
         let pieces = self.inputs.fold(
             &inputs_of(&vectors),
             vectors.len() + 1,
@@ -137,9 +136,15 @@ impl<'a, A: Arithmetic> Survey<'a, A> {
                 for (vector, value) in vectors.iter().zip(&mut *values).filter(|(vector, _)| vector.minus.is_some()) {
                     vectorised(|| vector.fill::<A>(blocks, value));
                 }
-                for ((sum, total), places) in new.iter().zip(sums).zip(&places) {
-                    let [left, right] = places.map(|place| vectors[place].of_block(blocks, &values[place]));
-                    *total += vectorised(BlockSum::<A> { sum, start, left, right, kept });
+                let pair = |index: usize| places[index].map(|place| vectors[place].of_block(blocks, &values[place]));
+                for indices in &triples {
+                    let [left, right] = pair(indices[2]);
+                    let products = vectorised(Products { left, right });
+                    indices.iter().zip(products).for_each(|(index, product)| sums[*index] += product);
+                }
+                for index in &alone {
+                    let ([left, right], sum) = (pair(*index), &new[*index]);
+                    sums[*index] += vectorised(BlockSum::<A> { sum, start, left, right, kept });
                 }
             },
         );
@@ -173,42 +178,14 @@ impl<'a, A: Arithmetic> Survey<'a, A> {
     /// Magnitudes of a vector in 16 bits, in order of position. None where the working format has more, or positions have more
     /// than 32.
     pub fn short_magnitudes(&self, vector: Vector) -> Option<Vec<u16>> {
-        u32::try_from(self.inputs.len()).ok()?;
         A::short_key(A::Real::zero())?;
-        let mut keys = vec![0u16; self.inputs.len()];
-        keys.par_chunks_mut(PIECE).enumerate().for_each(|(piece, keys)| {
-            let range = self.inputs.piece(piece);
-            self.inputs.walk(&inputs_of(&[vector]), 1, range.clone(), |start, blocks, scratch| {
-                let Some(filled) = scratch.first_mut() else { return };
-                vectorised(|| {
-                    if vector.minus.is_some() {
-                        vector.fill::<A>(blocks, filled);
-                    }
-                    for (key, value) in keys[start - range.start..].iter_mut().zip(vector.of_block(blocks, filled)) {
-                        *key = A::short_key(*value).unwrap_or_default();
-                    }
-                });
-            });
-        });
-        Some(keys)
+        let short = |key| A::short_key(A::Real::from_magnitude_key(key)).unwrap_or_default();
+        magnitude_keys::<A>(self.inputs, &inputs_of(&[vector]), &[vector]).in_16_bits(0, short)
     }
 
     /// One bit for every element of a vector, lowest first: whether its magnitude is one of those.
     pub fn bits(&self, vector: Vector, has: impl Fn(<A::Real as Real>::Key) -> bool + Sync) -> Vec<u64> {
-        let mut bits = vec![0u64; self.inputs.len().div_ceil(64)];
-        bits.par_chunks_mut(PIECE / 64).enumerate().for_each(|(piece, bits)| {
-            let range = self.inputs.piece(piece);
-            let (which, vectors) = (inputs_of(&[vector]), [vector]);
-            let keys_of = magnitude_keys::<A>(self.inputs, &which, &vectors);
-            let mut keys = Vec::new();
-            self.inputs.walk(&which, 0, range.clone(), |start, blocks, _| {
-                (keys_of.fill)(start, blocks, 0, &mut keys);
-                for (word, keys) in bits[(start - range.start) / 64..].iter_mut().zip(keys.chunks(64)) {
-                    *word = (0..).zip(keys).fold(0, |word, (bit, key)| word | u64::from(has(*key)) << bit);
-                }
-            });
-        });
-        bits
+        magnitude_keys::<A>(self.inputs, &inputs_of(&[vector]), &[vector]).bits(0, has)
     }
 
     /// Where the `ordinal`th of the elements with a statistic's magnitude is.
@@ -218,6 +195,21 @@ impl<'a, A: Arithmetic> Survey<'a, A> {
             _ if ordinal >= of.n_equal() => self.inputs.len(),
             _ => magnitude_keys::<A>(self.inputs, &inputs_of(&[vector]), &[vector]).position(0, of, ordinal),
         }
+    }
+}
+
+/// One block's part in two squares of norms and the dot product.
+struct Products<'a, R> {
+    left: &'a [R],
+    right: &'a [R],
+}
+
+impl<R: Real> Loop for Products<'_, R> {
+    type Output = [f64; 3];
+
+    #[inline(always)]
+    fn call(self) -> [f64; 3] {
+        products(self.left, self.right)
     }
 }
 
@@ -237,7 +229,7 @@ impl<A: Arithmetic> Loop for BlockSum<'_, A> {
     fn call(self) -> f64 {
         let Self { sum, start, left, right, kept } = self;
         match sum {
-            Sum::Product(..) => pair_sum(left, right, |left, right| left.wide() * right.wide()),
+            Sum::Product(..) => dot_product(left, right),
             Sum::Steps(..) => pair_sum(left, right, |left, right| A::step(left * right).wide()),
             Sum::Magnitude(_) => block_sum(left, |x| x.wide().abs()),
             Sum::Kept(_, mask) => {
@@ -249,6 +241,24 @@ impl<A: Arithmetic> Loop for BlockSum<'_, A> {
     }
 }
 
+/// Which sums are best taken together, by number: two squares of norms and the dot product. And those that are taken alone.
+fn triples<R: PartialEq>(sums: &[Sum<R>]) -> (Vec<[usize; 3]>, Vec<usize>) {
+    let mut alone: Vec<usize> = (0..sums.len()).collect();
+    let mut triples = Vec::new();
+    for (index, sum) in sums.iter().enumerate() {
+        let Sum::Product(left, right) = sum else { continue };
+        let square = |vector: &Vector| alone.iter().copied().find(|other| sums[*other] == Sum::square(*vector));
+        if left != right
+            && let (Some(left), Some(right)) = (square(left), square(right))
+        {
+            let together = [left, right, index];
+            alone.retain(|index| !together.contains(index));
+            triples.push(together);
+        }
+    }
+    (triples, alone)
+}
+
 #[allow(clippy::type_complexity)] // the type of a closure can be named in no other way
 fn magnitude_keys<'a, A: Arithmetic>(
     inputs: &'a Inputs<'a>,
@@ -256,19 +266,33 @@ fn magnitude_keys<'a, A: Arithmetic>(
     vectors: &'a [Vector],
 ) -> Keys<'a, A::Real, impl Fn(usize, &[Vec<A::Real>], usize, &mut Vec<<A::Real as Real>::Key>) + Sync> {
     Keys::new(inputs, which, |_, blocks: &[Vec<A::Real>], stream: usize, out: &mut Vec<_>| {
-        vectorised(|| {
-            let Vector { input, minus } = vectors[stream];
-            out.resize(blocks[input].len(), Default::default());
-            match minus {
-                None => out.iter_mut().zip(&blocks[input]).for_each(|(key, x)| *key = x.magnitude_key()),
-                Some(base) => {
-                    for ((key, x), base) in out.iter_mut().zip(&blocks[input]).zip(&blocks[base]) {
-                        *key = A::step(*x - *base).magnitude_key();
-                    }
+        vectorised(MagnitudeKeys::<A> { vector: vectors[stream], blocks, out });
+    })
+}
+
+/// The keys of one block of a vector.
+struct MagnitudeKeys<'a, A: Arithmetic> {
+    vector: Vector,
+    blocks: &'a [Vec<A::Real>],
+    out: &'a mut Vec<<A::Real as Real>::Key>,
+}
+
+impl<A: Arithmetic> Loop for MagnitudeKeys<'_, A> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let Self { vector: Vector { input, minus }, blocks, out } = self;
+        out.resize(blocks[input].len(), Default::default());
+        match minus {
+            None => out.iter_mut().zip(&blocks[input]).for_each(|(key, x)| *key = x.magnitude_key()),
+            Some(base) => {
+                for ((key, x), base) in out.iter_mut().zip(&blocks[input]).zip(&blocks[base]) {
+                    *key = A::step(*x - *base).magnitude_key();
                 }
             }
-        });
-    })
+        }
+    }
 }
 
 /// Each vector once, in order of first mention.

@@ -8,6 +8,7 @@
 
 pub mod arcee_fusion;
 pub mod combination;
+pub mod divergence;
 pub mod exponential;
 pub mod karcher;
 pub mod linear;
@@ -133,7 +134,7 @@ impl Operation {
 impl Operation {
     /// Whether a result for float32 is computed in 64 bits before it is rounded once: sums and angles, so that a result
     /// is never farther from the exact one than a 32-bit computation in another order gets. Methods that compare
-    /// magnitudes with each other do so in 32 bits, as everyone else.
+    /// magnitudes with each other do so in 32 bits, as everyone else. A model of weight zero decides nothing.
     pub fn is_wide(&self) -> bool {
         match self {
             Self::Linear { .. }
@@ -143,11 +144,10 @@ impl Operation {
             | Self::Karcher { .. }
             | Self::ModelStock { .. }
             | Self::Sce { .. } => true,
-            Self::Passthrough { .. }
-            | Self::TaskVector(_)
-            | Self::ArceeFusion
-            | Self::Nearswap { .. }
-            | Self::Ram { .. } => false,
+            Self::TaskVector(TaskVector { models, .. }) => {
+                models.iter().all(|model| model.weight == 0.0 || !model.sparsity.compares())
+            }
+            Self::Passthrough { .. } | Self::ArceeFusion | Self::Nearswap { .. } | Self::Ram { .. } => false,
         }
     }
 }

@@ -144,46 +144,44 @@ impl<A: Arithmetic> Kernel<A> {
     #[inline(always)]
     pub fn apply(&self, block: Block<'_, A::Real>, out: &mut [A::Real]) {
         match self.axis {
-            Axis::Whole => self.blend(0, block, out, |_| self.factors[0]),
+            Axis::Whole => self.blend(0, block, out, self.factors[0]),
             Axis::Last => {
                 let mut position = 0;
                 while position < out.len() {
                     let start = block.start + position;
                     let (row, column) = (start / self.row_len, start % self.row_len);
                     let end = out.len().min(position + self.row_len - column);
-                    self.blend(position, block, &mut out[position..end], |_| self.factors[row]);
+                    self.blend(position, block, &mut out[position..end], self.factors[row]);
                     position = end;
                 }
             }
-            Axis::First => self.blend(0, block, out, |index| self.factors[(block.start + index) % self.row_len]),
+            Axis::First => {
+                for index in 0..out.len() {
+                    let factors = self.factors[(block.start + index) % self.row_len];
+                    self.blend(index, block, &mut out[index..=index], factors);
+                }
+            }
         }
     }
 
     #[inline(always)]
-    fn blend(
-        &self,
-        from: usize,
-        block: Block<'_, A::Real>,
-        out: &mut [A::Real],
-        factors: impl Fn(usize) -> Factors<A::Real>,
-    ) {
+    fn blend(&self, from: usize, block: Block<'_, A::Real>, out: &mut [A::Real], factors: Factors<A::Real>) {
         let len = out.len();
+        let Factors { left, right, divisor } = factors;
         let input = |index: usize| &block.input(index)[from..from + len];
-        let sum = |index: usize, first: A::Real, second: A::Real| {
-            let Factors { left, right, divisor } = factors(index);
+        let sum = |first: A::Real, second: A::Real| {
             let sum = A::step(left * first) + A::step(right * second);
             if A::STEPS { A::step(A::step(sum) / divisor) } else { sum }
         };
         if self.has_base {
             let (base, first, second) = (input(0), input(1), input(2));
-            for (index, y) in out.iter_mut().enumerate() {
-                let base = base[index];
-                *y = base + A::step(sum(index, A::step(first[index] - base), A::step(second[index] - base)));
+            for (((y, base), first), second) in out.iter_mut().zip(base).zip(first).zip(second) {
+                *y = *base + A::step(sum(A::step(*first - *base), A::step(*second - *base)));
             }
         } else {
             let (first, second) = (input(0), input(1));
-            for (index, y) in out.iter_mut().enumerate() {
-                *y = sum(index, first[index], second[index]);
+            for ((y, first), second) in out.iter_mut().zip(first).zip(second) {
+                *y = sum(*first, *second);
             }
         }
     }

@@ -8,10 +8,13 @@
 //! numerics those that its selection leaves: [`introsort`]). Steps: the differences, their squares, the means and their
 //! sum, the weights, the products, the sums.
 
+use std::sync::Arc;
+
 use super::Block;
 use super::mask::Mask;
 use super::task_vector;
 use crate::merge::arithmetic::Arithmetic;
+use crate::merge::followed::Followed;
 use crate::merge::inputs::pair_sum;
 use crate::merge::introsort;
 use crate::merge::real::Real;
@@ -20,6 +23,10 @@ use crate::merge::survey::{Survey, Vector};
 use crate::merge::vector::vectorised;
 
 const SMALLEST: f64 = 1e-6;
+
+type KeyOf<A> = <<A as Arithmetic>::Real as Real>::Key;
+
+type VarianceKeys<'a, A, F> = Keys<'a, <A as Arithmetic>::Real, F>;
 
 /// Ready to be applied block by block.
 #[derive(Debug)]
@@ -168,6 +175,24 @@ fn keep<A: Arithmetic>(
     }
 }
 
+/// The largest `kept` as PyTorch's `topk` chooses them, where the last of them equal others: at the magnitude `cut`.
+fn unstable<A: Arithmetic, F>(keys: &VarianceKeys<'_, A, F>, cut: KeyOf<A>, kept: usize) -> Option<Mask<A::Real>>
+where
+    F: Fn(usize, &[Vec<A::Real>], usize, &mut Vec<KeyOf<A>>) + Sync,
+{
+    let short = |key| A::short_key(A::Real::from_magnitude_key(key));
+    if let Some(short_cut) = short(cut) {
+        let followed = Followed::new(keys.in_16_bits(0, |key| short(key).unwrap_or_default())?, &[short_cut]);
+        let at_cut = followed.top(kept, |left, right| left > right);
+        let mut bits = keys.bits(0, |key| key > cut);
+        at_cut.into_iter().for_each(|position| bits[position as usize / 64] |= 1 << (position % 64));
+        return Some(Mask::Bits(Arc::new(bits)));
+    }
+    let mut pairs = keys.with_positions(0)?;
+    introsort::top(&mut pairs, kept, |left, right| left.0 > right.0);
+    Some(Mask::at(pairs.len(), pairs[..kept].iter().map(|(_, position)| *position)))
+}
+
 fn selection<A: Arithmetic>(share: f64, inputs: &[usize], survey: &Survey<'_, A>) -> Mask<A::Real> {
     let pieces = survey.inputs.fold::<A::Real, u64>(
         inputs,
@@ -199,10 +224,9 @@ fn selection<A: Arithmetic>(share: f64, inputs: &[usize], survey: &Survey<'_, A>
     let taken = cut.below + cut.n_equal() - (n - kept);
     if A::STEPS
         && taken < cut.n_equal()
-        && let Some(mut pairs) = keys.with_positions(0)
+        && let Some(mask) = unstable::<A, _>(&keys, cut.key, kept as usize)
     {
-        introsort::top(&mut pairs, kept as usize, |left, right| left.0 > right.0);
-        return Mask::at(pairs.len(), pairs[..kept as usize].iter().map(|(_, position)| *position));
+        return mask;
     }
     let low_at = 0..keys.position(0, cut, taken);
     let low = A::Real::from_magnitude_key(cut.key);

@@ -85,6 +85,11 @@ fn share_of(share: f64, n: u64) -> u64 {
 }
 
 impl Sparsity {
+    /// Whether magnitudes are compared with each other.
+    pub fn compares(self) -> bool {
+        matches!(self, Self::Magnitude { .. } | Self::Outliers { .. } | Self::Magprune { .. })
+    }
+
     /// The ascending ranks first..end that stay, where ranks decide.
     fn kept_ranks(self, n: u64) -> Option<(u64, u64)> {
         let (first, end) = match self {
