@@ -38,6 +38,8 @@ pub(super) struct Recorded {
 /// Where some scores come from.
 struct Source {
     scores: Vec<Score>,
+    /// The same of every portion of the documents, where they were asked in several.
+    parts: Vec<Vec<Score>>,
     from: From,
 }
 
@@ -71,8 +73,9 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
             let found = together(&trial.id, &answered, &outputs)?;
             let shown = found.iter().map(|score| (score.clone(), facts.clone()));
             scores.entry(trial.id.clone()).or_default().extend(shown);
-            of_row
-                .push(Source { scores: found, from: From::Evaluations(trial.id.clone(), request.name.clone(), keys) });
+            let parts = answered.iter().map(|(done, _)| done.scores.clone()).collect();
+            let from = From::Evaluations(trial.id.clone(), request.name.clone(), keys);
+            of_row.push(Source { scores: found, parts, from });
         }
         sources.push(of_row);
     }
@@ -141,7 +144,8 @@ fn imported_rows(imported: &[Imported], footnotes: &mut Vec<String>) -> Vec<(Row
             }
             row.scores.push((score.clone(), results.facts.clone()));
         }
-        sources.push(Source { scores: results.scores.clone(), from: From::Files(results.samples.clone()) });
+        let (scores, parts) = (results.scores.clone(), vec![results.scores.clone()]);
+        sources.push(Source { scores, parts, from: From::Files(results.samples.clone()) });
     }
     footnotes.dedup();
     rows
@@ -179,9 +183,13 @@ impl Recorded {
                 Some(source) => samples_files(&source.from, column, outputs)?,
                 None => Vec::new(),
             };
-            entrant.outcomes.push(match row.score(column) {
-                Some(score) => of_files(column, score, &files, &mut read)?,
-                None => None,
+            entrant.outcomes.push(match (row.score(column), source) {
+                (Some(score), Some(source)) => {
+                    let own = source.parts.iter().filter_map(|part| part.iter().find(|score| column.shows(score)));
+                    let whole = of_files(column, &own.collect::<Vec<_>>(), &files, &mut read)?;
+                    whole.map(|whole| Outcomes { reported: score.value, ..whole })
+                }
+                _ => None,
             });
             entrant.files.push(files);
         }
@@ -205,12 +213,20 @@ pub(super) fn outcomes(
     Ok(read.get(file).and_then(|samples| Outcomes::of(column, score, samples)))
 }
 
-/// The same from several files, one for every portion of the documents.
-fn of_files(column: &Column, score: &Score, files: &[PathBuf], read: &mut Read) -> Result<Option<Outcomes>, Failure> {
-    let parts = files.iter().map(|file| outcomes(column, score, file, read));
+/// The same from several files, one for every portion of the documents, each with its own score: the harness' ratios are told
+/// apart by it.
+fn of_files(
+    column: &Column,
+    scores: &[&Score],
+    files: &[PathBuf],
+    read: &mut Read,
+) -> Result<Option<Outcomes>, Failure> {
+    if scores.len() != files.len() {
+        return Ok(None);
+    }
+    let parts = scores.iter().zip(files).map(|(score, file)| outcomes(column, score, file, read));
     let parts: Option<Vec<Outcomes>> = parts.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
-    let whole = parts.and_then(|parts| Outcomes::together(&parts));
-    Ok(whole.map(|whole| Outcomes { reported: score.value, ..whole }))
+    Ok(parts.and_then(|parts| Outcomes::together(&parts)))
 }
 
 fn samples_files(from: &From, column: &Column, outputs: &Outputs) -> Result<Vec<PathBuf>, Failure> {
@@ -248,7 +264,7 @@ fn together(trial: &TrialId, answered: &Answered<'_>, outputs: &Outputs) -> Resu
         let parts: Vec<&Score> =
             answered.iter().filter_map(|(done, _)| done.scores.iter().find(|part| column.shows(part))).collect();
         let files = samples_files(&from, &column, outputs)?;
-        let items = of_files(&column, score, &files, &mut read)?.map(|outcomes| outcomes.items);
+        let items = of_files(&column, &parts, &files, &mut read)?.map(|outcomes| outcomes.items);
         let hashes: Vec<&str> = parts.iter().filter_map(|part| part.task_hash.as_deref()).collect();
         Ok(Score {
             n: parts.iter().map(|part| part.n).sum(),

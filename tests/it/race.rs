@@ -155,6 +155,23 @@ fn a_race_asks_less_finds_the_best_and_says_what_each_score_rests_on() {
     assert!(status.contains("out after rung") && status.contains("scored"), "{status}");
 }
 
+#[test]
+fn scores_of_portions_are_those_of_all_documents_at_once() {
+    let raced = "metric = [\"quiz\", \"loss\"]\nrungs = [0.3, 1]\nmin_survivors = 12";
+    let Some(raced) = Sweep::of(&SPEC.replace("metric = \"quiz\"", raced)) else { return };
+    through(&raced);
+    let whole = Sweep::of(&SPEC.replace("[search]\nstrategy = \"race\"\nmetric = \"quiz\"\n", "")).unwrap();
+    through(&whole);
+    let numbers = |sweep: &Sweep| -> Vec<f64> {
+        let table = sweep.table();
+        let cells = table.lines().skip(1).flat_map(|line| line.rsplit(',').take(2).collect::<Vec<_>>());
+        cells.map(|cell| cell.parse().unwrap()).collect()
+    };
+    let (raced, whole) = (numbers(&raced), numbers(&whole));
+    assert_eq!(raced.len(), 26);
+    assert!(raced.iter().zip(&whole).all(|(a, b)| (a - b).abs() < 1e-9), "{raced:?} {whole:?}");
+}
+
 /// The merge with the best score of a table.
 fn best_merge(sweep: &Sweep) -> String {
     let table = sweep.table();
