@@ -19,21 +19,21 @@ batch_size = 4
 name = "Arithmetic"
 method = "task_arithmetic"
 base_model = "base"
-models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
-dtype = "float32"
+models = { math = { weight = 0.3 }, code = { weight = 0.7 } }
+dtype = "float64"
 
 [[merge]]
 name = "Dare"
 method = "dare_linear"
 base_model = "base"
-models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
-dtype = "float32"
+models = { math = { weight = 0.3 }, code = { weight = 0.7 } }
+dtype = "float64"
 
 [[merge]]
 name = "Linear"
 method = "linear"
-models = { math = { weight = 0.5 }, code = { weight = 0.5 } }
-dtype = "float32"
+models = { math = { weight = 0.3 }, code = { weight = 0.7 } }
+dtype = "float64"
 "#;
 
 fn events(sweep: &Sweep, event: &str) -> usize {

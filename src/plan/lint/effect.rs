@@ -72,7 +72,7 @@ impl Trial<'_> {
         let other = twins::canonical(&resolution);
         match other {
             _ if other.exact == self.canonical.exact => Effect::None,
-            _ if other.rounding == self.canonical.rounding => Effect::Rounding,
+            _ if other.algebra == self.canonical.algebra => Effect::Rounding,
             _ => Effect::Some,
         }
     }

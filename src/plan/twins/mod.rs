@@ -24,6 +24,8 @@ pub type Digest = [u8; 16];
 pub struct Canonical {
     /// Equal: equal bytes.
     pub exact: Digest,
+    /// Equal: equal in exact arithmetic.
+    pub algebra: Digest,
     /// Equal: equal in exact arithmetic, and at most two units in the last place apart.
     pub rounding: Digest,
 }
@@ -86,11 +88,12 @@ pub fn canonical_of(resolution: &Resolution<'_>, forms: &[Form], exact_texts: &[
     let forms = forms.iter().zip(&resolution.sites.classes);
     let rounding: Vec<String> = forms.map(|(form, class)| form.text(&names[class.slice])).collect();
     let exact = digest(&exact_header(resolution), resolution, exact_texts);
+    let algebra = digest(&rounding_header(resolution, is_random), resolution, &rounding);
     let rounding = match resolution.numerics {
-        Numerics::F32 => digest(&rounding_header(resolution, is_random), resolution, &rounding),
+        Numerics::F32 => algebra,
         Numerics::Mergekit => exact,
     };
-    Canonical { exact, rounding }
+    Canonical { exact, algebra, rounding }
 }
 
 /// What decides about the output beside the operations.
@@ -127,9 +130,9 @@ fn exact_header(resolution: &Resolution<'_>) -> String {
     text
 }
 
-/// For equality in exact arithmetic also what random numbers come from.
+/// For equality in exact arithmetic also how it is computed, and what random numbers come from.
 fn rounding_header(resolution: &Resolution<'_>, is_random: bool) -> String {
-    let mut text = header(resolution);
+    let mut text = header(resolution) + resolution.numerics.name();
     if is_random {
         let models = resolution.config.models();
         let mut keys: Vec<&str> = models.into_iter().map(|model| resolution.key_of(model)).collect();
