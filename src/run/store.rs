@@ -234,21 +234,18 @@ impl Store {
         Ok(())
     }
 
-    /// The first unused attempt folder of a trial, made on the spot: `evaluations/<n>/`.
-    ///
-    /// # Errors
-    /// [`StoreError::Io`].
-    pub fn new_attempt(&self, trial: &Trial) -> Result<PathBuf, StoreError> {
+    /// The first attempt folder of a trial that is not there yet: `evaluations/<n>/`. It is made once the journal knows of it, so
+    /// that a run which is killed in between leaves none that nobody knows.
+    pub fn next_attempt(&self, trial: &Trial) -> PathBuf {
         let parent = self.trial(trial).join("evaluations");
-        fs::create_dir_all(&parent).map_err(at(&parent))?;
-        (1..)
-            .map(|number| parent.join(number.to_string()))
-            .find_map(|path| match fs::create_dir(&path) {
-                Ok(()) => Some(Ok(path)),
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-                Err(source) => Some(Err(StoreError::Io { path, source })),
-            })
-            .unwrap_or_else(|| Err(StoreError::Io { path: parent, source: io::ErrorKind::AlreadyExists.into() }))
+        let mut number = 1_u64;
+        loop {
+            let path = parent.join(number.to_string());
+            if !path.exists() {
+                return path;
+            }
+            number += 1;
+        }
     }
 }
 

@@ -307,7 +307,7 @@ impl<'a> Work<'a> {
     ) -> Result<(), Attempt> {
         let request = self.board.request;
         let begun = Instant::now();
-        let folder = request.store.new_attempt(self.trial)?;
+        let folder = request.store.next_attempt(self.trial);
         let relative_folder = self.relative(&folder);
         let tasks: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
         let keys = asked.iter().map(|task| (task.request.name.clone(), task.key.clone())).collect();
@@ -322,6 +322,7 @@ impl<'a> Work<'a> {
             batch_size: batch_size.clone(),
         };
         self.board.record(&self.trial.id, started)?;
+        std::fs::create_dir_all(&folder).map_err(store::at(&folder))?;
         let why = asked.first().map(|task| task.reason.to_string()).unwrap_or_default();
         self.say_stage(|trial, stage| RunEvent::StageStarted {
             trial,

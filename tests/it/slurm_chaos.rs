@@ -131,6 +131,9 @@ fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) -> String {
                 fs::read_to_string(sweep.path("client.log")).unwrap()
             );
             std::thread::sleep(Duration::from_millis(100 + dice.below(900)));
+            // A controller that was killed gives numbers of jobs out again; a node that still has such a job takes itself out of
+            // service ("Duplicate jobid") until somebody who looks after the cluster puts it back.
+            cluster.slurm("scontrol", &["update", "nodename=n[1-3]", "state=resume"]);
             let n_models = n_models(&sweep);
             assert!(wave.is_none_or(|wave| n_models <= wave), "{n_models} models at once");
             if let Some(status) = child.try_wait().unwrap() {
