@@ -151,6 +151,8 @@ pub enum Code {
     SearchEngine,
     /// A search without trials to choose from.
     SearchTrials,
+    /// A rule of which models stay that a search does not have.
+    SearchKeep,
 }
 
 /// A row of the table.
@@ -699,6 +701,15 @@ pub const CODES: &[CodeSpec] = &[
         "A race needs at least two merges. Baselines do not race: they are asked the same documents, to be compared with.",
         "",
     ),
+    row(
+        Code::SearchKeep,
+        "E0906",
+        "a search does not keep models by that rule",
+        "Trials that drop out have scores of fewer documents than the others, so a search keeps models by what it is after: \
+         `limits.keep` is `none`, `all` or `best:K`, the best ones of those that are left. One column or the Pareto front \
+         are rules for grids that are evaluated whole.",
+        "",
+    ),
 ];
 
 impl Code {
@@ -771,7 +782,7 @@ mod tests {
             assert_eq!(Code::from_id(&row.id.to_lowercase()), Some(row.code));
             assert!(text.contains(&format!("### {}: ", row.id)), "{} has no section", row.id);
         }
-        assert_eq!(CODES.len(), Code::SearchTrials as usize + 1);
+        assert_eq!(CODES.len(), Code::SearchKeep as usize + 1);
         assert!(CODES.windows(2).all(|pair| pair[0].id < pair[1].id));
     }
 }

@@ -8,7 +8,7 @@ use super::gate;
 use super::merge::merge_entry;
 use super::resources::resources;
 use super::search::search;
-use super::{Baseline, ModelNames, Sweep, TwinEvaluation, keys, lint, tasks};
+use super::{Baseline, Keep, ModelNames, Sweep, TwinEvaluation, keys, lint, tasks};
 use crate::config::parse::other_readings;
 use crate::document::read::{Field, Table};
 use crate::document::{Code, Node, Problem, Problems, Value, parse};
@@ -76,6 +76,14 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
     let engine = engine(top.optional("engine").as_ref(), problems);
     let search = search(top.optional("search").as_ref(), &settings, &engine, problems);
+    if search.is_some()
+        && matches!(limits.keep, Keep::Pareto | Keep::Best { column: Some(_), .. })
+        && let Some(node) = document.get("limits").and_then(|limits| limits.get("keep"))
+    {
+        let message = "a search keeps models by its own objective only";
+        let hint = Some("write `best:K` without a column, `all` or `none`".to_owned());
+        problems.0.push(Problem::error(Code::SearchKeep, node.span.clone(), "limits.keep", message, hint));
+    }
     let report = gate::report(top.optional("report").as_ref(), problems);
     let gate = gate::gate(top.optional("gate").as_ref(), problems);
     let lint = lint::lint(top.optional("lint").as_ref(), problems);

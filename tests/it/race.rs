@@ -292,6 +292,7 @@ fn what_cannot_be_raced_is_refused_with_the_reason() {
         ("metric = \"quiz\"", "metric = \"quiz\"\nconfirmation = 1.5", "E0903", "below 1"),
         ("metric = \"quiz\"", "metric = { quiz = -1 }", "E0103", "a weight above 0"),
         ("[resources]", "[engine]\nkind = \"slurm\"\n\n[resources]", "E0904", "on this machine only"),
+        ("[resources]", "[limits]\nkeep = \"best:2:quiz\"\n\n[resources]", "E0906", "its own objective only"),
     ] {
         let spec = SPEC.replace(from, to).replace("tasks = [", "tasks = [\"tinyArc\", ");
         sweep.write(&spec);

@@ -29,7 +29,6 @@ use outcomes::{Answers, Scored};
 struct Going<'s, 'a> {
     session: &'s mut Session<'a>,
     search: &'s Search,
-    /// Nothing may be decided or asked yet that is not recorded: only looking.
     pieces: Pieces,
     draw: Draw,
     /// Trials that race and are not out, by number in the plan.
@@ -337,6 +336,7 @@ impl Going<'_, '_> {
     fn let_models_go(&mut self) -> Result<(), RunError> {
         let request = self.session.request;
         let n_kept = match &request.keep {
+            // A spec with a search has no other rule.
             Keep::All | Keep::Pareto => return Ok(()),
             Keep::Nothing => 0,
             Keep::Best { count, .. } => *count,
