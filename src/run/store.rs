@@ -220,6 +220,15 @@ impl Store {
         matches!(file.try_lock_shared(), Err(fs::TryLockError::WouldBlock))
     }
 
+    /// Whether a merged model of a trial lies here, whole or half-written.
+    pub fn has_models(&self, trial: &Trial) -> bool {
+        let mut entries = fs::read_dir(self.models(trial)).into_iter().flatten().flatten();
+        entries.any(|entry| {
+            let name = entry.file_name();
+            name == "model" || name.to_string_lossy().starts_with(".model.")
+        })
+    }
+
     /// Removes what a merge of this trial left half-written when it was killed. Only for the holder of the lock.
     ///
     /// # Errors

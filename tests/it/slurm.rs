@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Output, Stdio};
 
@@ -262,6 +263,60 @@ fn a_split_sweep_goes_in_waves_and_survives_a_kill() {
     assert!(logs(".merge-").contains("on n1") && !logs(".merge-").contains("on n2"), "{}", logs(".merge-"));
     assert!(logs(".eval-").contains("on n2") && !logs(".eval-").contains("on n1"), "{}", logs(".eval-"));
     assert!(!logs(".eval-").contains(" merging"), "{}", logs(".eval-"));
+}
+
+/// Four merges, one a unit, on a disk for one model: what a killed task leaves makes room for the next.
+#[test]
+fn a_killed_task_leaves_no_model_over_the_budget() {
+    let Some(cluster) = &Cluster::start(2, 4) else { return };
+    let spec = |engine: &str| {
+        let spec = spec().replace("[0.25, 0.5]", "[0.2, 0.4, 0.6, 0.8]").replacen("tiny", "room", 1);
+        let (head, rest) = spec.split_once("[[baseline]]").unwrap();
+        let (_, merges) = rest.split_once("[[merge]]").unwrap();
+        format!("{head}{engine}[[merge]]{merges}")
+    };
+    let here = undisturbed(&spec(""));
+    let disk = format!("[resources]\ndisk = {}\n", model_bytes(&here) + 1);
+    let sweep = Sweep::of(&spec(&format!("{disk}{ENGINE}"))).unwrap();
+    let told = fs::File::create(sweep.path("told")).unwrap();
+    let mut run = cluster.command(&sweep, &["run", "sweep.toml"], "hang");
+    let mut run = run.stdout(Stdio::null()).stderr(told).spawn().unwrap();
+    let mut most = 0;
+    // Every task that got as far as a model is killed, once each: the next one must not find it there.
+    let mut killed = std::collections::BTreeSet::new();
+    while killed.len() < 3 {
+        let n = n_models(&sweep);
+        most = most.max(n);
+        if n > 0 {
+            killed.extend(cluster.units(&sweep).into_iter().filter(|pid| kill(*pid)));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_code(&cluster.run(&sweep, &["cancel", "sweep.toml"], "ok"), 0);
+    assert_code(&cluster.run(&sweep, &["run", "sweep.toml"], "ok"), 0);
+    assert_eq!(most, 1, "{} models at once\n{}", most, fs::read_to_string(sweep.path("told")).unwrap());
+    assert_eq!(sweep.table(), here.table());
+    assert_each_once(&sweep);
+}
+
+/// A job that could not be started is held by Slurm for good: it is let try again, on a node that is well.
+#[test]
+fn a_task_that_could_not_be_started_is_tried_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (prologue, flag) = (folder.path().join("prologue"), folder.path().join("fails-once"));
+    fs::write(&prologue, format!("#!/bin/sh\nif rm '{}' 2>/dev/null; then exit 1; fi\n", flag.display())).unwrap();
+    fs::set_permissions(&prologue, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&flag, "").unwrap();
+    let Some(cluster) = &Cluster::start_with(2, 4, &format!("Prolog={}", prologue.display())) else { return };
+    let sweep = tiny("launch", ENGINE);
+    let run = cluster.run(&sweep, &["run", "sweep.toml"], "ok");
+    assert_code(&run, 0);
+    assert!(!flag.exists());
+    assert_eq!(count(&text(&run.stderr), "could not be started"), 1, "{}", text(&run.stderr));
+    assert_eq!(sweep.table(), undisturbed(&spec()).table());
+    assert_each_once(&sweep);
 }
 
 /// Merges that cannot be made fail in their own jobs, and nothing else does.

@@ -1,7 +1,7 @@
 //! A cluster in which everything is killed: units, node daemons, the controller, the client that follows them, at random
 //! moments of a sweep of stand-in work. The table is that of a sweep that nobody disturbed, and nothing was lost or done twice.
 //!
-//! Once with units that are worked on by a task each, once split, in waves of four models.
+//! Once with units that are worked on by a task each, once split in waves; the disk has room for four models.
 //!
 //! `MERGESWEEP_SLURM_UNITS` says how many units the sweep has (12 here, 40 in `scripts/soak`), `MERGESWEEP_SLURM_KILLS` how many
 //! kills must land (10; 60 there), `MERGESWEEP_KILL_SEED` when.
@@ -93,16 +93,19 @@ fn restart(cluster: &Cluster, daemon: &str, args: &[&str], pid: &str) -> bool {
 
 #[test]
 fn a_cluster_in_which_everything_is_killed_loses_and_repeats_nothing() {
-    println!("{}", chaos(12, 10, None));
+    println!("{}", chaos(12, 10, false));
 }
 
 #[test]
 fn a_split_sweep_in_which_everything_is_killed_loses_and_repeats_nothing() {
-    println!("{}", chaos(9, 6, Some(4)));
+    println!("{}", chaos(9, 6, true));
 }
 
-/// Kills until enough was hit, and tells what. Split, a wave is of so many models.
-fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) -> String {
+/// Models that the disk has room for.
+const MOST: usize = 4;
+
+/// Kills until enough was hit, and tells what.
+fn chaos(n_units: u64, n_kills: u64, is_split: bool) -> String {
     let n_units = setting("MERGESWEEP_SLURM_UNITS", n_units);
     let n_kills = setting("MERGESWEEP_SLURM_KILLS", n_kills);
     let mut dice = Dice(setting("MERGESWEEP_KILL_SEED", 1));
@@ -111,11 +114,9 @@ fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) -> String {
     let here = cluster.run(&reference, &["run", "sweep.toml", "--engine", "local", "--quiet"], "ok");
     assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
     let undisturbed = reference.table();
-    let engine = wave.map(|wave| {
-        let disk = model_bytes(&reference) * wave as u64;
-        format!("split = true\npartition = \"gpu\"\nmerge = {{ partition = \"cpu\" }}\n\n[resources]\ndisk = {disk}")
-    });
-    let engine = engine.unwrap_or_default();
+    let split = "split = true\npartition = \"gpu\"\nmerge = { partition = \"cpu\" }\n";
+    let disk = model_bytes(&reference) * MOST as u64;
+    let engine = format!("{}\n[resources]\ndisk = {disk}", if is_split { split } else { "" });
 
     let begun = Instant::now();
     let mut landed: BTreeMap<&str, u64> = BTreeMap::new();
@@ -135,7 +136,7 @@ fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) -> String {
             // service ("Duplicate jobid") until somebody who looks after the cluster puts it back.
             cluster.slurm("scontrol", &["update", "nodename=n[1-3]", "state=resume"]);
             let n_models = n_models(&sweep);
-            assert!(wave.is_none_or(|wave| n_models <= wave), "{n_models} models at once");
+            assert!(n_models <= MOST, "{n_models} models at once");
             if let Some(status) = child.try_wait().unwrap() {
                 assert!(status.success(), "{}", fs::read_to_string(sweep.path("client.log")).unwrap());
                 break;
@@ -166,7 +167,7 @@ fn chaos(n_units: u64, n_kills: u64, wave: Option<usize>) -> String {
         check(&sweep, &undisturbed, n_units as usize);
         n_sweeps += 1;
     }
-    let how = if wave.is_some() { "split sweeps" } else { "sweeps" };
+    let how = if is_split { "split sweeps" } else { "sweeps" };
     format!("{landed:?} killed in {n_sweeps} {how} of {n_units} units, {} s", begun.elapsed().as_secs())
 }
 

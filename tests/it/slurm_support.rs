@@ -39,6 +39,11 @@ fn script(name: &str) -> PathBuf {
 impl Cluster {
     /// Starts one. None, with the reason printed, where Slurm is not installed; a panic where skips are failures.
     pub fn start(nodes: usize, cpus: usize) -> Option<Self> {
+        Self::start_with(nodes, cpus, "")
+    }
+
+    /// The same, with a line more in `slurm.conf`.
+    pub fn start_with(nodes: usize, cpus: usize, extra: &str) -> Option<Self> {
         let path = format!("{}:/usr/sbin:/sbin", std::env::var("PATH").unwrap());
         let is_there = |program: &str| path.split(':').any(|folder| Path::new(folder).join(program).exists());
         if let Some(missing) = ["slurmctld", "slurmd", "sbatch", "munged"].into_iter().find(|name| !is_there(name)) {
@@ -47,6 +52,7 @@ impl Cluster {
         let up = Command::new(script("slurm-up"))
             .env("MERGESWEEP_SLURM_NODES", nodes.to_string())
             .env("MERGESWEEP_SLURM_CPUS", cpus.to_string())
+            .env("MERGESWEEP_SLURM_EXTRA", extra)
             .stdin(Stdio::null())
             .output()
             .unwrap();

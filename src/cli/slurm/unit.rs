@@ -38,8 +38,8 @@ pub(in crate::cli) fn run(args: &UnitArgs) -> Result<Exit, Failure> {
     let (mut request, mut sweep) = run::request(&sweep_args, &[], &[])?;
     give(&mut request, &mut sweep, &variable);
     let work = manifest.work_dir.as_deref().map(|text| work_dir(text, &variable)).transpose();
-    if let Some(name) = variable("SLURM_JOB_NAME").filter(|_| args.merges) {
-        task::make_room(&request, &manifest, &name).map_err(|error| sort(error, &sweep))?;
+    if let Some(name) = variable("SLURM_JOB_NAME").filter(|_| args.merges || !manifest.split) {
+        task::make_room(&request, &manifest, index, &name).map_err(|error| sort(error, &sweep))?;
     }
     let narrowed = work.and_then(|work| task::narrow(&request, &manifest, unit, args.merges, work.as_ref()));
     let home = Store::new(&manifest.results, &sweep.name)?;

@@ -15,6 +15,10 @@ const MAX_ARRAY_SIZE: usize = 1001;
 /// Why a task never begins whose dependency cannot be met.
 const UNMET: &str = "DependencyNeverSatisfied";
 
+/// Why a task waits that could not be started where Slurm wanted it to run, as on a node whose prologue failed. Newer
+/// releases have `_` for the blanks.
+const NOT_LAUNCHED: &str = "launch failed requeued held";
+
 /// A command that gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{command}` does not answer: {why}")]
@@ -51,6 +55,19 @@ pub struct Task {
     pub reason: String,
     /// Where it runs.
     pub node: String,
+}
+
+impl Task {
+    /// As Slurm's commands take it.
+    pub fn id(&self) -> String {
+        let index = self.index.map(|index| format!("_{index}")).unwrap_or_default();
+        format!("{}{index}", self.job)
+    }
+
+    /// Whether it could not be started and is held for that: it stays so until its owner lets it try again.
+    pub fn is_held_after_launch(&self) -> bool {
+        self.state == TaskState::Pending && self.reason.replace('_', " ") == NOT_LAUNCHED
+    }
 }
 
 /// What a task is doing.
@@ -217,6 +234,15 @@ pub fn is_transient(stderr: &str) -> bool {
 /// [`Unanswered`].
 pub fn cancel_jobs(jobs: &[&str], cancel: &Cancel) -> Result<(), Unanswered> {
     if jobs.is_empty() { Ok(()) } else { ask("scancel", jobs, cancel).map(|_| ()) }
+}
+
+/// Lets held tasks try again.
+///
+/// # Errors
+/// [`Unanswered`].
+pub fn release(tasks: &[String], cancel: &Cancel) -> Result<(), Unanswered> {
+    let list = tasks.join(",");
+    ask("scontrol", &["release", &list], cancel).map(|_| ())
 }
 
 /// The number of indices that an array may have here; `None` where Slurm does not answer.

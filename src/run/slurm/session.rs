@@ -64,6 +64,8 @@ struct Seen {
     told: BTreeMap<usize, usize>,
     /// Since when a unit has no task and no result.
     idle: BTreeMap<usize, Instant>,
+    /// Tasks that could not be started, and how often they were let try again.
+    released: BTreeMap<String, usize>,
     /// Reasons for waiting, and failures to answer, that were told.
     notes: BTreeSet<String>,
     /// Units that were settled.
@@ -144,6 +146,7 @@ impl<'a> Session<'a> {
     /// Asks Slurm, takes a step, and tells what is new.
     pub fn advance(&self) -> Result<Option<Submission>, SlurmError> {
         let mut polled = self.poll();
+        self.release(polled.tasks.as_deref().unwrap_or_default());
         let submission = step::step(self, &mut polled)?;
         if let Some(submission) = &submission {
             self.report(submission, &polled)?;
@@ -162,6 +165,29 @@ impl<'a> Session<'a> {
             }
         };
         Polled { names, tasks }
+    }
+
+    /// Lets tasks try again that could not be started, on another node if that one is out of service: as often as a unit may be
+    /// submitted again. What is held for any other reason is held by somebody.
+    fn release(&self, tasks: &[Task]) {
+        let mut held = Vec::new();
+        for task in tasks.iter().filter(|task| task.is_held_after_launch()) {
+            let id = task.id();
+            let n_released = *self.seen().released.entry(id.clone()).and_modify(|n| *n += 1).or_insert(1);
+            if n_released <= self.options.slurm.max_resubmissions {
+                self.note(format!("task {id} could not be started: Slurm is asked to try again"));
+                held.push(id);
+            } else {
+                self.note_once(format!(
+                    "task {id} cannot be started\nhint: ask who looks after the cluster, then `scontrol release {id}`"
+                ));
+            }
+        }
+        if !held.is_empty()
+            && let Err(error) = queue::release(&held, self.cancel)
+        {
+            self.note_once(error.to_string());
+        }
     }
 
     /// Ends everything that Slurm has of the submission.

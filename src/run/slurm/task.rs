@@ -121,29 +121,33 @@ pub async fn work(
     Ok(done)
 }
 
-/// Lets go of the models that the wave before this one left where its tasks were lost or failed: their room is for those of
-/// this wave. `job` is the job of this task, by its name.
+/// Lets go of the models that tasks left when they were lost or failed: their room is for those who work now. `own` is the unit
+/// of this task, and `job` the name of its job. Split, it is the wave before this one that may have left some, and a task that
+/// Slurm has lost sight of is waited for.
 ///
 /// # Errors
 /// [`SlurmError`] where a journal or a folder cannot be changed.
-pub fn make_room(request: &Request, manifest: &Manifest, job: &str) -> Result<(), SlurmError> {
+pub fn make_room(request: &Request, manifest: &Manifest, own: usize, job: &str) -> Result<(), SlurmError> {
     if request.keep != Keep::Nothing || manifest.disk.is_none() {
         return Ok(());
     }
-    let submissions = Submission::all(&journal::read(&request.store.journal())?);
-    let Some(submission) = submissions.iter().find(|submission| submission.number == manifest.submission) else {
-        return Ok(());
+    let (others, patience) = if manifest.split {
+        (wave_before(request, manifest, job)?, PATIENCE)
+    } else {
+        // Any of them may be at work, and will let go of its models by itself.
+        ((0..manifest.units.len()).filter(|unit| *unit != own).collect(), Duration::ZERO)
     };
-    let Some(own) = submission.job(job) else { return Ok(()) };
     let begun = Instant::now();
-    let before = own.after.iter().filter_map(|name| submission.job(name)).flat_map(|job| &job.units);
-    for unit in before.filter(|unit| !own.units.contains(unit)).filter_map(|unit| submission.units.get(*unit)) {
+    for unit in others.into_iter().filter_map(|unit| manifest.units.get(unit)) {
+        let trials = || unit.positions(&request.plan).into_iter().flatten().map(|index| &request.plan.trials[index]);
         let store = request.store.unit(&unit.id);
-        // A process that Slurm has lost sight of may still work there, and will let go of its models by itself.
-        let Ok(_lock) = store.lock_within(PATIENCE.saturating_sub(begun.elapsed())) else { continue };
+        if trials().all(|trial| !store.has_models(trial)) {
+            continue;
+        }
+        let Ok(_lock) = store.lock_within(patience.saturating_sub(begun.elapsed())) else { continue };
         let (mut journal, records) = Journal::open(&store.journal())?;
         let state = SweepState::replay(&records);
-        for trial in unit.positions(&request.plan).into_iter().flatten().map(|index| &request.plan.trials[index]) {
+        for trial in trials() {
             if state.of(&trial.id).model_present {
                 journal.append(Some(&trial.id), What::ModelDeleted)?;
             }
@@ -152,6 +156,15 @@ pub fn make_room(request: &Request, manifest: &Manifest, job: &str) -> Result<()
         }
     }
     Ok(())
+}
+
+/// The units of the jobs that a job waited for, but for its own.
+fn wave_before(request: &Request, manifest: &Manifest, job: &str) -> Result<Vec<usize>, SlurmError> {
+    let submissions = Submission::all(&journal::read(&request.store.journal())?);
+    let submission = submissions.iter().find(|submission| submission.number == manifest.submission);
+    let Some((submission, own)) = submission.and_then(|of| Some((of, of.job(job)?))) else { return Ok(Vec::new()) };
+    let before = own.after.iter().filter_map(|name| submission.job(name)).flat_map(|job| job.units.iter().copied());
+    Ok(before.filter(|unit| !own.units.contains(unit)).collect())
 }
 
 /// Whether the end of the job is heard within a moment.
