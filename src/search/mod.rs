@@ -7,8 +7,10 @@
 
 pub mod draw;
 pub mod exchange;
+mod gaussian;
 pub mod objective;
 pub mod race;
+pub mod refine;
 pub mod simulate;
 
 pub use draw::{Portions, portions};
