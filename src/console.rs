@@ -99,6 +99,15 @@ impl Console {
                 let what = format!("{leader} leads, {n_left} left; out: {out}");
                 self.line("decided", &format!("rung {rung} of {n_rungs}"), &what, None);
             }
+            RunEvent::Refined(refined) => {
+                let what = match refined.next.len() {
+                    0 => format!("nothing: {}", refined.verdict.in_words()),
+                    1 => "1 point more".to_owned(),
+                    n => format!("{n} points more"),
+                };
+                let points = format!("{} points", refined.n_points);
+                self.line("refined", &points, &format!("best at {}; {what}", refined.in_words()), None);
+            }
             RunEvent::Disk { used, budget } => {
                 let of = budget.map(|budget| format!(" of {:.1}", budget as f64 / 1e9)).unwrap_or_default();
                 let disk = format!("{:.1}{of} GB of models", *used as f64 / 1e9);

@@ -51,8 +51,11 @@ use crate::model::ModelRef;
 use crate::model::hub::Hub;
 use crate::model::locate::Locator;
 use crate::plan::{self, Plan};
+use crate::run::journal;
+use crate::run::search::Refined;
+use crate::run::state::SweepState;
 use crate::run::store::{Store, StoreError};
-use crate::spec::Sweep;
+use crate::spec::{Space, Sweep};
 
 /// Expands a sweep of model merges, merges natively, evaluates with lm-evaluation-harness and prints the table
 #[derive(Debug, Parser)]
@@ -93,7 +96,7 @@ enum Command {
 }
 
 /// Which sweep, and where its results are. Shared by every command that takes a spec.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct SweepArgs {
     /// The sweep spec, TOML or YAML
     spec: PathBuf,
@@ -250,9 +253,17 @@ impl SweepArgs {
         Ok((sweep, plan))
     }
 
-    /// Reads and expands the spec, with the command line's overrides.
+    /// Reads and expands the spec, with the command line's overrides and the points that a search has placed.
     fn read(&self) -> Result<(Sweep, Plan), Failure> {
-        let (mut sweep, plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;
+        let (mut sweep, mut plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;
+        if sweep.search.as_ref().is_some_and(|search| search.refine.is_some())
+            && let Ok(space) = Space::of(&sweep)
+        {
+            let records = journal::read(&self.store(&sweep)?.journal())?;
+            space.add(&mut sweep, &Refined::points(&SweepState::replay(&records).refinements, &space));
+            let grown = plan::expand_with(&sweep, &|model| self.tensors_of(&sweep, model))?;
+            plan = Plan { warnings: plan.warnings, ..grown };
+        }
         if let Some(reference) = &sweep.report.reference
             && !plan.trials.iter().any(|trial| trial.name == *reference)
         {

@@ -56,10 +56,27 @@ impl<'a> Raced<'a> {
             seed: self.search.seed,
             confidence: self.search.rule.confidence,
             has_confirmation: self.pieces.has_confirmation,
+            refined: self.search.refine.as_ref().and_then(|_| self.refined(state)),
             n_asked: entries.iter().map(|entry: &Entry| entry.n_documents).sum(),
             n_whole: of_all * entries.len() as u64,
             entries,
         })
+    }
+}
+
+impl Raced<'_> {
+    /// What a refinement found, in a sentence.
+    fn refined(&self, state: &SweepState) -> Option<String> {
+        let refined = state.refinements.last()?;
+        let columns: Vec<&str> = self.search.columns.iter().map(|column| column.name.as_str()).collect();
+        Some(format!(
+            "Refinement on {}: best at {} ({:.0} % interval), by {} points; {}",
+            columns.join(", "),
+            refined.in_words(),
+            100.0 * refined.confidence,
+            refined.n_points,
+            refined.verdict.in_words()
+        ))
     }
 }
 

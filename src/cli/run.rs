@@ -17,12 +17,13 @@ use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
 use crate::paired::Against;
-use crate::plan::Plan;
+use crate::plan::{self, Plan};
 use crate::process::Cancel;
+use crate::run::search::Grow;
 use crate::run::select::select;
 use crate::run::store::Store;
 use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
-use crate::spec::{EngineKind, Sweep, placed};
+use crate::spec::{EngineKind, Space, Sweep, placed};
 use crate::table::{differences, race, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
@@ -119,12 +120,14 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     if args.detach && summary.n_left > 0 && !summary.interrupted {
         return detached(args, &summary, store);
     }
-    let recorded = recorded::collect(&request.plan, &sweep, store)?;
+    // With the points that a search has placed meanwhile.
+    let (sweep, plan) = if request.grow.is_some() { args.sweep.read()? } else { (sweep, request.plan.clone()) };
+    let recorded = recorded::collect(&plan, &sweep, store)?;
     report::write_files(&recorded.table, store);
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        let against = beside_reference(&recorded, &request.plan, &sweep, store);
+        let against = beside_reference(&recorded, &plan, &sweep, store);
         print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
         if let Some(race) = &recorded.table.race {
             print(&format!("\n{}", render::markdown(&race::table(race), output_width())))?;
@@ -223,6 +226,7 @@ pub(super) fn request_of(
         keep: sweep.limits.keep.clone(),
         twins: sweep.twins,
         search: sweep.search.clone(),
+        grow: grow(args, &sweep),
         holds: false,
         slots: slots(&sweep),
         merges_per_pass: sweep.limits.merges_per_pass,
@@ -240,6 +244,19 @@ pub(super) fn request_of(
         plan,
     };
     Ok((request, sweep))
+}
+
+/// How the plan grows, where the search places points of its own.
+fn grow(args: &SweepArgs, sweep: &Sweep) -> Option<Grow> {
+    sweep.search.as_ref()?.refine.as_ref()?;
+    let space = Space::of(sweep).ok()?;
+    let (args, sweep, own) = (args.clone(), sweep.clone(), space.clone());
+    let plan = move |points: &[Vec<f64>]| {
+        let mut sweep = sweep.clone();
+        own.add(&mut sweep, points);
+        plan::expand_with(&sweep, &|model| args.tensors_of(&sweep, model))
+    };
+    Some(Grow { space, plan: Arc::new(plan) })
 }
 
 /// Where evaluations run: on the GPUs, each set of them `slots_per_gpu` times over, else on the CPU.

@@ -153,6 +153,10 @@ pub enum Code {
     SearchTrials,
     /// A rule of which models stay that a search does not have.
     SearchKeep,
+    /// A setting that the strategy of a search does not read, or cannot follow.
+    SearchSetting,
+    /// Axes that a search cannot refine.
+    SearchAxes,
 }
 
 /// A row of the table.
@@ -710,6 +714,22 @@ pub const CODES: &[CodeSpec] = &[
          are rules for grids that are evaluated whole.",
         "",
     ),
+    row(
+        Code::SearchSetting,
+        "E0907",
+        "the strategy of the search has no such setting",
+        "`rungs` and `min_survivors` belong to a race; `width`, `trials` and `batch` to a refinement, which asks every point the \
+         same documents and needs an objective that changes smoothly along the axes: weighted columns, no ranks.",
+        "search = { strategy = \"refine\", metric = \"math_bpb\", width = 0.1 }",
+    ),
+    row(
+        Code::SearchAxes,
+        "E0908",
+        "the grid has no axes that can be refined",
+        "A refinement adds points between those of one merge with one or two axes of numbers, each with at least two values: \
+         the first and the last bound the search. Other merges of the sweep have no axes; they are asked the same.",
+        "grid.t = [0, 0.5, 1]",
+    ),
 ];
 
 impl Code {
@@ -782,7 +802,7 @@ mod tests {
             assert_eq!(Code::from_id(&row.id.to_lowercase()), Some(row.code));
             assert!(text.contains(&format!("### {}: ", row.id)), "{} has no section", row.id);
         }
-        assert_eq!(CODES.len(), Code::SearchKeep as usize + 1);
+        assert_eq!(CODES.len(), Code::SearchAxes as usize + 1);
         assert!(CODES.windows(2).all(|pair| pair[0].id < pair[1].id));
     }
 }

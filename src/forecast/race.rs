@@ -8,10 +8,13 @@ use super::tasks::Task;
 use crate::search::{Portions, portions, simulate};
 use crate::spec::Search;
 
-/// The cost of a race.
+/// The cost of a race, or of a refinement.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Race {
-    /// Trials that race: those that need no merge of their own follow their twins and are not counted.
+    /// Of a refinement: points of the grid, where it begins. None of a race.
+    pub n_grid: Option<usize>,
+    /// Trials that race, or points that are asked at most: those that need no merge of their own follow their twins and are not
+    /// counted.
     pub n_contenders: usize,
     /// Rung by rung.
     pub rungs: Vec<Rung>,
@@ -42,10 +45,17 @@ impl Race {
             .collect();
         let n_rungs = search.rule.rungs.len();
         let n_selection: usize = dealt.iter().map(|portions| portions.up_to(n_rungs)).sum();
-        let expected = simulate::expected(&search.rule, n_contenders, n_selection);
+        let n_grid = search.refine.as_ref().map(|_| n_contenders);
+        let n_contenders = search.refine.as_ref().map_or(n_contenders, |aim| aim.most.max(n_contenders));
+        let expected = match n_grid {
+            // How soon the optimum is known depends on the curve.
+            Some(_) => vec![n_contenders as f64],
+            None => simulate::expected(&search.rule, n_contenders, n_selection),
+        };
         let n_documents = |rung: usize| dealt.iter().map(|portions| portions.rungs[rung].len() as u64).sum();
         let rungs = expected.into_iter().enumerate();
         Some(Self {
+            n_grid,
             n_contenders,
             rungs: rungs.map(|(rung, expected)| Rung { n_documents: n_documents(rung), expected }).collect(),
             n_set_aside: dealt.iter().map(|portions| portions.confirmation.len() as u64).sum(),
@@ -70,6 +80,33 @@ impl Race {
 
     /// Lines for people.
     pub fn text(&self, columns: &str) -> String {
+        let mut text = match self.n_grid {
+            Some(n_grid) => self.points_text(columns, n_grid),
+            None => self.rungs_text(columns),
+        };
+        if self.n_set_aside > 0 {
+            text += &format!(
+                "  then    {} documents set aside, of the trials that are left and the baselines\n",
+                self.n_set_aside
+            );
+        }
+        if !self.whole.is_empty() {
+            text +=
+                &format!("  then    {} whole, of the trials that are left and the baselines\n", self.whole.join(", "));
+        }
+        text
+    }
+
+    fn points_text(&self, columns: &str, n_grid: usize) -> String {
+        let n_documents: u64 = self.rungs.iter().map(|rung| rung.n_documents).sum();
+        format!(
+            "\nA refinement on {columns}: {n_grid} points of the grid, {} at most, {n_documents} documents each, {} answers at most\n",
+            self.n_contenders,
+            self.at_most()
+        )
+    }
+
+    fn rungs_text(&self, columns: &str) -> String {
         let mut text = format!(
             "\nA race on {columns} (expected: by simulated siblings, answers correlated .9, true scores spread by 1 to 4 points):\n"
         );
@@ -90,16 +127,6 @@ impl Race {
             expected,
             100.0 * expected / most.max(1) as f64
         );
-        if self.n_set_aside > 0 {
-            text += &format!(
-                "  then    {} documents set aside, of the trials that are left and the baselines\n",
-                self.n_set_aside
-            );
-        }
-        if !self.whole.is_empty() {
-            text +=
-                &format!("  then    {} whole, of the trials that are left and the baselines\n", self.whole.join(", "));
-        }
         text
     }
 
@@ -115,6 +142,7 @@ impl Race {
             })
         });
         json!({
+            "grid_points": self.n_grid,
             "contenders": self.n_contenders,
             "rungs": rungs.collect::<Vec<_>>(),
             "expected_answers": self.expected(),

@@ -44,9 +44,9 @@ pub fn text(forecast: &Forecast) -> String {
 fn of_race(columns: &str, race: Option<&Race>) -> String {
     match race {
         Some(race) => race.text(columns),
-        None => format!(
-            "\nA race on {columns}: what its rungs cost is known once the first run has counted the documents\n"
-        ),
+        None => {
+            format!("\nA search on {columns}: what it costs is known once the first run has counted the documents\n")
+        }
     }
 }
 

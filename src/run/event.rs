@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::{Value as Json, json};
 
 use super::journal::Stage;
+use super::search::Refined;
 
 /// Something happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -101,6 +102,8 @@ pub enum RunEvent {
         /// Names of the trials that drop out.
         out: Vec<String>,
     },
+    /// A refinement looked for the optimum, and placed points or none.
+    Refined(Refined),
     /// Where the whole run stands, whenever a trial is through.
     Tally {
         /// Trials with all their scores.
@@ -160,6 +163,10 @@ impl RunEvent {
             }
             Self::Decided { rung, n_rungs, leader, n_left, out } => json!({
                 "event": "decided", "rung": rung, "rungs": n_rungs, "leader": leader, "left": n_left, "out": out,
+            }),
+            Self::Refined(Refined { axes, optimum, intervals, gain, verdict, next, .. }) => json!({
+                "event": "refined", "axes": axes, "optimum": optimum, "gain": gain, "verdict": verdict, "next": next,
+                "intervals": intervals.iter().map(|interval| [interval.low, interval.high]).collect::<Vec<_>>(),
             }),
             Self::Disk { used, budget } => json!({ "event": "disk", "used": used, "budget": budget }),
             Self::TrialDone { trial } => json!({ "event": "trial-done", "trial": trial }),

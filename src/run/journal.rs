@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Key;
-use super::search::{Decided, Draw};
+use super::search::{Decided, Draw, Refined};
 use super::slurm::submission::Step;
 use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
@@ -125,6 +125,8 @@ pub enum What {
     SearchDrawn(Draw),
     /// A search decided after a rung who goes on.
     SearchDecided(Decided),
+    /// A search looked for the optimum along the axes, and placed further points or none.
+    SearchRefined(Refined),
     /// A stage failed; the sweep went on.
     Failed {
         /// The stage.

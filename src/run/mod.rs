@@ -33,6 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Numerics, Scalar, Tokenizer};
+use crate::document::Problems;
 use crate::eval::preflight::{self, Folders};
 use crate::eval::results::ResultsError;
 use crate::eval::samples::SamplesError;
@@ -79,6 +80,8 @@ pub struct Request {
     pub twins: TwinEvaluation,
     /// Which trials go on, decided on a growing part of the documents; none: all are asked everything.
     pub search: Option<Search>,
+    /// How the plan grows where the search places points of its own.
+    pub grow: Option<search::Grow>,
     /// Whether models stay once they are scored, as long as there is room: another rung asks them more.
     pub holds: bool,
     /// Where evaluations run: one at a time in each. Without any, merges are made and nothing is evaluated.
@@ -210,6 +213,9 @@ pub enum RunError {
         /// Why.
         why: String,
     },
+    /// Points that a search placed do not make a plan.
+    #[error("the points that the search placed are no merges:\n{0}")]
+    Grow(Problems),
     /// Samples that a decision needs.
     #[error(transparent)]
     Results(#[from] ResultsError),
@@ -331,9 +337,7 @@ impl<'a> Session<'a> {
         let (journal, records) = Journal::open(&request.store.journal())?;
         refuse_submitted(&records)?;
         let state = SweepState::replay(&records);
-        let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
-        let file = request.store.root().join("plan.json");
-        write_atomically(&file, &plan).map_err(store::at(&file))?;
+        write_plan(request)?;
 
         let n_orphans = tokio::task::block_in_place(|| resume::end_orphans(request, &state));
         if n_orphans > 0 {
@@ -424,6 +428,13 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
+}
+
+/// Writes the plan down beside the journal.
+fn write_plan(request: &Request) -> Result<(), RunError> {
+    let plan = serde_json::to_vec_pretty(&plan::json::plan(&request.plan))?;
+    let file = request.store.root().join("plan.json");
+    Ok(write_atomically(&file, &plan).map_err(store::at(&file))?)
 }
 
 /// Refuses to touch a sweep whose units are with Slurm.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::{Key, evaluation_key};
 use super::journal::{Evaluation, Record, Stage, TaskEvaluation, What};
-use super::search::{Decided, Draw};
+use super::search::{Decided, Draw, Refined};
 use crate::eval::results::HarnessFacts;
 use crate::eval::{Score, Settings, TaskRequest};
 use crate::merge::Merge;
@@ -65,6 +65,8 @@ pub struct SweepState {
     pub draw: Option<Draw>,
     /// What it decided, rung by rung.
     pub decisions: Vec<Decided>,
+    /// What it saw of the optimum, round by round.
+    pub refinements: Vec<Refined>,
 }
 
 impl SweepState {
@@ -87,6 +89,7 @@ impl SweepState {
                 self.decisions.truncate(decided.rung);
                 self.decisions.push(decided.clone());
             }
+            What::SearchRefined(refined) => self.refinements.push(refined.clone()),
             _ => {}
         }
         if let Some(trial) = &record.trial {
@@ -207,7 +210,8 @@ impl TrialState {
             | What::RunEnded
             | What::Slurm(_)
             | What::SearchDrawn(_)
-            | What::SearchDecided(_) => {}
+            | What::SearchDecided(_)
+            | What::SearchRefined(_) => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

@@ -77,6 +77,18 @@ pub enum Verdict {
     Spent,
 }
 
+impl Verdict {
+    /// For a sentence about why it ended.
+    pub fn in_words(self) -> &'static str {
+        match self {
+            Self::Open => "it goes on",
+            Self::Narrow => "the interval of the optimum is narrow enough",
+            Self::NoGain => "no further point is expected to gain what these documents could show",
+            Self::Spent => "as many points were asked as may be",
+        }
+    }
+}
+
 /// Looks at what was answered. None where points hold different things, or there are fewer than two.
 pub fn outlook(aim: &Aim, measures: &[Measure], weights: &[f64], points: &[Point], seed: u64) -> Option<Outlook> {
     let n_axes = points.first()?.at.len();

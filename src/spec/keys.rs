@@ -419,7 +419,7 @@ pub static SEARCH: TableShape = TableShape {
         must(
             "strategy",
             Shape::OneOf(|| Strategy::NAMES.iter().map(|(name, _)| *name).collect()),
-            "how it goes: `race` drops trials that are behind",
+            "how it goes: `race` drops trials that are behind, `refine` adds points to the grid where the optimum can still be",
         ),
         must("metric", METRIC, "the column that decides, or several, or `{ column = weight }`"),
         key(
@@ -432,15 +432,33 @@ pub static SEARCH: TableShape = TableShape {
             "rungs",
             Shape::Some(&Shape::Number),
             "0.1, 0.2, 0.35, 0.5, 0.75, 1",
-            "shares of the documents after which trials drop out, rising to 1",
+            "`race`: shares of the documents after which trials drop out, rising to 1",
         ),
         key(
             "confidence",
             Shape::Number,
             "0.9",
-            "two-sided confidence with which a trial must be worse than the leader to drop out",
+            "two-sided confidence with which a trial must be worse than the leader to drop out, and of the interval of the optimum",
         ),
-        key("min_survivors", Shape::Whole(1), "1", "how many trials go on at least, the best ones"),
+        key("min_survivors", Shape::Whole(1), "1", "`race`: how many trials go on at least, the best ones"),
+        key(
+            "width",
+            Shape::Number,
+            "0.1",
+            "`refine`: how wide the interval of the optimum may be, as a share of the axis",
+        ),
+        key(
+            "trials",
+            Shape::Whole(1),
+            "12",
+            "`refine`: how many points are asked at most, those of the grid among them",
+        ),
+        key(
+            "batch",
+            Shape::Whole(1),
+            "1",
+            "`refine`: how many points are added at once, such as there are evaluations at once",
+        ),
         key(
             "confirmation",
             Shape::Number,

@@ -17,6 +17,7 @@ pub mod names;
 pub mod placed;
 pub mod resources;
 pub mod search;
+pub mod space;
 pub mod target;
 mod tasks;
 
@@ -35,6 +36,7 @@ pub use load::{load, read};
 pub use names::ModelNames;
 pub use resources::{Keep, Resources};
 pub use search::Search;
+pub use space::Space;
 
 /// One spec file.
 #[derive(Debug, Clone)]

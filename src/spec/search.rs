@@ -3,12 +3,13 @@
 use super::engine::{Engine, EngineKind};
 use super::keys;
 use crate::config::Scalar;
-use crate::document::read::{Field, listed, nearest};
+use crate::document::read::{Field, Table, listed, nearest};
 use crate::document::{Code, Problems, Value};
 use crate::eval::Settings;
 use crate::eval::task::{self, Column};
 use crate::search::Objective;
 use crate::search::race::Rule;
+use crate::search::refine::{self, Aim};
 
 /// `search`.
 #[derive(Debug, Clone, PartialEq)]
@@ -17,8 +18,10 @@ pub struct Search {
     pub columns: Vec<Column>,
     /// `metric` and `objective`: how they become one number.
     pub objective: Objective,
-    /// `rungs`, `confidence`, `min_survivors`.
+    /// `rungs`, `confidence`, `min_survivors`. A refinement has one rung of all documents.
     pub rule: Rule,
+    /// `width`, `trials`, `batch` of a refinement: when points between those of the grid are worth asking. None: a race.
+    pub refine: Option<Aim>,
     /// `confirmation`: share of the documents that no decision sees (default: none).
     pub confirmation: f64,
     /// `seed` of the order of the documents.
@@ -30,11 +33,25 @@ pub struct Search {
 pub enum Strategy {
     /// Every trial of the grid begins, and those that are behind drop out.
     Race,
+    /// All trials of the grid are asked, then points between them where the optimum can still be.
+    Refine,
 }
 
 impl Strategy {
     /// Every choice with its name.
-    pub const NAMES: &'static [(&'static str, Self)] = &[("race", Self::Race)];
+    pub const NAMES: &'static [(&'static str, Self)] = &[("race", Self::Race), ("refine", Self::Refine)];
+    /// Settings that only one of them has.
+    const OWN: &'static [(&'static str, Self)] = &[
+        ("rungs", Self::Race),
+        ("min_survivors", Self::Race),
+        ("width", Self::Refine),
+        ("trials", Self::Refine),
+        ("batch", Self::Refine),
+    ];
+
+    fn name(self) -> &'static str {
+        Self::NAMES.iter().find(|(_, strategy)| *strategy == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// How several columns become one number.
@@ -74,7 +91,8 @@ pub fn search(
         let hint = Some("leave `engine.kind` out, or `search`".to_owned());
         field.problem(Code::SearchEngine, "a search runs on this machine only, not on Slurm", hint, problems);
     }
-    table.required("strategy", problems).and_then(|field| field.one_of(Strategy::NAMES, problems));
+    let strategy = table.required("strategy", problems).and_then(|field| field.one_of(Strategy::NAMES, problems));
+    check_own(field, strategy, problems);
     let metric = table.required("metric", problems);
     let combining = table.optional("objective").and_then(|field| field.one_of(Combining::NAMES, problems));
     let mut rule = Rule::default();
@@ -91,6 +109,7 @@ pub fn search(
     if let Some(least) = table.optional("min_survivors").and_then(|field| field.whole(1, problems)) {
         rule.min_survivors = usize::try_from(least).unwrap_or(usize::MAX);
     }
+    let aim = aim(&mut table, rule.confidence, problems);
     let confirmation = table.optional("confirmation").and_then(|field| {
         share(&field, "a share of the documents above 0 and below 1", f64::MIN_POSITIVE..1.0, problems)
     });
@@ -102,7 +121,43 @@ pub fn search(
         Some(Combining::WorstRank) => Objective::WorstRank,
         _ => Objective::Weighted(weights),
     };
-    Some(Search { columns, objective, rule, confirmation: confirmation.unwrap_or_default(), seed })
+    let refine = (strategy? == Strategy::Refine).then_some(aim);
+    if refine.is_some() {
+        rule.rungs = vec![1.0];
+        if objective == Objective::WorstRank {
+            let hint = Some("give the columns weights: `metric = { a = 1, b = 2 }`".to_owned());
+            let message = "a refinement cannot follow ranks: they jump from point to point";
+            field.problem(Code::SearchSetting, message, hint, problems);
+        }
+    }
+    Some(Search { columns, objective, rule, refine, confirmation: confirmation.unwrap_or_default(), seed })
+}
+
+/// Refuses settings that the strategy does not read.
+fn check_own(field: &Field<'_>, strategy: Option<Strategy>, problems: &mut Problems) {
+    let Some(strategy) = strategy else { return };
+    for (key, of) in Strategy::OWN.iter().filter(|(_, of)| *of != strategy) {
+        if let Some(entry) = field.node.entries().iter().find(|entry| entry.key == *key) {
+            let message = format!("`{key}` is a setting of `strategy = \"{}\"` only", of.name());
+            let path = format!("{}.{key}", field.path);
+            problems.push(Code::SearchSetting, entry.key_span.clone(), path, message, Some("leave it out".to_owned()));
+        }
+    }
+}
+
+/// `width`, `trials` and `batch`.
+fn aim(table: &mut Table<'_>, confidence: f64, problems: &mut Problems) -> Aim {
+    let mut aim = Aim { width: refine::WIDTH, confidence, most: refine::MOST, batch: 1 };
+    let width = table
+        .optional("width")
+        .and_then(|field| share(&field, "a share of the axis above 0 and below 1", f64::MIN_POSITIVE..1.0, problems));
+    aim.width = width.unwrap_or(aim.width);
+    for (key, setting) in [("trials", &mut aim.most), ("batch", &mut aim.batch)] {
+        if let Some(n) = table.optional(key).and_then(|field| field.whole(1, problems)) {
+            *setting = usize::try_from(n).unwrap_or(usize::MAX);
+        }
+    }
+    aim
 }
 
 /// `"column"`, `["column", …]` or `{ column = weight }`.

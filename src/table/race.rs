@@ -20,6 +20,8 @@ pub struct Race {
     pub confidence: f64,
     /// Whether documents were set aside for the trials that are left.
     pub has_confirmation: bool,
+    /// Of a refinement: what it found of the optimum, in a sentence. None of a race.
+    pub refined: Option<String>,
     /// Every contender: those that are left first, the best before the others, then by how far they came.
     pub entries: Vec<Entry>,
     /// Answers of contenders to documents that decided.
@@ -72,7 +74,8 @@ impl Race {
 
 /// The table of the race: one row per contender.
 pub fn table(race: &Race) -> Cells {
-    let mut head = ["race", "rung", "documents"].map(str::to_owned).to_vec();
+    let first = if race.refined.is_some() { "refinement" } else { "race" };
+    let mut head = [first, "rung", "documents"].map(str::to_owned).to_vec();
     head.extend(race.columns.iter().cloned());
     head.extend(["behind the leader", "evidence"].map(str::to_owned));
     let rows = race.entries.iter().map(|entry| {
@@ -115,7 +118,7 @@ pub fn footnotes(table: &ResultsTable) -> Vec<String> {
     let percent = |share: f64| format!("{:.0}", 100.0 * share);
     let rungs: Vec<String> = race.rungs.iter().map(|rung| percent(*rung)).collect();
     let share = 100.0 * race.n_asked as f64 / race.n_whole.max(1) as f64;
-    let mut lines = vec![format!(
+    let course = format!(
         "Race on {} after {} % of the documents (order by seed {}): out is whose {} % interval of the difference from the \
          leader lies below 0, or whose exchange test says so. {} of {} answers were asked ({share:.0} %)",
         race.columns.join(", "),
@@ -124,7 +127,8 @@ pub fn footnotes(table: &ResultsTable) -> Vec<String> {
         percent(race.confidence),
         race.n_asked,
         race.n_whole,
-    )];
+    );
+    let mut lines = vec![race.refined.clone().unwrap_or(course)];
     lines.push(
         "(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column"
             .to_owned(),

@@ -45,6 +45,7 @@ mod probe;
 mod process_run;
 mod race;
 mod race_simulation;
+mod refine;
 mod rehearse;
 mod report_page;
 mod run_sweep;

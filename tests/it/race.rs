@@ -101,7 +101,7 @@ fn asked(sweep: &Sweep) -> BTreeMap<String, usize> {
 fn a_race_asks_less_finds_the_best_and_says_what_each_score_rests_on() {
     let Some(sweep) = Sweep::of(SPEC) else { return };
     let plan = text(&run(&sweep, &["plan", "sweep.toml"]).stdout);
-    assert!(plan.contains("A race on quiz: what its rungs cost is known once the first run"), "{plan}");
+    assert!(plan.contains("A search on quiz: what it costs is known once the first run"), "{plan}");
     let table = through(&sweep);
     let asked_once = asked(&sweep);
     assert!(asked_once.values().all(|n| *n == 1), "no document is asked twice");

@@ -27,19 +27,28 @@ pub(super) fn grids(plots: &Plots) -> Option<Section> {
 }
 
 pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
-    let (race, plot) = (page.race.as_ref()?, plots.race.as_ref()?);
+    let race = page.race.as_ref()?;
+    let plot = plots.race.as_ref().map(figure).unwrap_or_default();
     let Cells { head, rows } = race::table(race);
     let cells = |tag: &str, texts: &[String]| -> String {
         texts.iter().map(|text| format!("<{tag}>{}", escape::text(text))).collect()
     };
     let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
-    let legend = "<p class=\"legend\">After every rung each trial is set beside the leader by a paired test on the documents so far; who \
-                  is worse drops out and is asked nothing more.</p>\n";
+    let (title, legend) = match &race.refined {
+        Some(found) => ("Refinement", escape::text(found)),
+        None => (
+            "Race",
+            "After every rung each trial is set beside the leader by a paired test on the documents so far; who is worse drops out \
+             and is asked nothing more."
+                .to_owned(),
+        ),
+    };
+    let legend = format!("<p class=\"legend\">{legend}</p>\n");
     let table = format!(
         "<div class=\"wide\" role=\"region\" aria-labelledby=\"race\" tabindex=\"0\"><table class=\"plain\"><thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
         cells("th scope=\"col\"", &head)
     );
-    Some(Section { id: "race", title: "Race", body: format!("{legend}{}{table}", figure(plot)) })
+    Some(Section { id: "race", title, body: format!("{legend}{plot}{table}") })
 }
 
 pub(super) fn trade_off(page: &Page, plots: &Plots) -> Option<Section> {

@@ -7,8 +7,10 @@
 mod decided;
 mod outcomes;
 mod pieces;
+mod refine;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::event::RunEvent;
 use super::journal::{self, Stage, What};
@@ -22,12 +24,15 @@ use crate::spec::Search;
 
 pub use decided::{Decided, Standing};
 pub use pieces::{Draw, Part, Pieces};
+pub use refine::{Grow, Refined};
 
 use outcomes::{Answers, Scored};
 
 /// A search on its way.
 struct Going<'s, 'a> {
     session: &'s mut Session<'a>,
+    /// That of the session, with the points that were placed.
+    request: Arc<Request>,
     search: &'s Search,
     pieces: Pieces,
     draw: Draw,
@@ -60,10 +65,15 @@ pub(super) async fn run(session: &mut Session<'_>, search: &Search) -> Result<Su
     let (beside, alive) = request.selected.iter().partition(|index| request.plan.trials[**index].baseline);
     let pieces = Pieces::of(&draw, &request.settings);
     let (outcomes, answers) = (BTreeMap::new(), Answers::default());
-    let mut going = Going { session, search, pieces, draw, alive, beside, outcomes, disk_peak: 0, answers };
-    going.through().await?;
-    let Going { outcomes, disk_peak, .. } = going;
-    Ok(summary(request, &outcomes, disk_peak, session.cancel.is_cancelled()))
+    let own = Arc::new(request.clone());
+    let mut going =
+        Going { session, request: own, search, pieces, draw, alive, beside, outcomes, disk_peak: 0, answers };
+    match &search.refine {
+        Some(aim) => going.refine(aim).await?,
+        None => going.through().await?,
+    }
+    let Going { request, outcomes, disk_peak, .. } = going;
+    Ok(summary(&request, &outcomes, disk_peak, session.cancel.is_cancelled()))
 }
 
 /// Says, once a search, that what is chosen on a public test set is no result on it.
@@ -153,28 +163,36 @@ impl Going<'_, '_> {
         let n_rungs = self.pieces.rungs.len();
         for rung in 0..n_rungs {
             self.ask(Some(rung)).await?;
-            if self.session.cancel.is_cancelled() || self.is_halted() {
+            if self.is_over() {
                 return Ok(());
             }
             // Baselines alone are asked everything, and nothing is decided.
-            if !self.alive.is_empty() {
+            if rung + 1 < n_rungs && !self.alive.is_empty() {
                 self.decide(rung)?;
             }
+        }
+        self.end(n_rungs.saturating_sub(1)).await
+    }
+
+    /// After the last rung: what is asked of those that are left, and what stays of them.
+    async fn end(&mut self, rung: usize) -> Result<(), RunError> {
+        if !self.alive.is_empty() {
+            self.decide(rung)?;
         }
         self.ask(None).await?;
         self.let_models_go()
     }
 
-    /// Whether a failure is to end everything.
-    fn is_halted(&self) -> bool {
+    /// Whether the user, or a failure, ends everything.
+    fn is_over(&self) -> bool {
         let has_failed = self.outcomes.values().any(|outcome| matches!(outcome, Outcome::Failed(_)));
-        self.session.request.fail_fast && has_failed
+        self.session.cancel.is_cancelled() || (self.request.fail_fast && has_failed)
     }
 
     /// Asks what a rung asks, as far as it is not answered.
     async fn ask(&mut self, rung: Option<usize>) -> Result<(), RunError> {
-        let request = self.session.request;
-        let round = round(request, &self.pieces, rung, &self.alive, &self.beside);
+        let request = Arc::clone(&self.request);
+        let round = round(&request, &self.pieces, rung, &self.alive, &self.beside);
         if !self.session.is_work_left(&round) {
             for index in &round.selected {
                 self.outcomes.entry(*index).or_insert(Outcome::Reused);
@@ -235,7 +253,7 @@ impl Going<'_, '_> {
 
     /// Says who goes on from a rung: as recorded, if that rests on the same, else by the rule.
     fn decide(&mut self, rung: usize) -> Result<(), RunError> {
-        let request = self.session.request;
+        let request = Arc::clone(&self.request);
         let scored = match self.recorded(rung) {
             Some(_) => Vec::new(),
             // Whoever cannot be set beside the others is out before the decision, which may be recorded without it.
@@ -250,7 +268,7 @@ impl Going<'_, '_> {
                 decided
             }
         };
-        let left = survivors(request, &decided, &self.alive);
+        let left = survivors(&request, &decided, &self.alive);
         let out: Vec<usize> = self.alive.iter().copied().filter(|index| !left.contains(index)).collect();
         self.alive = left;
         if request.keep != Keep::All {
@@ -260,7 +278,7 @@ impl Going<'_, '_> {
     }
 
     fn recorded(&self, rung: usize) -> Option<Decided> {
-        let request = self.session.request;
+        let request = Arc::clone(&self.request);
         let (settings, plan) = (&request.settings, &request.plan);
         let key = decided::key(self.search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
         recorded(self.session, rung, &key).cloned()
@@ -268,7 +286,7 @@ impl Going<'_, '_> {
 
     /// What everybody scored who is in the race. Who lacks something fails, and is out.
     fn scored(&mut self, rung: usize) -> Result<Vec<(usize, Scored)>, RunError> {
-        let request = self.session.request;
+        let request = Arc::clone(&self.request);
         let outputs = Outputs::read(&request.store, &journal::read(&request.store.journal())?);
         let mut scored: Vec<(usize, Scored)> = Vec::new();
         for index in self.alive.clone() {
@@ -290,7 +308,7 @@ impl Going<'_, '_> {
     }
 
     fn by_rule(&self, rung: usize, scored: Vec<(usize, Scored)>) -> Option<Decided> {
-        let request = self.session.request;
+        let request = Arc::clone(&self.request);
         let search = self.search;
         let measures = outcomes::measures(&search.columns, &scored.first()?.1);
         let contender = |(trial, scored): (usize, Scored)| Contender {
@@ -306,7 +324,7 @@ impl Going<'_, '_> {
     }
 
     fn tell_decision(&self, decided: &Decided) {
-        let trials = &self.session.request.plan.trials;
+        let trials = &self.request.plan.trials;
         let name = |standing: &&Standing| {
             trials.iter().find(|trial| trial.id == standing.trial).map_or_else(String::new, |trial| trial.name.clone())
         };
@@ -321,7 +339,8 @@ impl Going<'_, '_> {
     }
 
     fn fail(&mut self, index: usize, why: &str) -> Result<(), RunError> {
-        let trial = &self.session.request.plan.trials[index];
+        let request = Arc::clone(&self.request);
+        let trial = &request.plan.trials[index];
         let stage = Stage::Evaluate;
         self.session.record(Some(&trial.id), What::Failed { stage, reason: why.to_owned() })?;
         let (trial, reason) = (trial.name.clone(), why.to_owned());
@@ -334,7 +353,7 @@ impl Going<'_, '_> {
 
     /// Deletes the merged models that the rule does not keep: of the trials that are left, the best by the last decision.
     fn let_models_go(&mut self) -> Result<(), RunError> {
-        let request = self.session.request;
+        let request = Arc::clone(&self.request);
         let n_kept = match &request.keep {
             // A spec with a search has no other rule.
             Keep::All | Keep::Pareto => return Ok(()),
@@ -351,11 +370,12 @@ impl Going<'_, '_> {
 
     /// Deletes a merged model that is there. The journal says so first.
     fn delete_model(&mut self, index: usize) -> Result<(), RunError> {
-        let trial = &self.session.request.plan.trials[index];
+        let request = Arc::clone(&self.request);
+        let trial = &request.plan.trials[index];
         let is_merge = matches!(trial.subject, Subject::Merge { .. });
         if is_merge && self.session.state.of(&trial.id).model_present {
             self.session.record(Some(&trial.id), What::ModelDeleted)?;
-            store::remove_folder(&self.session.request.store.model(trial))?;
+            store::remove_folder(&request.store.model(trial))?;
         }
         Ok(())
     }

@@ -1,0 +1,151 @@
+//! A refinement in a run: the grid is asked, then points between its own, a few at a time, where [`crate::search::refine`] says
+//! that the optimum can still be. Points that were placed are recorded, and belong to the plan from then on.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Going, outcomes};
+use crate::document::Problems;
+use crate::plan::Plan;
+use crate::run::event::RunEvent;
+use crate::run::journal::What;
+use crate::run::{RunError, twins, write_plan};
+use crate::search::Objective;
+use crate::search::refine::{Aim, Outlook, Point, Verdict, outlook};
+use crate::spec::Space;
+use crate::stats::Interval;
+
+/// What was seen of the optimum, and which points were placed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Refined {
+    /// Names the axes and their bounds; points that were placed between others are none of this space.
+    pub space: String,
+    /// Names of the axes.
+    pub axes: Vec<String>,
+    /// Points that had answered.
+    pub n_points: usize,
+    /// Where the expected objective is highest, axis by axis.
+    pub optimum: Vec<f64>,
+    /// Where the optimum lies, with this confidence.
+    pub intervals: Vec<Interval>,
+    /// See [`Refined::intervals`].
+    pub confidence: f64,
+    /// What the next point is expected to gain in the objective.
+    pub gain: f64,
+    /// Why it goes on, or why not.
+    pub verdict: Verdict,
+    /// Points that were placed.
+    pub next: Vec<Vec<f64>>,
+}
+
+/// How a plan grows.
+#[derive(Clone)]
+pub struct Grow {
+    /// The axes.
+    pub space: Space,
+    /// The plan with these points too. The trials before them stay where they are.
+    pub plan: Arc<Grown>,
+}
+
+/// Makes a plan with further points.
+type Grown = dyn Fn(&[Vec<f64>]) -> Result<Plan, Problems> + Send + Sync;
+
+impl fmt::Debug for Grow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Grow").field("space", &self.space).finish_non_exhaustive()
+    }
+}
+
+impl Refined {
+    /// Every point that was placed in a space, in order.
+    pub fn points(refinements: &[Self], space: &Space) -> Vec<Vec<f64>> {
+        let key = space.key();
+        refinements.iter().filter(|refined| refined.space == key).flat_map(|refined| refined.next.clone()).collect()
+    }
+
+    /// In words: `t = 0.43 (0.4 to 0.46)`.
+    pub fn in_words(&self) -> String {
+        let axes = self.axes.iter().zip(&self.optimum).zip(&self.intervals);
+        let axes = axes.map(|((name, at), Interval { low, high })| format!("{name} = {at} ({low} to {high})"));
+        axes.collect::<Vec<_>>().join(", ")
+    }
+}
+
+impl Going<'_, '_> {
+    /// Asks the points that there are, and places further ones, until that is over.
+    pub(super) async fn refine(&mut self, aim: &Aim) -> Result<(), RunError> {
+        loop {
+            self.ask(Some(0)).await?;
+            if self.is_over() {
+                return Ok(());
+            }
+            let Some(refined) = self.look(aim)? else { break };
+            // Points that make no plan would keep every later run from reading it.
+            let grown = self.grown(&refined)?;
+            if self.session.state.refinements.last() != Some(&refined) {
+                self.session.record(None, What::SearchRefined(refined.clone()))?;
+            }
+            (self.session.listener)(RunEvent::Refined(refined));
+            let Some(grown) = grown else { break };
+            self.take(grown)?;
+        }
+        self.end(0).await
+    }
+
+    /// What the answers say of the optimum; none where too few points have answered.
+    fn look(&mut self, aim: &Aim) -> Result<Option<Refined>, RunError> {
+        let request = Arc::clone(&self.request);
+        let (Some(Grow { space, .. }), Objective::Weighted(weights)) = (&request.grow, &self.search.objective) else {
+            return Ok(None);
+        };
+        let scored = self.scored(0)?;
+        let Some((_, first)) = scored.first() else { return Ok(None) };
+        let measures = outcomes::measures(&self.search.columns, first);
+        let point = |(index, outcomes): &(usize, outcomes::Scored)| {
+            let at = space.place(&request.plan.trials[*index].axes)?;
+            Some(Point { at, columns: outcomes.iter().map(|outcomes| outcomes.items.clone()).collect() })
+        };
+        let points: Vec<Point> = scored.iter().filter_map(point).collect();
+        let Some(Outlook { optimum, intervals, gain, next, verdict }) =
+            outlook(aim, &measures, weights, &points, self.search.seed)
+        else {
+            return Ok(None);
+        };
+        let (low, high): (Vec<f64>, Vec<f64>) = intervals.iter().map(|interval| (interval.low, interval.high)).unzip();
+        let bounds = space.values(&low).into_iter().zip(space.values(&high));
+        Ok(Some(Refined {
+            space: space.key(),
+            axes: space.axes.clone(),
+            n_points: points.len(),
+            optimum: space.values(&optimum),
+            intervals: bounds.map(|(low, high)| Interval { low, high }).collect(),
+            confidence: aim.confidence,
+            gain,
+            verdict,
+            next: next.iter().map(|place| space.values(place)).collect(),
+        }))
+    }
+
+    /// The plan with the points that are placed next; none where that is over.
+    fn grown(&self, refined: &Refined) -> Result<Option<Plan>, RunError> {
+        let Some(grow) = self.request.grow.as_ref().filter(|_| !refined.next.is_empty()) else { return Ok(None) };
+        let mut points = Refined::points(&self.session.state.refinements, &grow.space);
+        points.extend(refined.next.iter().cloned());
+        (grow.plan)(&points).map(Some).map_err(RunError::Grow)
+    }
+
+    /// Goes on with a plan that has further trials at its end.
+    fn take(&mut self, plan: Plan) -> Result<(), RunError> {
+        let mut request = (*self.request).clone();
+        let new = request.plan.trials.len()..plan.trials.len();
+        request.plan = plan;
+        request.selected.extend(new.clone());
+        self.session.facts.rounded = twins::rounded(&request);
+        write_plan(&request)?;
+        self.alive.extend(new);
+        self.request = Arc::new(request);
+        Ok(())
+    }
+}
