@@ -52,10 +52,10 @@ use crate::model::hub::Hub;
 use crate::model::locate::Locator;
 use crate::plan::{self, Plan};
 use crate::run::journal;
-use crate::run::search::Refined;
+use crate::run::search::placed;
 use crate::run::state::SweepState;
 use crate::run::store::{Store, StoreError};
-use crate::spec::{Space, Sweep};
+use crate::spec::Sweep;
 
 /// Expands a sweep of model merges, merges natively, evaluates with lm-evaluation-harness and prints the table
 #[derive(Debug, Parser)]
@@ -256,11 +256,9 @@ impl SweepArgs {
     /// Reads and expands the spec, with the command line's overrides and the points that a search has placed.
     fn read(&self) -> Result<(Sweep, Plan), Failure> {
         let (mut sweep, mut plan) = plan::open_with(&self.spec, &|sweep, model| self.tensors_of(sweep, model))?;
-        if sweep.search.as_ref().is_some_and(|search| search.refine.is_some())
-            && let Ok(space) = Space::of(&sweep)
-        {
+        if let Some(Ok(Some(space))) = sweep.search.as_ref().map(|search| search.space(&sweep)) {
             let records = journal::read(&self.store(&sweep)?.journal())?;
-            space.add(&mut sweep, &Refined::points(&SweepState::replay(&records).refinements, &space));
+            space.add(&mut sweep, &placed(&SweepState::replay(&records), &space));
             let grown = plan::expand_with(&sweep, &|model| self.tensors_of(&sweep, model))?;
             plan = Plan { warnings: plan.warnings, ..grown };
         }

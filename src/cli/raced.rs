@@ -8,7 +8,7 @@ use crate::plan::{Plan, TrialId};
 use crate::run::journal::TaskEvaluation;
 use crate::run::search::{Decided, Draw, Part, Pieces};
 use crate::run::state::{SweepState, TrialState};
-use crate::spec::{Search, Sweep};
+use crate::spec::{Search, Sweep, Way};
 use crate::table::race::{Entry, Race};
 
 /// A search with what it draws.
@@ -56,7 +56,7 @@ impl<'a> Raced<'a> {
             seed: self.search.seed,
             confidence: self.search.rule.confidence,
             has_confirmation: self.pieces.has_confirmation,
-            refined: self.search.refine.as_ref().and_then(|_| self.refined(state)),
+            found: self.found(state, entries.len()),
             n_asked: entries.iter().map(|entry: &Entry| entry.n_documents).sum(),
             n_whole: of_all * entries.len() as u64,
             entries,
@@ -65,18 +65,32 @@ impl<'a> Raced<'a> {
 }
 
 impl Raced<'_> {
-    /// What a refinement found, in a sentence.
-    fn refined(&self, state: &SweepState) -> Option<String> {
-        let refined = state.refinements.last()?;
+    /// What a search that placed points found, in a sentence.
+    fn found(&self, state: &SweepState, n_points: usize) -> Option<String> {
         let columns: Vec<&str> = self.search.columns.iter().map(|column| column.name.as_str()).collect();
-        Some(format!(
-            "Refinement on {}: best at {} ({:.0} % interval), by {} points; {}",
-            columns.join(", "),
-            refined.in_words(),
-            100.0 * refined.confidence,
-            refined.n_points,
-            refined.verdict.in_words()
-        ))
+        let columns = columns.join(", ");
+        match &self.search.way {
+            Way::Race => None,
+            Way::Refine(_) => state.refinements.last().map(|refined| {
+                format!(
+                    "Refinement on {columns}: best at {} ({:.0} % interval), by {} points; {}",
+                    refined.in_words(),
+                    100.0 * refined.confidence,
+                    refined.n_points,
+                    refined.verdict.in_words()
+                )
+            }),
+            Way::Optuna(sampling) => {
+                let n_sampled: usize = state.samples.iter().map(|sampled| sampled.next.len()).sum();
+                let chosen =
+                    if sampling.pareto { "left is who no other beats in every column" } else { "left is the best" };
+                Some(format!(
+                    "Search on {columns}: {n_points} points, {n_sampled} of them placed by Optuna ({}); {chosen}, and the best of \
+                     the grid",
+                    sampling.sampler
+                ))
+            }
+        }
     }
 }
 

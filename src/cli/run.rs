@@ -23,7 +23,7 @@ use crate::run::search::Grow;
 use crate::run::select::select;
 use crate::run::store::Store;
 use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
-use crate::spec::{EngineKind, Space, Sweep, placed};
+use crate::spec::{EngineKind, Sweep, placed};
 use crate::table::{differences, race, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
@@ -248,8 +248,7 @@ pub(super) fn request_of(
 
 /// How the plan grows, where the search places points of its own.
 fn grow(args: &SweepArgs, sweep: &Sweep) -> Option<Grow> {
-    sweep.search.as_ref()?.refine.as_ref()?;
-    let space = Space::of(sweep).ok()?;
+    let space = sweep.search.as_ref()?.space(sweep).ok()??;
     let (args, sweep, own) = (args.clone(), sweep.clone(), space.clone());
     let plan = move |points: &[Vec<f64>]| {
         let mut sweep = sweep.clone();

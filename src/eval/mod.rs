@@ -63,6 +63,8 @@ pub struct Settings {
     pub allow_code_eval: CodeEval,
     /// Longest time one harness process may take.
     pub timeout: Option<Duration>,
+    /// Packages that the search needs in the interpreter.
+    pub packages: Vec<&'static str>,
 }
 
 /// Whether code that a model wrote may run.

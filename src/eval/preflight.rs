@@ -418,7 +418,7 @@ fn probe(
         "stock_tasks": !all_own,
         "metadata": metadata,
         "versions": ["lm_eval", "torch", "transformers", "tokenizers", "datasets", "vllm", "tinyBenchmarks"],
-        "modules": packages(&settings.model),
+        "modules": packages(&settings.model).iter().chain(&settings.packages).collect::<Vec<_>>(),
         "backend": settings.model,
         "gpu": asks_for_gpu(settings).is_some() || packages(&settings.model).contains(&"torch"),
         "tiny": names.iter().any(|task| is_tiny(task)),
@@ -478,7 +478,9 @@ fn told_by_harness(
         preflight.notes.push(format!("the harness is lm_eval {version}; this program is made for {KNOWN_VERSION}"));
     }
     for package in &answer.missing {
-        let (package, needed_by) = (package.clone(), Some(format!("back end `{}`", settings.model)));
+        let is_of_search = settings.packages.contains(&package.as_str());
+        let needed_by = if is_of_search { "`search`".to_owned() } else { format!("back end `{}`", settings.model) };
+        let (package, needed_by) = (package.clone(), Some(needed_by));
         problems.push(Problem::MissingPackage { python: python(), package, needed_by });
     }
     if let Some(line) = answer.error {

@@ -8,10 +8,10 @@ use super::tasks::Task;
 use crate::search::{Portions, portions, simulate};
 use crate::spec::Search;
 
-/// The cost of a race, or of a refinement.
+/// The cost of a race, or of a search that places points.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Race {
-    /// Of a refinement: points of the grid, where it begins. None of a race.
+    /// Of a search that places points: those of the grid, where it begins. None of a race.
     pub n_grid: Option<usize>,
     /// Trials that race, or points that are asked at most: those that need no merge of their own follow their twins and are not
     /// counted.
@@ -45,8 +45,8 @@ impl Race {
             .collect();
         let n_rungs = search.rule.rungs.len();
         let n_selection: usize = dealt.iter().map(|portions| portions.up_to(n_rungs)).sum();
-        let n_grid = search.refine.as_ref().map(|_| n_contenders);
-        let n_contenders = search.refine.as_ref().map_or(n_contenders, |aim| aim.most.max(n_contenders));
+        let n_grid = search.most_points().map(|_| n_contenders);
+        let n_contenders = search.most_points().map_or(n_contenders, |most| most.max(n_contenders));
         let expected = match n_grid {
             // How soon the optimum is known depends on the curve.
             Some(_) => vec![n_contenders as f64],
@@ -100,7 +100,7 @@ impl Race {
     fn points_text(&self, columns: &str, n_grid: usize) -> String {
         let n_documents: u64 = self.rungs.iter().map(|rung| rung.n_documents).sum();
         format!(
-            "\nA refinement on {columns}: {n_grid} points of the grid, {} at most, {n_documents} documents each, {} answers at most\n",
+            "\nA search on {columns}: {n_grid} points of the grid, {} at most, {n_documents} documents each, {} answers at most\n",
             self.n_contenders,
             self.at_most()
         )

@@ -14,7 +14,7 @@ use crate::document::read::listed;
 use crate::document::{Code, Node, Problem, Problems, Span, Value};
 use crate::merge::arch::Architecture;
 use crate::model::ModelRef;
-use crate::spec::{self, AxisHead, Dead, MergeEntry, ModelNames, Setting, Space, Sweep, Target};
+use crate::spec::{self, AxisHead, Dead, MergeEntry, ModelNames, Setting, Sweep, Target};
 
 /// Reads a spec and expands it, reporting the mistakes of both steps together. Nothing is known of the models.
 ///
@@ -95,14 +95,12 @@ pub fn expand_with(sweep: &Sweep, headers: &Headers<'_>) -> Result<Plan, Problem
         let hint = Some("give a merge an axis, or leave `search` out".to_owned());
         problems.warn(Code::SearchTrials, search.span.clone(), "search", message, hint);
     }
-    if let (Some(search), true, Err(why)) = (
-        sweep.document.get("search"),
-        sweep.search.as_ref().is_some_and(|search| search.refine.is_some()),
-        Space::of(sweep),
-    ) && problems.n_errors() == 0
+    if let (Some(place), Some(Err(why))) =
+        (sweep.document.get("search"), sweep.search.as_ref().map(|search| search.space(sweep)))
+        && problems.n_errors() == 0
     {
-        let hint = Some("`grid.t = [0, 0.5, 1]` under one `[[merge]]`, or `strategy = \"race\"`".to_owned());
-        problems.push(Code::SearchAxes, search.span.clone(), "search", why, hint);
+        let hint = Some("`grid.t = [0.0, 0.5, 1.0]` under one `[[merge]]`, or `strategy = \"race\"`".to_owned());
+        problems.push(Code::SearchAxes, place.span.clone(), "search", why, hint);
     }
     let review = review(sweep, reviewer.finish(), &mut problems);
     problems.0.iter_mut().for_each(|problem| locate(problem, &sweep.document));

@@ -166,7 +166,7 @@ impl RunEvent {
             }),
             Self::Refined(Refined { axes, optimum, intervals, gain, verdict, next, .. }) => json!({
                 "event": "refined", "axes": axes, "optimum": optimum, "gain": gain, "verdict": verdict, "next": next,
-                "intervals": intervals.iter().map(|interval| [interval.low, interval.high]).collect::<Vec<_>>(),
+                "intervals": intervals,
             }),
             Self::Disk { used, budget } => json!({ "event": "disk", "used": used, "budget": budget }),
             Self::TrialDone { trial } => json!({ "event": "trial-done", "trial": trial }),

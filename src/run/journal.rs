@@ -12,7 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Key;
-use super::search::{Decided, Draw, Refined};
+use super::search::{Decided, Draw, Refined, Sampled};
 use super::slurm::submission::Step;
 use crate::eval::Score;
 use crate::eval::results::HarnessFacts;
@@ -127,6 +127,8 @@ pub enum What {
     SearchDecided(Decided),
     /// A search looked for the optimum along the axes, and placed further points or none.
     SearchRefined(Refined),
+    /// Optuna placed further points.
+    SearchSampled(Sampled),
     /// A stage failed; the sweep went on.
     Failed {
         /// The stage.

@@ -45,7 +45,7 @@ use crate::model::ModelRef;
 use crate::model::identity::{IdentityError, identity};
 use crate::model::locate::{LocateError, Locator};
 use crate::plan::{self, Plan, Subject, Trial, TrialId};
-use crate::process::Cancel;
+use crate::process::{Cancel, ProcessError};
 use crate::spec::{Keep, Search, TwinEvaluation};
 use board::Board;
 use decide::HarnessIdentity;
@@ -216,6 +216,12 @@ pub enum RunError {
     /// Points that a search placed do not make a plan.
     #[error("the points that the search placed are no merges:\n{0}")]
     Grow(Problems),
+    /// Optuna does not do its part.
+    #[error("Optuna: {0}")]
+    Optuna(String),
+    /// A process that stays cannot be started or followed.
+    #[error(transparent)]
+    Process(#[from] ProcessError),
     /// Samples that a decision needs.
     #[error(transparent)]
     Results(#[from] ResultsError),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::fingerprint::{Key, evaluation_key};
 use super::journal::{Evaluation, Record, Stage, TaskEvaluation, What};
-use super::search::{Decided, Draw, Refined};
+use super::search::{Decided, Draw, Refined, Sampled};
 use crate::eval::results::HarnessFacts;
 use crate::eval::{Score, Settings, TaskRequest};
 use crate::merge::Merge;
@@ -67,6 +67,8 @@ pub struct SweepState {
     pub decisions: Vec<Decided>,
     /// What it saw of the optimum, round by round.
     pub refinements: Vec<Refined>,
+    /// What Optuna placed, round by round.
+    pub samples: Vec<Sampled>,
 }
 
 impl SweepState {
@@ -90,6 +92,7 @@ impl SweepState {
                 self.decisions.push(decided.clone());
             }
             What::SearchRefined(refined) => self.refinements.push(refined.clone()),
+            What::SearchSampled(sampled) => self.samples.push(sampled.clone()),
             _ => {}
         }
         if let Some(trial) = &record.trial {
@@ -211,7 +214,8 @@ impl TrialState {
             | What::Slurm(_)
             | What::SearchDrawn(_)
             | What::SearchDecided(_)
-            | What::SearchRefined(_) => {}
+            | What::SearchRefined(_)
+            | What::SearchSampled(_) => {}
             What::ModelDeleted => self.model_present = false,
             What::Failed { stage, reason } => {
                 self.in_flight = None;

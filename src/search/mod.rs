@@ -7,6 +7,7 @@
 
 pub mod draw;
 pub mod exchange;
+pub mod front;
 mod gaussian;
 pub mod objective;
 pub mod race;

@@ -35,6 +35,7 @@ pub fn defaults() -> Settings {
         mode: HarnessMode::default(),
         allow_code_eval: CodeEval::Off,
         timeout: None,
+        packages: Vec::new(),
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::Value as Json;
 
 use super::engine::EngineKind;
 use super::lint::{Dead, TwinEvaluation};
-use super::search::{Combining, Strategy};
+use super::search::{Combining, SAMPLERS, Strategy};
 use crate::config::keys as dialect;
 use crate::document::shape::{self, Shape, TableShape, key, must};
 use crate::eval::HarnessMode;
@@ -40,6 +40,7 @@ const SEEDS: Shape = Shape::Either(&[Shape::Whole(0), Shape::Exactly(4, &Shape::
 const CODE_EVAL: Shape = Shape::Either(&[Shape::Switch, Shape::OneOf(|| vec!["sandboxed"])]);
 const COLUMNS: Shape = Shape::Either(&[Shape::List(&Shape::Text), Shape::Named(&Shape::Text)]);
 const METRIC: Shape = Shape::Either(&[Shape::Text, Shape::Some(&Shape::Text), Shape::Named(&Shape::Number)]);
+const FLOORS: Shape = Shape::Named(&Shape::Number);
 const GPUS: Shape = Shape::Either(&[Shape::OneOf(|| vec!["auto"]), Shape::List(&Shape::Scalar)]);
 const KEEP: Shape = Shape::Either(&[
     Shape::OneOf(|| vec!["none", "all", "pareto"]),
@@ -419,14 +420,14 @@ pub static SEARCH: TableShape = TableShape {
         must(
             "strategy",
             Shape::OneOf(|| Strategy::NAMES.iter().map(|(name, _)| *name).collect()),
-            "how it goes: `race` drops trials that are behind, `refine` adds points to the grid where the optimum can still be",
+            "how it goes: `race` drops trials that are behind, `refine` adds points to the grid where the optimum can still be, `optuna` those that Optuna chooses",
         ),
         must("metric", METRIC, "the column that decides, or several, or `{ column = weight }`"),
         key(
             "objective",
             Shape::OneOf(|| Combining::NAMES.iter().map(|(name, _)| *name).collect()),
             "`weighted`",
-            "how several columns decide: by the sum of their scores with weights, or by a trial's worst rank",
+            "how several columns decide: by the sum of their scores with weights, by a trial's worst rank, or (`optuna`) each for itself",
         ),
         key(
             "rungs",
@@ -450,15 +451,22 @@ pub static SEARCH: TableShape = TableShape {
         key(
             "trials",
             Shape::Whole(1),
-            "12",
-            "`refine`: how many points are asked at most, those of the grid among them",
+            "12, `optuna` 30",
+            "`refine`, `optuna`: how many points are asked at most, those of the grid among them",
         ),
         key(
             "batch",
             Shape::Whole(1),
             "1",
-            "`refine`: how many points are added at once, such as there are evaluations at once",
+            "`refine`, `optuna`: how many points are added at once, such as there are evaluations at once",
         ),
+        key(
+            "sampler",
+            Shape::OneOf(|| SAMPLERS.iter().map(|(name, _)| *name).collect()),
+            "`tpe`",
+            "`optuna`: how points are chosen",
+        ),
+        key("floors", FLOORS, "none", "`optuna`: the worst score that is allowed, by column"),
         key(
             "confirmation",
             Shape::Number,

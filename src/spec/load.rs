@@ -7,7 +7,7 @@ use super::evaluate::{self, limits};
 use super::gate;
 use super::merge::merge_entry;
 use super::resources::resources;
-use super::search::search;
+use super::search::{Search, search};
 use super::{Baseline, Keep, ModelNames, Sweep, TwinEvaluation, keys, lint, tasks};
 use crate::config::parse::other_readings;
 use crate::document::read::{Field, Table};
@@ -76,6 +76,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
     let engine = engine(top.optional("engine").as_ref(), problems);
     let search = search(top.optional("search").as_ref(), &settings, &engine, problems);
+    settings.packages = search.as_ref().map(Search::packages).unwrap_or_default();
     if search.is_some()
         && matches!(limits.keep, Keep::Pareto | Keep::Best { column: Some(_), .. })
         && let Some(node) = document.get("limits").and_then(|limits| limits.get("keep"))

@@ -35,7 +35,7 @@ pub use lint::{Dead, Lint, TwinEvaluation};
 pub use load::{load, read};
 pub use names::ModelNames;
 pub use resources::{Keep, Resources};
-pub use search::Search;
+pub use search::{Sampling, Search, Way};
 pub use space::Space;
 
 /// One spec file.

@@ -1,7 +1,7 @@
 //! `search`: which trials of the grid go on, decided on a growing part of the documents.
 
 use super::engine::{Engine, EngineKind};
-use super::keys;
+use super::{Space, Sweep, keys};
 use crate::config::Scalar;
 use crate::document::read::{Field, Table, listed, nearest};
 use crate::document::{Code, Problems, Value};
@@ -20,33 +20,71 @@ pub struct Search {
     pub objective: Objective,
     /// `rungs`, `confidence`, `min_survivors`. A refinement has one rung of all documents.
     pub rule: Rule,
-    /// `width`, `trials`, `batch` of a refinement: when points between those of the grid are worth asking. None: a race.
-    pub refine: Option<Aim>,
+    /// `strategy`.
+    pub way: Way,
     /// `confirmation`: share of the documents that no decision sees (default: none).
     pub confirmation: f64,
     /// `seed` of the order of the documents.
     pub seed: u64,
 }
 
-/// How a search goes about it.
+/// `strategy`, with the settings of its own.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Way {
+    /// Every trial of the grid begins, and those that are behind drop out.
+    Race,
+    /// `width`, `trials`, `batch`: when points between those of the grid are worth asking.
+    Refine(Aim),
+    /// What Optuna is asked for.
+    Optuna(Sampling),
+}
+
+/// `sampler`, `trials`, `batch`, `floors`, and `objective = "pareto"`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Optuna's name of the sampler.
+    pub sampler: &'static str,
+    /// Points that are asked at most, those of the grid among them.
+    pub most: usize,
+    /// Points that are chosen at once.
+    pub batch: usize,
+    /// Columns, by number, with the worst score that is allowed.
+    pub floors: Vec<(usize, f64)>,
+    /// Whether each column is an objective of its own.
+    pub pareto: bool,
+}
+
+/// Samplers of Optuna.
+pub const SAMPLERS: &[(&str, &str)] =
+    &[("tpe", "tpe"), ("cmaes", "cmaes"), ("nsga2", "nsga2"), ("qmc", "qmc"), ("random", "random")];
+
+/// Points that Optuna is asked for where the spec does not say how many.
+const MOST: usize = 30;
+
+/// The name of a strategy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Strategy {
     /// Every trial of the grid begins, and those that are behind drop out.
     Race,
     /// All trials of the grid are asked, then points between them where the optimum can still be.
     Refine,
+    /// Optuna chooses further points.
+    Optuna,
 }
 
 impl Strategy {
     /// Every choice with its name.
-    pub const NAMES: &'static [(&'static str, Self)] = &[("race", Self::Race), ("refine", Self::Refine)];
-    /// Settings that only one of them has.
-    const OWN: &'static [(&'static str, Self)] = &[
-        ("rungs", Self::Race),
-        ("min_survivors", Self::Race),
-        ("width", Self::Refine),
-        ("trials", Self::Refine),
-        ("batch", Self::Refine),
+    pub const NAMES: &'static [(&'static str, Self)] =
+        &[("race", Self::Race), ("refine", Self::Refine), ("optuna", Self::Optuna)];
+    /// Settings that not all of them have.
+    const OWN: &'static [(&'static str, &'static [Self])] = &[
+        ("rungs", &[Self::Race]),
+        ("min_survivors", &[Self::Race]),
+        ("width", &[Self::Refine]),
+        ("trials", &[Self::Refine, Self::Optuna]),
+        ("batch", &[Self::Refine, Self::Optuna]),
+        ("sampler", &[Self::Optuna]),
+        ("floors", &[Self::Optuna]),
     ];
 
     fn name(self) -> &'static str {
@@ -61,14 +99,55 @@ pub enum Combining {
     Weighted,
     /// The worst rank.
     WorstRank,
+    /// None: each is an objective of its own.
+    Pareto,
 }
 
 impl Combining {
     /// Every choice with its name.
-    pub const NAMES: &'static [(&'static str, Self)] = &[("weighted", Self::Weighted), ("worst-rank", Self::WorstRank)];
+    pub const NAMES: &'static [(&'static str, Self)] =
+        &[("weighted", Self::Weighted), ("worst-rank", Self::WorstRank), ("pareto", Self::Pareto)];
 }
 
 impl Search {
+    /// Packages that it needs beside the harness.
+    pub fn packages(&self) -> Vec<&'static str> {
+        match &self.way {
+            Way::Optuna(Sampling { sampler: "cmaes", .. }) => vec!["optuna", "cmaes"],
+            Way::Optuna(_) => vec!["optuna"],
+            Way::Race | Way::Refine(_) => Vec::new(),
+        }
+    }
+
+    /// Weights of the columns; none where ranks decide.
+    pub fn weights(&self) -> &[f64] {
+        match &self.objective {
+            Objective::Weighted(weights) => weights,
+            Objective::WorstRank => &[],
+        }
+    }
+
+    /// Most points that it asks, where it places some of its own.
+    pub fn most_points(&self) -> Option<usize> {
+        match &self.way {
+            Way::Race => None,
+            Way::Refine(aim) => Some(aim.most),
+            Way::Optuna(sampling) => Some(sampling.most),
+        }
+    }
+
+    /// What it looks at, where it places points of its own.
+    ///
+    /// # Errors
+    /// Why the sweep has no such space, in words.
+    pub fn space(&self, sweep: &Sweep) -> Result<Option<Space>, String> {
+        match &self.way {
+            Way::Race => Ok(None),
+            Way::Refine(_) => Space::refined(sweep).map(Some),
+            Way::Optuna(_) => Space::of(sweep).map(Some),
+        }
+    }
+
     /// Names of the tasks that are asked in portions, each once.
     pub fn tasks(&self) -> Vec<&str> {
         let mut tasks: Vec<&str> = self.columns.iter().map(|column| column.task.as_str()).collect();
@@ -110,35 +189,90 @@ pub fn search(
         rule.min_survivors = usize::try_from(least).unwrap_or(usize::MAX);
     }
     let aim = aim(&mut table, rule.confidence, problems);
+    let sampler = table.optional("sampler").and_then(|field| field.one_of(SAMPLERS, problems)).unwrap_or("tpe");
+    let floors = table.optional("floors");
+    let is_bounded = field.node.get("trials").is_some();
     let confirmation = table.optional("confirmation").and_then(|field| {
         share(&field, "a share of the documents above 0 and below 1", f64::MIN_POSITIVE..1.0, problems)
     });
     let seed = table.optional("seed").and_then(|field| field.whole(0, problems)).unwrap_or_default();
     table.finish(problems);
     let weighted = columns(&metric?, settings, problems)?;
-    let (columns, weights): (Vec<Column>, Vec<f64>) = weighted.into_iter().unzip();
+    let (mut columns, mut weights): (Vec<Column>, Vec<f64>) = weighted.into_iter().unzip();
+    let strategy = strategy?;
+    let mut refused = |combining: &str, why: &str| {
+        let message = format!("`objective = \"{combining}\"`: {why}");
+        let hint = Some("give the columns weights: `metric = { a = 1, b = 2 }`".to_owned());
+        field.problem(Code::SearchSetting, message, hint, problems);
+    };
+    match (combining, strategy) {
+        (Some(Combining::WorstRank), Strategy::Refine | Strategy::Optuna) => {
+            refused("worst-rank", "ranks jump from point to point, which a search for points cannot follow");
+        }
+        (Some(Combining::Pareto), Strategy::Race | Strategy::Refine) => {
+            refused(
+                "pareto",
+                "a Pareto front has no leader to set others beside; `strategy = \"optuna\"` looks for one",
+            );
+        }
+        _ => {}
+    }
+    let way = match strategy {
+        Strategy::Race => Way::Race,
+        Strategy::Refine => Way::Refine(aim),
+        Strategy::Optuna => {
+            let floors = floors.map(|field| floor_columns(&field, settings, problems)).unwrap_or_default();
+            let floors = floors.into_iter().map(|(column, floor)| {
+                let place = columns.iter().position(|known| known.name == column.name).unwrap_or_else(|| {
+                    columns.push(column);
+                    weights.push(0.0);
+                    columns.len() - 1
+                });
+                (place, floor)
+            });
+            let floors = floors.collect();
+            let most = if is_bounded { aim.most } else { MOST };
+            Way::Optuna(Sampling {
+                sampler,
+                most,
+                batch: aim.batch,
+                floors,
+                pareto: combining == Some(Combining::Pareto),
+            })
+        }
+    };
+    if strategy != Strategy::Race {
+        rule.rungs = vec![1.0];
+    }
     let objective = match combining {
         Some(Combining::WorstRank) => Objective::WorstRank,
         _ => Objective::Weighted(weights),
     };
-    let refine = (strategy? == Strategy::Refine).then_some(aim);
-    if refine.is_some() {
-        rule.rungs = vec![1.0];
-        if objective == Objective::WorstRank {
-            let hint = Some("give the columns weights: `metric = { a = 1, b = 2 }`".to_owned());
-            let message = "a refinement cannot follow ranks: they jump from point to point";
-            field.problem(Code::SearchSetting, message, hint, problems);
+    Some(Search { columns, objective, rule, way, confirmation: confirmation.unwrap_or_default(), seed })
+}
+
+/// `{ column = score }`.
+fn floor_columns(field: &Field<'_>, settings: &Settings, problems: &mut Problems) -> Vec<(Column, f64)> {
+    let entries = field.entries("a table of columns: `{ arc100 = 0.3 }`", problems).unwrap_or_default();
+    let known = task::columns(&settings.tasks, &[]);
+    let mut floors = Vec::new();
+    for (entry, field) in entries {
+        let floor = number(&field);
+        if floor.is_none() {
+            field.expected("a number: the worst score that is allowed", problems);
         }
+        floors.extend(column(&entry.key, &field, &known, problems).zip(floor));
     }
-    Some(Search { columns, objective, rule, refine, confirmation: confirmation.unwrap_or_default(), seed })
+    floors
 }
 
 /// Refuses settings that the strategy does not read.
 fn check_own(field: &Field<'_>, strategy: Option<Strategy>, problems: &mut Problems) {
     let Some(strategy) = strategy else { return };
-    for (key, of) in Strategy::OWN.iter().filter(|(_, of)| *of != strategy) {
+    for (key, of) in Strategy::OWN.iter().filter(|(_, of)| !of.contains(&strategy)) {
         if let Some(entry) = field.node.entries().iter().find(|entry| entry.key == *key) {
-            let message = format!("`{key}` is a setting of `strategy = \"{}\"` only", of.name());
+            let names = listed(of.iter().map(|strategy| strategy.name()));
+            let message = format!("`{key}` is no setting of `strategy = \"{}\"`, but of {names}", strategy.name());
             let path = format!("{}.{key}", field.path);
             problems.push(Code::SearchSetting, entry.key_span.clone(), path, message, Some("leave it out".to_owned()));
         }

@@ -20,8 +20,8 @@ pub struct Race {
     pub confidence: f64,
     /// Whether documents were set aside for the trials that are left.
     pub has_confirmation: bool,
-    /// Of a refinement: what it found of the optimum, in a sentence. None of a race.
-    pub refined: Option<String>,
+    /// Of a search that placed points: what it found, in a sentence. None of a race.
+    pub found: Option<String>,
     /// Every contender: those that are left first, the best before the others, then by how far they came.
     pub entries: Vec<Entry>,
     /// Answers of contenders to documents that decided.
@@ -63,7 +63,12 @@ impl Race {
 
     /// Whether a trial dropped out: its scores rest on fewer documents, or on others.
     pub fn is_out(&self, trial: &str) -> bool {
-        self.entry(trial).is_some_and(|entry| !entry.survives)
+        self.entry(trial).is_some_and(|entry| !entry.survives) && !self.asks_all_the_same()
+    }
+
+    /// Whether every contender answered the same documents, so that their scores compare.
+    fn asks_all_the_same(&self) -> bool {
+        self.found.is_some() && !self.has_confirmation
     }
 
     /// Whether scores of a task stand on documents that decided.
@@ -74,12 +79,12 @@ impl Race {
 
 /// The table of the race: one row per contender.
 pub fn table(race: &Race) -> Cells {
-    let first = if race.refined.is_some() { "refinement" } else { "race" };
+    let first = if race.found.is_some() { "search" } else { "race" };
     let mut head = [first, "rung", "documents"].map(str::to_owned).to_vec();
     head.extend(race.columns.iter().cloned());
     head.extend(["behind the leader", "evidence"].map(str::to_owned));
     let rows = race.entries.iter().map(|entry| {
-        let place = if entry.survives { String::new() } else { ", out".to_owned() };
+        let place = if entry.survives || race.asks_all_the_same() { String::new() } else { ", out".to_owned() };
         let mut row = vec![
             entry.trial.clone(),
             format!("{} of {}{place}", entry.rung, race.rungs.len()),
@@ -128,11 +133,13 @@ pub fn footnotes(table: &ResultsTable) -> Vec<String> {
         race.n_asked,
         race.n_whole,
     );
-    let mut lines = vec![race.refined.clone().unwrap_or(course)];
-    lines.push(
-        "(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column"
-            .to_owned(),
-    );
+    let mut lines = vec![race.found.clone().unwrap_or(course)];
+    if !race.asks_all_the_same() {
+        lines.push(
+            "(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column"
+                .to_owned(),
+        );
+    }
     let contenders = race.entries.len();
     lines.push(if race.has_confirmation {
         format!(

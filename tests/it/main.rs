@@ -36,6 +36,7 @@ mod merge_together;
 mod model_hub;
 mod model_locate;
 mod numerics;
+mod optuna;
 mod parity;
 mod plan_findings;
 mod plan_properties;

@@ -166,6 +166,7 @@ fn every_committed_sweep_is_tested_here() {
             "quickstart.toml",
             "slerp-and-dare.toml",
             "slerp-and-dare.yml",
+            "slerp-refine.toml",
             "slerp-t.toml",
             "study.toml"
         ]

@@ -67,6 +67,7 @@ pub fn settings(python: &Path, tasks: &[&str]) -> Settings {
         mode: HarnessMode::default(),
         allow_code_eval: CodeEval::Off,
         timeout: None,
+        packages: Vec::new(),
     }
 }
 

@@ -34,8 +34,8 @@ pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
         texts.iter().map(|text| format!("<{tag}>{}", escape::text(text))).collect()
     };
     let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
-    let (title, legend) = match &race.refined {
-        Some(found) => ("Refinement", escape::text(found)),
+    let (title, legend) = match &race.found {
+        Some(found) => ("Search", escape::text(found)),
         None => (
             "Race",
             "After every rung each trial is set beside the leader by a paired test on the documents so far; who is worse drops out \

@@ -5,8 +5,10 @@
 //! first, finds the answers and the decisions recorded, and goes on where something is missing.
 
 mod decided;
+mod optuna;
 mod outcomes;
 mod pieces;
+mod points;
 mod refine;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,12 +21,13 @@ use super::state::SweepState;
 use super::{Failed, Keep, Listener, Outcome, Request, RunError, Session, Summary, store, summary};
 use crate::eval::{Settings, task_files};
 use crate::plan::Subject;
-use crate::search::{Contender, decide};
-use crate::spec::Search;
+use crate::search::{Contender, Decision, Evidence, Measure, decide, front};
+use crate::spec::{Search, Way};
 
 pub use decided::{Decided, Standing};
 pub use pieces::{Draw, Part, Pieces};
-pub use refine::{Grow, Refined};
+pub use points::{Grow, Sampled, placed};
+pub use refine::Refined;
 
 use outcomes::{Answers, Scored};
 
@@ -68,9 +71,10 @@ pub(super) async fn run(session: &mut Session<'_>, search: &Search) -> Result<Su
     let own = Arc::new(request.clone());
     let mut going =
         Going { session, request: own, search, pieces, draw, alive, beside, outcomes, disk_peak: 0, answers };
-    match &search.refine {
-        Some(aim) => going.refine(aim).await?,
-        None => going.through().await?,
+    match &search.way {
+        Way::Race => going.through().await?,
+        Way::Refine(aim) => going.refine(aim).await?,
+        Way::Optuna(sampling) => going.sample(sampling).await?,
     }
     let Going { request, outcomes, disk_peak, .. } = going;
     Ok(summary(&request, &outcomes, disk_peak, session.cancel.is_cancelled()))
@@ -315,12 +319,37 @@ impl Going<'_, '_> {
             trial,
             columns: scored.into_iter().map(|outcomes| outcomes.items).collect(),
         };
-        let contenders: Vec<Contender> = scored.into_iter().map(contender).collect();
-        let decision = decide(&search.rule, &measures, &search.objective, &contenders, search.seed)?;
+        let mut contenders: Vec<Contender> = scored.into_iter().map(contender).collect();
+        let missed = match &search.way {
+            Way::Optuna(sampling) => front::set_aside(&sampling.floors, search.weights(), &measures, &mut contenders),
+            _ => Vec::new(),
+        };
+        let mut decision = decide(&search.rule, &measures, &search.objective, &contenders, search.seed)?;
+        if search.way != Way::Race {
+            self.keep_the_chosen(&measures, &contenders, &mut decision);
+        }
+        let best = decision.evidence.first().map(|evidence| evidence.value).unwrap_or_default();
+        let behind = |evidence: Evidence| Evidence { difference: evidence.value - best, ..evidence };
+        decision.evidence.extend(missed.into_iter().map(behind));
         let (settings, plan) = (&request.settings, &request.plan);
         let key = decided::key(search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
         let documents = self.draw.documents(settings, rung);
         Some(Decided::new(key, rung, search, documents, plan, decision))
+    }
+
+    /// Of points that a search placed, the best goes on (of several objectives, whoever no other beats in all of them) and,
+    /// to be compared with it, the best of the grid.
+    fn keep_the_chosen(&self, measures: &[Measure], contenders: &[Contender], decision: &mut Decision) {
+        let points = self.points();
+        let is_of_grid = |trial: usize| points.iter().any(|(index, _, of_grid)| *index == trial && *of_grid);
+        let best_of_grid = decision.evidence.iter().map(|evidence| evidence.trial).find(|trial| is_of_grid(*trial));
+        let front = match &self.search.way {
+            Way::Optuna(sampling) if sampling.pareto => front::front(self.search.weights(), measures, contenders),
+            _ => vec![decision.leader],
+        };
+        for evidence in &mut decision.evidence {
+            evidence.survives = front.contains(&evidence.trial) || Some(evidence.trial) == best_of_grid;
+        }
     }
 
     fn tell_decision(&self, decided: &Decided) {

@@ -1,21 +1,17 @@
 //! A refinement in a run: the grid is asked, then points between its own, a few at a time, where [`crate::search::refine`] says
-//! that the optimum can still be. Points that were placed are recorded, and belong to the plan from then on.
+//! that the optimum can still be.
 
-use std::fmt;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::points::Grow;
 use super::{Going, outcomes};
-use crate::document::Problems;
-use crate::plan::Plan;
+use crate::run::RunError;
 use crate::run::event::RunEvent;
 use crate::run::journal::What;
-use crate::run::{RunError, twins, write_plan};
 use crate::search::Objective;
 use crate::search::refine::{Aim, Outlook, Point, Verdict, outlook};
-use crate::spec::Space;
-use crate::stats::Interval;
 
 /// What was seen of the optimum, and which points were placed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -29,7 +25,7 @@ pub struct Refined {
     /// Where the expected objective is highest, axis by axis.
     pub optimum: Vec<f64>,
     /// Where the optimum lies, with this confidence.
-    pub intervals: Vec<Interval>,
+    pub intervals: Vec<[f64; 2]>,
     /// See [`Refined::intervals`].
     pub confidence: f64,
     /// What the next point is expected to gain in the objective.
@@ -40,35 +36,11 @@ pub struct Refined {
     pub next: Vec<Vec<f64>>,
 }
 
-/// How a plan grows.
-#[derive(Clone)]
-pub struct Grow {
-    /// The axes.
-    pub space: Space,
-    /// The plan with these points too. The trials before them stay where they are.
-    pub plan: Arc<Grown>,
-}
-
-/// Makes a plan with further points.
-type Grown = dyn Fn(&[Vec<f64>]) -> Result<Plan, Problems> + Send + Sync;
-
-impl fmt::Debug for Grow {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Grow").field("space", &self.space).finish_non_exhaustive()
-    }
-}
-
 impl Refined {
-    /// Every point that was placed in a space, in order.
-    pub fn points(refinements: &[Self], space: &Space) -> Vec<Vec<f64>> {
-        let key = space.key();
-        refinements.iter().filter(|refined| refined.space == key).flat_map(|refined| refined.next.clone()).collect()
-    }
-
     /// In words: `t = 0.43 (0.4 to 0.46)`.
     pub fn in_words(&self) -> String {
         let axes = self.axes.iter().zip(&self.optimum).zip(&self.intervals);
-        let axes = axes.map(|((name, at), Interval { low, high })| format!("{name} = {at} ({low} to {high})"));
+        let axes = axes.map(|((name, at), [low, high])| format!("{name} = {at} ({low} to {high})"));
         axes.collect::<Vec<_>>().join(", ")
     }
 }
@@ -83,7 +55,7 @@ impl Going<'_, '_> {
             }
             let Some(refined) = self.look(aim)? else { break };
             // Points that make no plan would keep every later run from reading it.
-            let grown = self.grown(&refined)?;
+            let grown = self.grown(&refined.next)?;
             if self.session.state.refinements.last() != Some(&refined) {
                 self.session.record(None, What::SearchRefined(refined.clone()))?;
             }
@@ -104,7 +76,7 @@ impl Going<'_, '_> {
         let Some((_, first)) = scored.first() else { return Ok(None) };
         let measures = outcomes::measures(&self.search.columns, first);
         let point = |(index, outcomes): &(usize, outcomes::Scored)| {
-            let at = space.place(&request.plan.trials[*index].axes)?;
+            let at = space.place(&space.point(&request.plan.trials[*index].axes)?);
             Some(Point { at, columns: outcomes.iter().map(|outcomes| outcomes.items.clone()).collect() })
         };
         let points: Vec<Point> = scored.iter().filter_map(point).collect();
@@ -114,38 +86,18 @@ impl Going<'_, '_> {
             return Ok(None);
         };
         let (low, high): (Vec<f64>, Vec<f64>) = intervals.iter().map(|interval| (interval.low, interval.high)).unzip();
-        let bounds = space.values(&low).into_iter().zip(space.values(&high));
+        let point = |place: &[f64]| space.tidy(&space.point_at(place));
+        let bounds = point(&low).into_iter().zip(point(&high));
         Ok(Some(Refined {
             space: space.key(),
-            axes: space.axes.clone(),
+            axes: space.axes.iter().map(|axis| axis.name.clone()).collect(),
             n_points: points.len(),
-            optimum: space.values(&optimum),
-            intervals: bounds.map(|(low, high)| Interval { low, high }).collect(),
+            optimum: point(&optimum),
+            intervals: bounds.map(|(low, high)| [low, high]).collect(),
             confidence: aim.confidence,
             gain,
             verdict,
-            next: next.iter().map(|place| space.values(place)).collect(),
+            next: next.iter().map(|place| point(place)).collect(),
         }))
-    }
-
-    /// The plan with the points that are placed next; none where that is over.
-    fn grown(&self, refined: &Refined) -> Result<Option<Plan>, RunError> {
-        let Some(grow) = self.request.grow.as_ref().filter(|_| !refined.next.is_empty()) else { return Ok(None) };
-        let mut points = Refined::points(&self.session.state.refinements, &grow.space);
-        points.extend(refined.next.iter().cloned());
-        (grow.plan)(&points).map(Some).map_err(RunError::Grow)
-    }
-
-    /// Goes on with a plan that has further trials at its end.
-    fn take(&mut self, plan: Plan) -> Result<(), RunError> {
-        let mut request = (*self.request).clone();
-        let new = request.plan.trials.len()..plan.trials.len();
-        request.plan = plan;
-        request.selected.extend(new.clone());
-        self.session.facts.rounded = twins::rounded(&request);
-        write_plan(&request)?;
-        self.alive.extend(new);
-        self.request = Arc::new(request);
-        Ok(())
     }
 }

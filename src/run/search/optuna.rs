@@ -1,0 +1,165 @@
+//! Optuna in a run: the points of the grid are asked first, then those that it chooses (see `ask_and_tell.py`). Its storage lies
+//! beside the journal, and only the journal says which points were placed: what Optuna chose and nobody recorded, it gives again.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Value as Json, json};
+
+use super::points::Sampled;
+use super::{Going, outcomes};
+use crate::process::{GRACE, Invocation, Logs, Worker};
+use crate::run::RunError;
+use crate::run::journal::What;
+use crate::run::store::at;
+use crate::search::front::{objectives, violations};
+use crate::spec::space::{Axis, Range};
+use crate::spec::{Sampling, Space};
+
+/// The process; see the file.
+const PROGRAM: &str = include_str!("../../search/ask_and_tell.py");
+
+/// How long a choice may take.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Files of the search, in the folder of the sweep.
+const FOLDER: &str = "optuna";
+
+/// What the process says.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    #[serde(default)]
+    points: Vec<Chosen>,
+    error: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Chosen {
+    number: u64,
+    values: Vec<f64>,
+}
+
+impl Going<'_, '_> {
+    /// Asks the points that there are, and lets Optuna place further ones, until there are enough.
+    pub(super) async fn sample(&mut self, sampling: &Sampling) -> Result<(), RunError> {
+        let mut worker = None;
+        loop {
+            self.ask(Some(0)).await?;
+            if self.is_over() {
+                break;
+            }
+            let n_points = self.points().len();
+            let n_asked = sampling.batch.min(sampling.most.saturating_sub(n_points));
+            let Some(space) = self.request.grow.as_ref().map(|grow| grow.space.clone()).filter(|_| n_asked > 0) else {
+                break;
+            };
+            let question = self.question(sampling, &space, n_asked)?;
+            let next: Vec<(u64, Vec<f64>)> = self
+                .choose(&mut worker, &question.to_string())
+                .await?
+                .into_iter()
+                .map(|chosen| (chosen.number, space.tidy(&chosen.values)))
+                .collect();
+            let points: Vec<Vec<f64>> = next.iter().map(|(_, point)| point.clone()).collect();
+            let grown = self.grown(&points)?;
+            self.session.record(None, What::SearchSampled(Sampled { space: space.key(), next }))?;
+            let Some(grown) = grown else { break };
+            let n_before = self.request.plan.trials.len();
+            self.take(grown)?;
+            // Where there is nothing but what was asked already, a space of few points is used up.
+            let n_repeated = self.n_repeated(&space);
+            if self.request.plan.trials.len() == n_before && n_repeated >= sampling.most {
+                break;
+            }
+        }
+        if let Some(worker) = worker {
+            worker.end().await;
+        }
+        if self.session.cancel.is_cancelled() { Ok(()) } else { self.end(0).await }
+    }
+
+    /// Points that Optuna chose, however often each.
+    fn n_repeated(&self, space: &Space) -> usize {
+        let key = space.key();
+        self.session.state.samples.iter().filter(|sampled| sampled.space == key).map(|sampled| sampled.next.len()).sum()
+    }
+
+    /// Everything that Optuna needs to know.
+    fn question(&mut self, sampling: &Sampling, space: &Space, n: usize) -> Result<Json, RunError> {
+        let scored = self.scored(0)?;
+        let measures =
+            scored.first().map(|(_, first)| outcomes::measures(&self.search.columns, first)).unwrap_or_default();
+        let weights = self.search.weights();
+        let scores = |index: usize| {
+            let (_, outcomes) = scored.iter().find(|(scored, _)| *scored == index)?;
+            let items: Vec<_> = outcomes.iter().map(|outcomes| &outcomes.items).collect();
+            let each = objectives(weights, &measures, &items);
+            let scores = if sampling.pareto { each } else { vec![each.iter().sum()] };
+            Some((scores, violations(&sampling.floors, &measures, &items)))
+        };
+        let told = |number: Option<u64>, index: usize, values: &[f64]| {
+            let (scores, violations) = scores(index).unzip();
+            json!({ "number": number, "values": values, "scores": scores, "violations": violations.unwrap_or_default() })
+        };
+        let points = self.points();
+        let grid = points.iter().filter(|(_, _, is_of_grid)| *is_of_grid);
+        let mut all: Vec<Json> = grid.map(|(index, point, _)| told(None, *index, point)).collect();
+        let key = space.key();
+        for (number, point) in
+            self.session.state.samples.iter().filter(|sampled| sampled.space == key).flat_map(|s| &s.next)
+        {
+            if let Some((index, ..)) = points.iter().find(|(_, known, _)| known == point) {
+                all.push(told(Some(*number), *index, point));
+            }
+        }
+        let axes: Vec<Json> = space.axes.iter().map(axis).collect();
+        let n_objectives = if sampling.pareto { weights.iter().filter(|weight| **weight > 0.0).count() } else { 1 };
+        Ok(json!({
+            "storage": self.folder().join("storage.jsonl"),
+            "sampler": sampling.sampler,
+            "seed": self.search.seed,
+            "objectives": n_objectives,
+            "axes": axes,
+            "points": all,
+            "ask": n,
+        }))
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.request.store.root().join(FOLDER)
+    }
+
+    async fn choose(&self, worker: &mut Option<Worker>, question: &str) -> Result<Vec<Chosen>, RunError> {
+        let folder = self.folder();
+        std::fs::create_dir_all(&folder).map_err(at(&folder))?;
+        let logs = Logs::of(&folder);
+        let python = &self.request.settings.python;
+        let process = match worker {
+            Some(process) => process,
+            None => {
+                let invocation = Invocation::new(python, ["-c".to_owned(), PROGRAM.to_owned()]);
+                let log = folder.join("log");
+                let _ = std::fs::remove_file(&log);
+                worker.insert(Worker::start(&invocation, &log)?)
+            }
+        };
+        let reply = process.ask(question, &logs, Some(PATIENCE), GRACE, self.session.cancel, &mut |_| {}).await?;
+        let line = reply.answer.map_err(|exit| RunError::Optuna(format!("it ended with {exit}")))?;
+        let answer: Answer = serde_json::from_str(&line).map_err(|_| RunError::Optuna(format!("it said `{line}`")))?;
+        match answer.error {
+            Some(why) => Err(RunError::Optuna(why)),
+            None => Ok(answer.points),
+        }
+    }
+}
+
+fn axis(axis: &Axis) -> Json {
+    let kind = match axis.range {
+        Range::Numbers(..) => "float",
+        Range::Whole(..) => "int",
+        Range::Choices(_) => "choice",
+    };
+    let (low, high) = axis.bounds();
+    json!({ "name": axis.name, "kind": kind, "low": low, "high": high })
+}
