@@ -718,16 +718,18 @@ pub const CODES: &[CodeSpec] = &[
         Code::SearchSetting,
         "E0907",
         "the strategy of the search has no such setting",
-        "`rungs` and `min_survivors` belong to a race; `width`, `trials` and `batch` to a refinement, which asks every point the \
-         same documents and needs an objective that changes smoothly along the axes: weighted columns, no ranks.",
+        "`rungs` and `min_survivors` belong to a race, `width` to a refinement, `sampler`, `floors` and the objective `pareto` to \
+         Optuna, `trials` and `batch` to both of these. Searches for points need an objective that changes smoothly along the \
+         axes: weighted columns, no ranks.",
         "search = { strategy = \"refine\", metric = \"math_bpb\", width = 0.1 }",
     ),
     row(
         Code::SearchAxes,
         "E0908",
-        "the grid has no axes that can be refined",
-        "A refinement adds points between those of one merge with one or two axes of numbers, each with at least two values: \
-         the first and the last bound the search. Other merges of the sweep have no axes; they are asked the same.",
+        "the grid has no axes that can be searched",
+        "A search for points adds to those of one merge with axes, each of at least two values: the first and the last number \
+         bound the search, anything else is a choice. A refinement looks at one or two axes of numbers. Other merges of the \
+         sweep have no axes; they are asked the same.",
         "grid.t = [0, 0.5, 1]",
     ),
 ];

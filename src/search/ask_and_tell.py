@@ -1,6 +1,6 @@
 """Optuna as a process that stays: one line of JSON in, one line of JSON out.
 
-In:  {"storage": FILE, "sampler": NAME, "seed": N, "objectives": N, "axes": [AXIS], "points": [POINT], "ask": N}
+In:  {"storage": FILE, "study": NAME, "sampler": NAME, "seed": N, "objectives": N, "axes": [AXIS], "points": [POINT], "ask": N}
      AXIS:  {"name", "kind": "float" | "int" | "choice", "low", "high"}; of a choice these are the first and last number
      POINT: {"number": of a trial of Optuna's, none of a point of the grid, "values": [axis by axis],
              "scores": [larger is better; none of a point that failed], "violations": [above 0 where a floor is missed]}
@@ -36,7 +36,7 @@ def points(question):
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(question["storage"])),
-        study_name="search",
+        study_name=question["study"],
         directions=["maximize"] * question["objectives"],
         load_if_exists=True,
     )

@@ -130,6 +130,22 @@ fn a_search_that_is_killed_places_the_same_points() {
     assert_eq!(through(&sweep, &["run", "sweep.toml"]), undisturbed);
 }
 
+/// Four points in all: what is chosen again is not asked again, and the search ends.
+#[test]
+fn a_space_of_few_points_is_used_up() {
+    let Some(_) = require_python() else { return };
+    let (head, _) = SPEC.split_once("zip = ").unwrap();
+    let spec = format!(
+        "{head}zip = {{ rescale = [true, false], t = {{ path = \"parameters.normalize\", values = [true, false] }}, \"math.weight\" = [1, 2] }}\n"
+    );
+    let Some(sweep) = Sweep::of(&spec.replace("trials = 9", "trials = 12\nsampler = \"random\"")) else { return };
+    through(&sweep, &["run", "sweep.toml"]);
+    let journal = sweep.journal();
+    assert!(journal.contains("\"repeated\""), "{journal}");
+    assert!(count(&journal, "\"event\":\"merged\"") <= 9, "two by two by two points, and the baseline");
+    assert_asked_once(&sweep);
+}
+
 #[test]
 fn two_objectives_give_a_front_floors_hold_and_the_chosen_are_told_by_documents_set_aside() {
     let Some(_) = require_python() else { return };

@@ -103,10 +103,10 @@ pub(super) fn key(
             .collect();
         (id.clone(), answered)
     };
-    let Search { columns, objective, rule, seed, .. } = search;
+    let Search { columns, objective, rule, way, seed, .. } = search;
     let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
     let trials: Vec<_> = contenders.iter().map(of_trial).collect();
-    let whole = (columns, objective, rule.confidence, rule.min_survivors, seed, rung, trials);
+    let whole = (format!("{way:?}"), columns, objective, rule.confidence, rule.min_survivors, seed, rung, trials);
     // Texts under texts are always JSON.
     digest(&serde_json::to_vec(&whole).unwrap_or_default())
 }

@@ -11,6 +11,7 @@ use super::points::Sampled;
 use super::{Going, outcomes};
 use crate::process::{GRACE, Invocation, Logs, Worker};
 use crate::run::RunError;
+use crate::run::fingerprint::digest;
 use crate::run::journal::What;
 use crate::run::store::at;
 use crate::search::front::{objectives, violations};
@@ -44,45 +45,58 @@ impl Going<'_, '_> {
     /// Asks the points that there are, and lets Optuna place further ones, until there are enough.
     pub(super) async fn sample(&mut self, sampling: &Sampling) -> Result<(), RunError> {
         let mut worker = None;
+        let is_through = self.sample_with(sampling, &mut worker).await;
+        if let Some(worker) = worker {
+            worker.end().await;
+        }
+        if is_through? { self.end(0).await } else { Ok(()) }
+    }
+
+    /// The same with a process that may stay. False where the user or a failure ends everything.
+    async fn sample_with(&mut self, sampling: &Sampling, worker: &mut Option<Worker>) -> Result<bool, RunError> {
         loop {
             self.ask(Some(0)).await?;
             if self.is_over() {
-                break;
+                return Ok(false);
             }
             let n_points = self.points().len();
             let n_asked = sampling.batch.min(sampling.most.saturating_sub(n_points));
             let Some(space) = self.request.grow.as_ref().map(|grow| grow.space.clone()).filter(|_| n_asked > 0) else {
-                break;
+                return Ok(true);
             };
             let question = self.question(sampling, &space, n_asked)?;
-            let next: Vec<(u64, Vec<f64>)> = self
-                .choose(&mut worker, &question.to_string())
-                .await?
-                .into_iter()
-                .map(|chosen| (chosen.number, space.tidy(&chosen.values)))
-                .collect();
+            let chosen = self.choose(worker, &question.to_string()).await?;
+            let mut known: Vec<Vec<f64>> = self.points().into_iter().map(|(_, point, _)| point).collect();
+            let is_new = |(_, point): &(u64, Vec<f64>)| {
+                let is_new = !known.contains(point);
+                known.push(point.clone());
+                is_new
+            };
+            let chosen = chosen.into_iter().map(|chosen| (chosen.number, space.tidy(&chosen.values)));
+            let (next, repeated): (Vec<_>, Vec<_>) = chosen.partition(is_new);
             let points: Vec<Vec<f64>> = next.iter().map(|(_, point)| point.clone()).collect();
             let grown = self.grown(&points)?;
-            self.session.record(None, What::SearchSampled(Sampled { space: space.key(), next }))?;
-            let Some(grown) = grown else { break };
-            let n_before = self.request.plan.trials.len();
-            self.take(grown)?;
-            // Where there is nothing but what was asked already, a space of few points is used up.
-            let n_repeated = self.n_repeated(&space);
-            if self.request.plan.trials.len() == n_before && n_repeated >= sampling.most {
-                break;
+            let (space, study) = (space.key(), self.study(sampling, &space));
+            self.session.record(None, What::SearchSampled(Sampled { space, study, next, repeated }))?;
+            match grown {
+                Some(grown) => self.take(grown)?,
+                // Of a space of few points nothing may be left but what was asked already.
+                None if self.n_repeated() >= sampling.most => return Ok(true),
+                None => {}
             }
         }
-        if let Some(worker) = worker {
-            worker.end().await;
-        }
-        if self.session.cancel.is_cancelled() { Ok(()) } else { self.end(0).await }
     }
 
-    /// Points that Optuna chose, however often each.
-    fn n_repeated(&self, space: &Space) -> usize {
-        let key = space.key();
-        self.session.state.samples.iter().filter(|sampled| sampled.space == key).map(|sampled| sampled.next.len()).sum()
+    fn n_repeated(&self) -> usize {
+        self.session.state.samples.iter().map(|sampled| sampled.repeated.len()).sum()
+    }
+
+    /// Names what Optuna's numbers of trials are numbers of: points are told anew where something else is wanted of them.
+    fn study(&self, sampling: &Sampling, space: &Space) -> String {
+        let columns: Vec<&str> = self.search.columns.iter().map(|column| column.name.as_str()).collect();
+        let wanted = (space.key(), columns, self.search.weights(), &sampling.floors, sampling.pareto, self.search.seed);
+        // Texts and numbers are always JSON.
+        digest(&serde_json::to_vec(&wanted).unwrap_or_default())
     }
 
     /// Everything that Optuna needs to know.
@@ -102,13 +116,14 @@ impl Going<'_, '_> {
             let (scores, violations) = scores(index).unzip();
             json!({ "number": number, "values": values, "scores": scores, "violations": violations.unwrap_or_default() })
         };
+        let study = self.study(sampling, space);
+        let samples = self.session.state.samples.iter().filter(|sampled| sampled.study == study);
+        let numbered: Vec<&(u64, Vec<f64>)> = samples.flat_map(Sampled::chosen).collect();
         let points = self.points();
-        let grid = points.iter().filter(|(_, _, is_of_grid)| *is_of_grid);
-        let mut all: Vec<Json> = grid.map(|(index, point, _)| told(None, *index, point)).collect();
-        let key = space.key();
-        for (number, point) in
-            self.session.state.samples.iter().filter(|sampled| sampled.space == key).flat_map(|s| &s.next)
-        {
+        let is_new = |point: &Vec<f64>| numbered.iter().all(|(_, known)| known != point);
+        let others = points.iter().filter(|(_, point, is_of_grid)| *is_of_grid || is_new(point));
+        let mut all: Vec<Json> = others.map(|(index, point, _)| told(None, *index, point)).collect();
+        for (number, point) in &numbered {
             if let Some((index, ..)) = points.iter().find(|(_, known, _)| known == point) {
                 all.push(told(Some(*number), *index, point));
             }
@@ -117,6 +132,7 @@ impl Going<'_, '_> {
         let n_objectives = if sampling.pareto { weights.iter().filter(|weight| **weight > 0.0).count() } else { 1 };
         Ok(json!({
             "storage": self.folder().join("storage.jsonl"),
+            "study": study,
             "sampler": sampling.sampler,
             "seed": self.search.seed,
             "objectives": n_objectives,

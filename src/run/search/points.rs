@@ -36,8 +36,20 @@ impl fmt::Debug for Grow {
 pub struct Sampled {
     /// Names the axes and their bounds; points that were placed between others are none of this space.
     pub space: String,
-    /// The points, each with its number among Optuna's trials.
+    /// Names what was wanted of them.
+    pub study: String,
+    /// The points, each with its number among the trials of Optuna's study of that name.
     pub next: Vec<(u64, Vec<f64>)>,
+    /// Points that it chose and that were there already.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub repeated: Vec<(u64, Vec<f64>)>,
+}
+
+impl Sampled {
+    /// Everything that Optuna chose.
+    pub fn chosen(&self) -> impl Iterator<Item = &(u64, Vec<f64>)> {
+        self.next.iter().chain(&self.repeated)
+    }
 }
 
 /// Every point that was placed in a space, in order.
