@@ -12,6 +12,7 @@ number of trials, so that it depends on the storage alone.
 """
 
 import json
+import random
 import sys
 import warnings
 
@@ -43,24 +44,20 @@ def points(question):
     axes = question["axes"]
     space = {axis["name"]: distribution(optuna, axis) for axis in axes}
     known = {trial.number: trial for trial in study.get_trials(deepcopy=False)}
-    of_grid = {trial.user_attrs["grid"]: trial for trial in known.values() if "grid" in trial.user_attrs}
+    told = {trial.user_attrs["point"]: trial.number for trial in known.values() if "point" in trial.user_attrs}
     heard = set()
-    grid = 0
-    for point in question["points"]:
-        if point["number"] is None:
-            # Points of the grid go through the queue, so that samplers treat them as their own.
-            trial = of_grid.get(grid)
-            if trial is None:
+    for place, point in enumerate(question["points"]):
+        number = point["number"]
+        if number is None or number not in known:
+            # Points of the grid, and those of a storage that is gone, go through the queue, so that samplers treat them as
+            # their own.
+            name = json.dumps(point["values"])
+            if name not in told:
                 values = {axis["name"]: of_optuna(axis, value) for axis, value in zip(axes, point["values"])}
-                study.enqueue_trial(values, user_attrs={"grid": grid})
-                study.sampler = sampler(optuna, question, len(known) + grid)
-                number = study.ask(space).number
-            else:
-                number = trial.number
-            heard.add(number)
-            grid += 1
-        else:
-            number = point["number"]
+                study.enqueue_trial(values, user_attrs={"point": name})
+                study.sampler = sampler(optuna, question, len(known) + place)
+                told[name] = study.ask(space).number
+            number = told[name]
         heard.add(number)
         tell(optuna, study, question, number, point)
     trials = study.get_trials(deepcopy=False)
@@ -90,7 +87,8 @@ def answer(axes, number, params):
 
 
 def sampler(optuna, question, number):
-    seed = (question["seed"] * 1_000_003 + number) % 2**32
+    # Generators of neighbouring seeds begin alike.
+    seed = random.Random(f"{question['seed']} {number}").getrandbits(32)
     floors = any(point["violations"] for point in question["points"])
     constraints = {"constraints_func": lambda trial: trial.user_attrs.get("violations", [])} if floors else {}
     name = question["sampler"]

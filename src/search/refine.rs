@@ -89,8 +89,16 @@ impl Verdict {
     }
 }
 
-/// Looks at what was answered. None where points hold different things, or there are fewer than two.
-pub fn outlook(aim: &Aim, measures: &[Measure], weights: &[f64], points: &[Point], seed: u64) -> Option<Outlook> {
+/// Looks at what was answered. Nothing is asked next to places that are closed. None where points hold different things, or
+/// there are fewer than two.
+pub fn outlook(
+    aim: &Aim,
+    measures: &[Measure],
+    weights: &[f64],
+    points: &[Point],
+    closed: &[Vec<f64>],
+    seed: u64,
+) -> Option<Outlook> {
     let n_axes = points.first()?.at.len();
     let values: Vec<f64> = points.iter().map(|point| objective(measures, weights, point)).collect();
     let noise = covariance(measures, weights, points)?;
@@ -120,7 +128,7 @@ pub fn outlook(aim: &Aim, measures: &[Measure], weights: &[f64], points: &[Point
         curves.drawn.iter().map(|curve| curve[n_free..].iter().copied().fold(f64::MIN, f64::max)).collect();
     let (mut next, mut gain) = (Vec::new(), None);
     for _ in 0..aim.batch.min(aim.most.saturating_sub(points.len())).max(1) {
-        let taken = asked.iter().chain(&next).collect::<Vec<&Vec<f64>>>();
+        let taken = asked.iter().chain(closed).chain(&next).collect::<Vec<&Vec<f64>>>();
         let free = (0..n_free).filter(|place| taken.iter().all(|taken| apart(&places[*place], taken)));
         let gains = free.map(|place| {
             let over = curves.drawn.iter().zip(&best).map(|(curve, best)| (curve[place] - best).max(0.0));
@@ -234,7 +242,7 @@ mod tests {
     fn refine(seed: u64, curve: &dyn Fn(f64) -> f64) -> (Outlook, usize) {
         let mut points: Vec<Point> = [0.0, 0.5, 1.0].iter().map(|at| point(seed, *at, curve(*at), 100)).collect();
         loop {
-            let outlook = outlook(&aim(), &[measure()], &[1.0], &points, seed).unwrap();
+            let outlook = outlook(&aim(), &[measure()], &[1.0], &points, &[], seed).unwrap();
             if outlook.next.is_empty() {
                 return (outlook, points.len());
             }
@@ -283,7 +291,7 @@ mod tests {
         let mut points: Vec<Point> = (0..9).map(|n| at(5, f64::from(n % 3) / 2.0, f64::from(n / 3) / 2.0)).collect();
         let aim = Aim { width: 0.2, most: 16, batch: 2, ..aim() };
         let last = loop {
-            let outlook = outlook(&aim, &[measure()], &[1.0], &points, 5).unwrap();
+            let outlook = outlook(&aim, &[measure()], &[1.0], &points, &[], 5).unwrap();
             if outlook.next.is_empty() {
                 break outlook;
             }
@@ -291,6 +299,10 @@ mod tests {
             points.extend(outlook.next.iter().map(|place| at(5, place[0], place[1])));
         };
         assert!((last.optimum[0] - 0.3).abs() < 0.11 && (last.optimum[1] - 0.7).abs() < 0.16, "{last:?}");
-        assert_eq!(outlook(&aim, &[measure()], &[1.0], &points, 5), Some(last), "the same answers, the same outlook");
+        assert_eq!(
+            outlook(&aim, &[measure()], &[1.0], &points, &[], 5),
+            Some(last),
+            "the same answers, the same outlook"
+        );
     }
 }

@@ -68,7 +68,7 @@ pub fn long(table: &ResultsTable, against: Option<&Against>) -> Result<DataFrame
         text("kind", &|(row, ..)| Some(row.kind.to_owned())),
         text("method", &|(row, ..)| row.method.map(str::to_owned)),
     ];
-    let axes = table.axes();
+    let axes = axes(table);
     if !axes.contains(&"seed") {
         columns.push(count("seed", &|(row, ..)| row.seed));
     }
@@ -149,6 +149,11 @@ fn compared<'a>(table: &ResultsTable, against: &'a Against, (row, score, _): &Li
     }
 }
 
+/// Names of the axes that have a column of their own: the method has one already.
+fn axes(table: &ResultsTable) -> Vec<&str> {
+    table.axes().into_iter().filter(|axis| *axis != "method").collect()
+}
+
 /// One row per trial, one column per task metric in the order of the spec.
 ///
 /// # Errors
@@ -160,7 +165,7 @@ pub fn wide(table: &ResultsTable) -> Result<DataFrame, FrameError> {
         Series::new("kind".into(), rows.iter().map(|row| row.kind).collect::<Vec<_>>()),
         Series::new("method".into(), rows.iter().map(|row| row.method).collect::<Vec<_>>()),
     ];
-    columns.extend(table.axes().iter().map(|axis| axis_column(axis, rows.iter().map(|row| row.axis(axis)))));
+    columns.extend(axes(table).iter().map(|axis| axis_column(axis, rows.iter().map(|row| row.axis(axis)))));
     columns.extend(table.columns.iter().map(|column| {
         let values = rows.iter().map(|row| row.score(column).and_then(|score| score.value));
         Series::new(column.name.as_str().into(), values.collect::<Vec<Option<f64>>>())

@@ -130,6 +130,40 @@ fn a_search_that_is_killed_places_the_same_points() {
     assert_eq!(through(&sweep, &["run", "sweep.toml"]), undisturbed);
 }
 
+/// What Optuna has forgotten it is told anew.
+#[test]
+fn a_storage_that_is_gone_is_made_again_from_the_journal() {
+    let Some(_) = require_python() else { return };
+    let Some(sweep) = Sweep::of(&SPEC.replace("trials = 9", "trials = 4")) else { return };
+    through(&sweep, &["run", "sweep.toml"]);
+    fs::remove_dir_all(sweep.results().join("optuna")).unwrap();
+    sweep.write(&SPEC.replace("trials = 9", "trials = 6"));
+    through(&sweep, &["run", "sweep.toml"]);
+    assert_eq!(sampled(&sweep).len(), 4);
+    assert_asked_once(&sweep);
+}
+
+/// Methods are an axis like others; of few points, all are found.
+#[test]
+fn methods_and_dtypes_are_searched_too() {
+    let Some(_) = require_python() else { return };
+    let (head, _) = SPEC.split_once("[[merge]]").unwrap();
+    let merge = r#"[[merge]]
+name = "{method} {dtype}"
+method = "ties"
+base_model = "base"
+models = { math = { weight = 1.0 }, code = { weight = 0.5 } }
+zip = { method = ["ties", "task_arithmetic"], dtype = ["float16", "float32"] }
+"#;
+    let spec = format!("{head}{merge}").replace("trials = 9", "trials = 4\nsampler = \"random\"");
+    let Some(sweep) = Sweep::of(&spec) else { return };
+    through(&sweep, &["run", "sweep.toml"]);
+    assert!(!sampled(&sweep).is_empty());
+    let table = sweep.table();
+    assert!(table.starts_with("trial,kind,method,dtype,"), "{table}");
+    assert!(table.lines().count() > 4, "{table}");
+}
+
 /// Four points in all: what is chosen again is not asked again, and the search ends.
 #[test]
 fn a_space_of_few_points_is_used_up() {

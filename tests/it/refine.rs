@@ -118,6 +118,20 @@ fn the_chosen_are_told_by_documents_set_aside() {
     assert_asked_once(&sweep);
 }
 
+/// Points that are not asked are not placed either, however good they might be.
+#[test]
+fn what_is_left_out_stays_out_and_the_refinement_ends() {
+    let Some(sweep) = Sweep::of(SPEC) else { return };
+    through(&sweep, &["run", "sweep.toml", "--only", "SLERP (t=0.5)", "--only", "SLERP (t=1)"]);
+    let points: Vec<Json> =
+        refinements(&sweep).iter().flat_map(|one| one["next"].as_array().unwrap().clone()).collect();
+    assert!(!points.is_empty() && points.len() < 10, "{points:?}");
+    assert!(points.iter().all(|point| point[0].as_f64().unwrap() > 0.02), "{points:?}");
+    assert_asked_once(&sweep);
+    through(&sweep, &["run", "sweep.toml"]);
+    assert_asked_once(&sweep);
+}
+
 #[test]
 fn a_refinement_that_is_killed_places_the_same_points() {
     let Some(reference) = Sweep::of(SPEC) else { return };

@@ -60,8 +60,10 @@ impl Going<'_, '_> {
                 self.session.record(None, What::SearchRefined(refined.clone()))?;
             }
             (self.session.listener)(RunEvent::Refined(refined));
-            let Some(grown) = grown else { break };
-            self.take(grown)?;
+            match grown {
+                Some(grown) if grown.trials.len() > self.request.plan.trials.len() => self.take(grown)?,
+                _ => break,
+            }
         }
         self.end(0).await
     }
@@ -80,8 +82,12 @@ impl Going<'_, '_> {
             Some(Point { at, columns: outcomes.iter().map(|outcomes| outcomes.items.clone()).collect() })
         };
         let points: Vec<Point> = scored.iter().filter_map(point).collect();
+        // Those that failed, or are not among the selected ones.
+        let is_closed = |index: &usize| scored.iter().all(|(scored, _)| scored != index);
+        let closed = self.points().into_iter().filter(|(index, ..)| is_closed(index));
+        let closed: Vec<Vec<f64>> = closed.map(|(_, point, _)| space.place(&point)).collect();
         let Some(Outlook { optimum, intervals, gain, next, verdict }) =
-            outlook(aim, &measures, weights, &points, self.search.seed)
+            outlook(aim, &measures, weights, &points, &closed, self.search.seed)
         else {
             return Ok(None);
         };
