@@ -139,7 +139,7 @@ fn scripts(args: &SweepArgs) -> Result<Exit, Failure> {
     let preview =
         slurm::preview(&request, &options, &Cancel::never()).map_err(|error| super::slurm::sort(error, &sweep))?;
     for note in &preview.notes {
-        warn(&format!("note: {note}: every trial counts as left to do, and a throttle by disk may be missing"));
+        warn(&format!("note: {note}"));
     }
     if !preview.is_cluster {
         warn("note: no cluster answers here: arrays are cut as Slurm's default has it");

@@ -56,7 +56,8 @@ impl<'a> Raced<'a> {
             seed: self.search.seed,
             confidence: self.search.rule.confidence,
             has_confirmation: self.pieces.has_confirmation,
-            found: self.found(state, entries.len()),
+            found: self.found(state, &entries, of_all),
+            is_front: matches!(&self.search.way, Way::Optuna(sampling) if sampling.pareto),
             n_asked: entries.iter().map(|entry: &Entry| entry.n_documents).sum(),
             n_whole: of_all * entries.len() as u64,
             entries,
@@ -65,8 +66,8 @@ impl<'a> Raced<'a> {
 }
 
 impl Raced<'_> {
-    /// What a search that placed points found, in a sentence.
-    fn found(&self, state: &SweepState, n_points: usize) -> Option<String> {
+    /// What a search that placed points found, in a sentence or two. Each of them answers `of_all` documents at most.
+    fn found(&self, state: &SweepState, entries: &[Entry], of_all: u64) -> Option<String> {
         let columns: Vec<&str> = self.search.columns.iter().map(|column| column.name.as_str()).collect();
         let columns = columns.join(", ");
         match &self.search.way {
@@ -84,9 +85,23 @@ impl Raced<'_> {
                 let n_sampled: usize = state.samples.iter().map(|sampled| sampled.next.len()).sum();
                 let chosen =
                     if sampling.pareto { "left is who no other beats in every column" } else { "left is the best" };
+                let n_points = entries.len();
+                let n_rungs = self.search.rule.rungs.len();
+                let n_out = entries.iter().filter(|entry| !entry.survives && entry.rung < n_rungs).count();
+                let (n_asked, n_whole) =
+                    (entries.iter().map(|entry| entry.n_documents).sum::<u64>(), of_all * n_points as u64);
+                let raced = match n_out {
+                    0 => String::new(),
+                    _ => format!(
+                        ". {n_out} dropped out on the way, worse than the best so far beyond {:.0} %: {n_asked} of {n_whole} answers \
+                         were asked ({:.0} %)",
+                        100.0 * self.search.rule.confidence,
+                        100.0 * n_asked as f64 / n_whole.max(1) as f64
+                    ),
+                };
                 Some(format!(
                     "Search on {columns}: {n_points} points, {n_sampled} of them placed by Optuna ({}); {chosen}, and the best of \
-                     the grid",
+                     the grid{raced}",
                     sampling.sampler
                 ))
             }
@@ -98,6 +113,11 @@ fn entry(plan: &Plan, decisions: &[Decided], decided: &Decided, trial: &TrialId)
     let name = |id: &TrialId| plan.trials.iter().find(|trial| trial.id == *id).map(|trial| trial.name.clone());
     let n_documents = |decided: &Decided| decided.documents.values().sum();
     let evidence = &decided.of(trial)?.evidence;
+    // The best so far stands in the decisions about all points after it.
+    let mut course: Vec<(u64, f64)> =
+        decisions.iter().filter_map(|rung| Some((n_documents(rung), rung.of(trial)?.evidence.value))).collect();
+    course.sort_by_key(|(n, _)| *n);
+    course.dedup_by_key(|(n, _)| *n);
     Some(Entry {
         trial: name(trial)?,
         rung: decided.rung + 1,
@@ -108,7 +128,7 @@ fn entry(plan: &Plan, decisions: &[Decided], decided: &Decided, trial: &TrialId)
         difference: evidence.difference,
         interval: evidence.interval,
         p: evidence.p,
-        course: decisions.iter().filter_map(|rung| Some((n_documents(rung), rung.of(trial)?.evidence.value))).collect(),
+        course,
     })
 }
 

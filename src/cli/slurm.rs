@@ -6,7 +6,7 @@ pub(super) mod unit;
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, anyhow};
+use anyhow::Context;
 
 use super::{Failure, SweepArgs, usage};
 use crate::run::slurm::collect::SeedError;
@@ -34,10 +34,6 @@ pub(super) fn engine(
 
 /// What a run through Slurm is told.
 pub(super) fn options(args: &SweepArgs, sweep: &Sweep, detach: bool) -> Result<Options, Failure> {
-    if sweep.search.is_some() {
-        let refused = "a search runs on this machine only: leave out `--engine slurm`, or `search` in the spec";
-        return Err(usage(anyhow!(refused)));
-    }
     let absolute = |path: &Path| std::path::absolute(path).with_context(|| format!("finding `{}`", path.display()));
     Ok(Options {
         slurm: sweep.engine.slurm.clone(),

@@ -147,8 +147,6 @@ pub enum Code {
     SearchWhole,
     /// Rungs, a confidence or a share outside their range.
     SearchShare,
-    /// A search where it cannot run.
-    SearchEngine,
     /// A search without trials to choose from.
     SearchTrials,
     /// A rule of which models stay that a search does not have.
@@ -691,14 +689,6 @@ pub const CODES: &[CodeSpec] = &[
         "rungs = [10, 25, 50, 100]      # wrong: not percent\nrungs = [0.1, 0.25, 0.5, 1]",
     ),
     row(
-        Code::SearchEngine,
-        "E0904",
-        "a search cannot run there",
-        "Trials of a race wait for each other after every rung, which jobs of a cluster cannot do yet. Run the search on one \
-         machine, or evaluate the whole grid on the cluster.",
-        "",
-    ),
-    row(
         Code::SearchTrials,
         "E0905",
         "there is nothing to choose from",
@@ -718,9 +708,10 @@ pub const CODES: &[CodeSpec] = &[
         Code::SearchSetting,
         "E0907",
         "the strategy of the search has no such setting",
-        "`rungs` and `min_survivors` belong to a race, `width` to a refinement, `sampler`, `floors` and the objective `pareto` to \
-         Optuna, `trials` and `batch` to both of these. Searches for points need an objective that changes smoothly along the \
-         axes: weighted columns, no ranks.",
+        "`min_survivors` belongs to a race, `width` to a refinement, `sampler`, `floors` and the objective `pareto` to Optuna, \
+         `trials` and `batch` to both of these, `rungs` to a race and to Optuna. Searches for points need an objective that \
+         changes smoothly along the axes: weighted columns, no ranks. Points of a Pareto front have no best one to be set beside \
+         rung by rung.",
         "search = { strategy = \"refine\", metric = \"math_bpb\", width = 0.1 }",
     ),
     row(

@@ -49,8 +49,8 @@ impl Race {
         let n_contenders = search.most_points().map_or(n_contenders, |most| most.max(n_contenders));
         let expected = match n_grid {
             // How soon the optimum is known depends on the curve.
-            Some(_) => vec![n_contenders as f64],
-            None => simulate::expected(&search.rule, n_contenders, n_selection),
+            Some(_) if n_rungs == 1 => vec![n_contenders as f64],
+            _ => simulate::expected(&search.rule, n_contenders, n_selection, n_grid),
         };
         let n_documents = |rung: usize| dealt.iter().map(|portions| portions.rungs[rung].len() as u64).sum();
         let rungs = expected.into_iter().enumerate();
@@ -99,23 +99,34 @@ impl Race {
 
     fn points_text(&self, columns: &str, n_grid: usize) -> String {
         let n_documents: u64 = self.rungs.iter().map(|rung| rung.n_documents).sum();
-        format!(
+        let mut text = format!(
             "\nA search on {columns}: {n_grid} points of the grid, {} at most, {n_documents} documents each, {} answers at most\n",
             self.n_contenders,
             self.at_most()
-        )
+        );
+        if self.rungs.len() > 1 {
+            text += "  points beside the best so far (expected: by simulated siblings, as if they were placed at random):\n";
+            text += &self.lines("points");
+        }
+        text
     }
 
     fn rungs_text(&self, columns: &str) -> String {
-        let mut text = format!(
+        let text = format!(
             "\nA race on {columns} (expected: by simulated siblings, answers correlated .9, true scores spread by 1 to 4 points):\n"
         );
+        text + &self.lines("trials")
+    }
+
+    /// A line for every rung, and one for all.
+    fn lines(&self, contenders: &str) -> String {
+        let mut text = String::new();
         for (place, rung) in self.rungs.iter().enumerate() {
             let Rung { n_documents, expected } = rung;
             let answers = (*n_documents as f64 * expected).round();
             let most = n_documents * self.n_contenders as u64;
             text += &format!(
-                "  rung {} of {}  {n_documents} documents more; {expected:.1} of {} trials, {answers} answers expected, {most} at most\n",
+                "  rung {} of {}  {n_documents} documents more; {expected:.1} of {} {contenders}, {answers} answers expected, {most} at most\n",
                 place + 1,
                 self.rungs.len(),
                 self.n_contenders

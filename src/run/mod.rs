@@ -370,19 +370,19 @@ impl<'a> Session<'a> {
         if std::mem::replace(&mut self.has_begun, true) {
             return Ok(());
         }
-        let Self { request, listener, cancel, since, .. } = *self;
+        let Self { request, since, .. } = *self;
         self.record(None, What::RunStarted { since, n_slots: request.slots.len() })?;
         if request.slots.is_empty() {
             return Ok(());
         }
-        listener(RunEvent::Preflight);
-        let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
-        let folders = Folders { home: &home, cache: &cache };
-        let found = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel));
-        let preflight = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
-        preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
-        self.facts.known_tasks = preflight.known;
+        self.ask_harness()?;
         self.facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
+        Ok(())
+    }
+
+    /// Asks the harness what it knows of the tasks.
+    fn ask_harness(&mut self) -> Result<(), RunError> {
+        self.facts.known_tasks = ask_harness(self.request, self.listener, self.cancel)?;
         Ok(())
     }
 
@@ -434,6 +434,17 @@ impl<'a> Session<'a> {
         }
         Ok(())
     }
+}
+
+/// Asks the harness whether everything that is asked can be, and what it knows of the tasks.
+fn ask_harness(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<command::KnownTasks, RunError> {
+    listener(RunEvent::Preflight);
+    let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
+    let folders = Folders { home: &home, cache: &cache };
+    let found = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel));
+    let preflight = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
+    preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
+    Ok(preflight.known)
 }
 
 /// Writes the plan down beside the journal.

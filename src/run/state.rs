@@ -63,7 +63,7 @@ pub struct SweepState {
     by_weights: BTreeMap<String, BTreeSet<TrialId>>,
     /// How the search of the sweep drew its documents, where it has one.
     pub draw: Option<Draw>,
-    /// What it decided, rung by rung.
+    /// What it decided, in order.
     pub decisions: Vec<Decided>,
     /// What it saw of the optimum, round by round.
     pub refinements: Vec<Refined>,
@@ -87,8 +87,8 @@ impl SweepState {
                 self.decisions.clear();
             }
             What::SearchDecided(decided) => {
-                // What was decided after this rung rested on another decision.
-                self.decisions.truncate(decided.rung);
+                // What was decided after it rested on another decision.
+                self.decisions.retain(|earlier| earlier.place() < decided.place());
                 self.decisions.push(decided.clone());
             }
             What::SearchRefined(refined) => self.refinements.push(refined.clone()),

@@ -3,12 +3,17 @@
 In:  {"storage": FILE, "study": NAME, "sampler": NAME, "seed": N, "objectives": N, "axes": [AXIS], "points": [POINT], "ask": N}
      AXIS:  {"name", "kind": "float" | "int" | "choice", "low", "high"}; of a choice these are the first and last number
      POINT: {"number": of a trial of Optuna's, none of a point of the grid, "values": [axis by axis],
-             "scores": [larger is better; none of a point that failed], "violations": [above 0 where a floor is missed]}
+             "scores": [larger is better; none of a point that failed], "violations": [above 0 where a floor is missed],
+             "rung": after which it dropped out, none where it did not; then the scores are estimates}
 Out: {"points": [{"number", "values"}]}, or {"error": why}
 
 All points are told every time, and what is known already is left alone: a caller that was killed says the same again. What
 was asked for and never heard of again is given back first. A sampler is made anew for every question, from the seed and the
 number of trials, so that it depends on the storage alone.
+
+Points that dropped out are told as pruned with their estimate, which TPE ranks behind those that went through, the later they
+dropped out the better, and CMA-ES takes for the score. NSGA-II breeds from complete trials only and would fill no generation:
+there they are told as complete, with the estimate for the score.
 """
 
 import json
@@ -97,7 +102,7 @@ def sampler(optuna, question, number):
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed, population_size=10, **constraints)
     if name == "cmaes":
-        return optuna.samplers.CmaEsSampler(seed=question["seed"])
+        return optuna.samplers.CmaEsSampler(seed=question["seed"], consider_pruned_trials=True)
     if name == "qmc":
         return optuna.samplers.QMCSampler(seed=question["seed"], scramble=True)
     return optuna.samplers.RandomSampler(seed=seed)
@@ -112,7 +117,11 @@ def tell(optuna, study, question, number, point):
         study.tell(number, state=optuna.trial.TrialState.FAIL)
         return
     study._storage.set_trial_user_attr(trial._trial_id, "violations", point["violations"])
-    study.tell(number, point["scores"])
+    if point["rung"] is None or question["sampler"] == "nsga2":
+        study.tell(number, point["scores"])
+        return
+    study._storage.set_trial_intermediate_value(trial._trial_id, point["rung"], point["scores"][0])
+    study.tell(number, state=optuna.trial.TrialState.PRUNED)
 
 
 main()

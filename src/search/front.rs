@@ -1,21 +1,33 @@
 //! Several objectives, and floors: who is beaten by nobody, and who scores worse than is allowed.
 
 use super::{Contender, Evidence, Measure};
-use crate::stats::Items;
 
-/// What a point is worth in each column that is an objective, larger is better.
-pub fn objectives(weights: &[f64], measures: &[Measure], items: &[&Items]) -> Vec<f64> {
-    let weighted = weights.iter().zip(measures).zip(items).filter(|((weight, _), _)| **weight > 0.0);
-    weighted.map(|((weight, measure), items)| weight * measure.turned(items.score())).collect()
+/// What scores, column by column, are worth in each column that is an objective, larger is better.
+pub fn objectives(weights: &[f64], measures: &[Measure], scores: &[f64]) -> Vec<f64> {
+    let weighted = weights.iter().zip(measures).zip(scores).filter(|((weight, _), _)| **weight > 0.0);
+    weighted.map(|((weight, measure), score)| weight * measure.turned(*score)).collect()
 }
 
 /// How far each floor is missed: above 0 where it is.
-pub fn violations(floors: &[(usize, f64)], measures: &[Measure], items: &[&Items]) -> Vec<f64> {
+pub fn violations(floors: &[(usize, f64)], measures: &[Measure], scores: &[f64]) -> Vec<f64> {
     let missed = floors.iter().filter_map(|(column, floor)| {
         let measure = measures.get(*column)?;
-        Some(measure.turned(*floor) - measure.turned(items.get(*column)?.score()))
+        Some(measure.turned(*floor) - measure.turned(*scores.get(*column)?))
     });
     missed.collect()
+}
+
+/// Whether scores miss a floor.
+pub fn misses(floors: &[(usize, f64)], measures: &[Measure], scores: &[f64]) -> bool {
+    violations(floors, measures, scores).iter().any(|missed| *missed > 0.0)
+}
+
+/// The contender with the best sum of its objectives among those that keep the floors, the earlier of equal ones; none where all
+/// miss one.
+pub fn best(floors: &[(usize, f64)], weights: &[f64], measures: &[Measure], contenders: &[Contender]) -> Option<usize> {
+    let value = |contender: &Contender| objectives(weights, measures, &contender.scores()).iter().sum::<f64>();
+    let sound = contenders.iter().filter(|contender| !misses(floors, measures, &contender.scores()));
+    sound.min_by(|a, b| value(b).total_cmp(&value(a)).then(a.trial.cmp(&b.trial))).map(|best| best.trial)
 }
 
 /// Takes those out that miss a floor, unless all do: they are beaten, whatever else they scored.
@@ -25,10 +37,7 @@ pub fn set_aside(
     measures: &[Measure],
     contenders: &mut Vec<Contender>,
 ) -> Vec<Evidence> {
-    let misses = |contender: &Contender| {
-        let items: Vec<&Items> = contender.columns.iter().collect();
-        violations(floors, measures, &items).iter().any(|missed| *missed > 0.0)
-    };
+    let misses = |contender: &Contender| misses(floors, measures, &contender.scores());
     if contenders.iter().all(misses) {
         return Vec::new();
     }
@@ -36,8 +45,8 @@ pub fn set_aside(
     *contenders = sound;
     let evidence = |contender: Contender| Evidence {
         trial: contender.trial,
-        scores: contender.columns.iter().map(Items::score).collect(),
-        value: objectives(weights, measures, &contender.columns.iter().collect::<Vec<_>>()).iter().sum(),
+        scores: contender.scores(),
+        value: objectives(weights, measures, &contender.scores()).iter().sum(),
         difference: 0.0,
         interval: None,
         p: None,
@@ -48,13 +57,8 @@ pub fn set_aside(
 
 /// Trials that no other is at least as good as in every column, and better in one. By their scores, which are not free of noise.
 pub fn front(weights: &[f64], measures: &[Measure], contenders: &[Contender]) -> Vec<usize> {
-    let turned: Vec<Vec<f64>> = contenders
-        .iter()
-        .map(|contender| {
-            let items: Vec<&Items> = contender.columns.iter().collect();
-            objectives(weights, measures, &items)
-        })
-        .collect();
+    let turned: Vec<Vec<f64>> =
+        contenders.iter().map(|contender| objectives(weights, measures, &contender.scores())).collect();
     let beats = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| a >= b) && a.iter().zip(b).any(|(a, b)| a > b);
     let is_free = |own: &[f64]| !turned.iter().any(|other| beats(other, own));
     let free = contenders.iter().zip(&turned).filter(|(_, own)| is_free(own));
@@ -64,6 +68,7 @@ pub fn front(weights: &[f64], measures: &[Measure], contenders: &[Contender]) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::Items;
 
     fn two(trial: usize, a: usize, b: usize) -> Contender {
         let column = |right: usize| Items::Binary((0..10).map(|item| item < right).collect());
@@ -88,5 +93,8 @@ mod tests {
         let out = set_aside(&[(1, 0.3)], &[1.0, 0.0], &measures(), &mut contenders);
         assert_eq!((out.len(), out[0].trial, out[0].value, contenders.len()), (1, 0, 0.9, 1));
         assert!(set_aside(&[(1, 0.8)], &[1.0, 0.0], &measures(), &mut contenders).is_empty());
+        let contenders = [two(0, 9, 1), two(1, 5, 5), two(2, 5, 5)];
+        let best = |floor| best(&[(1, floor)], &[1.0, 0.0], &measures(), &contenders);
+        assert_eq!((best(0.1), best(0.3), best(0.8)), (Some(0), Some(1), None));
     }
 }

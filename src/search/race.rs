@@ -30,6 +30,9 @@ pub const CONFIDENCE: f64 = 0.9;
 /// See [`RUNGS`].
 pub const MIN_SURVIVORS: usize = 1;
 
+/// Rungs of points that a search places a few at a time, beside the best so far: fewer, since each is asked by itself.
+pub const POINT_RUNGS: &[f64] = &[0.2, 0.5, 1.0];
+
 impl Default for Rule {
     fn default() -> Self {
         Self { rungs: RUNGS.to_vec(), confidence: CONFIDENCE, min_survivors: MIN_SURVIVORS }
@@ -43,6 +46,13 @@ pub struct Contender {
     pub trial: usize,
     /// Column by column.
     pub columns: Vec<Items>,
+}
+
+impl Contender {
+    /// Its scores, column by column.
+    pub fn scores(&self) -> Vec<f64> {
+        self.columns.iter().map(Items::score).collect()
+    }
 }
 
 /// What a rung says of a contender.
@@ -83,12 +93,14 @@ impl Decision {
     }
 }
 
-/// Decides after a rung. None where there is no contender, or where the contenders hold different things.
+/// Decides after a rung. The others are set beside the best of them, unless a `leader` is given. None where there is no
+/// contender, or where the contenders hold different things.
 pub fn decide(
     rule: &Rule,
     measures: &[Measure],
     objective: &Objective,
     contenders: &[Contender],
+    leader: Option<usize>,
     seed: u64,
 ) -> Option<Decision> {
     let turned: Vec<Vec<f64>> = contenders.iter().map(|contender| turned(measures, &contender.columns)).collect();
@@ -101,7 +113,10 @@ pub fn decide(
     let mut order: Vec<usize> = (0..contenders.len()).collect();
     // Of equal ones the earlier in the plan.
     order.sort_by(|a, b| values[*b].total_cmp(&values[*a]).then(contenders[*a].trial.cmp(&contenders[*b].trial)));
-    let leader = *order.first()?;
+    let leader = match leader {
+        Some(trial) => contenders.iter().position(|contender| contender.trial == trial)?,
+        None => *order.first()?,
+    };
     let mut evidence = Vec::new();
     for place in &order {
         let (own, best) = (&contenders[*place], &contenders[leader]);
@@ -114,7 +129,7 @@ pub fn decide(
             || p.is_some_and(|p: f64| p < 1.0 - rule.confidence && values[*place] < values[leader]);
         evidence.push(Evidence {
             trial: own.trial,
-            scores: own.columns.iter().map(Items::score).collect(),
+            scores: own.scores(),
             value: values[*place],
             difference: values[*place] - values[leader],
             interval,
@@ -127,6 +142,12 @@ pub fn decide(
         evidence.iter_mut().find(|evidence| !evidence.survives).into_iter().for_each(|best| best.survives = true);
     }
     Some(Decision { leader: contenders[leader].trial, evidence })
+}
+
+/// What a contender that dropped out would score on all documents, column by column, as far as those that it answered tell: as
+/// the leader does, and as far from it as there. Which documents they were changes both alike.
+pub fn estimated(own: &[f64], leader: &[f64], leader_on_all: &[f64]) -> Vec<f64> {
+    own.iter().zip(leader).zip(leader_on_all).map(|((own, leader), on_all)| on_all + own - leader).collect()
 }
 
 /// Scores with larger ones better.
@@ -179,7 +200,7 @@ mod tests {
     #[test]
     fn who_is_clearly_behind_drops_out_and_who_may_be_equal_goes_on() {
         let contenders = [contender(0, 60, 100), contender(1, 70, 100), contender(2, 69, 100), contender(3, 40, 100)];
-        let decision = decide(&Rule::default(), &[measure()], &one_column(), &contenders, 1).unwrap();
+        let decision = decide(&Rule::default(), &[measure()], &one_column(), &contenders, None, 1).unwrap();
         assert_eq!((decision.leader, decision.survivors()), (1, vec![1, 2]));
         let behind = &decision.evidence[3];
         assert_eq!((behind.trial, behind.survives), (3, false));
@@ -190,9 +211,9 @@ mod tests {
     fn the_best_go_on_however_far_behind_and_equal_ones_in_the_order_of_the_plan() {
         let contenders = [contender(0, 10, 100), contender(1, 20, 100), contender(2, 90, 100), contender(3, 20, 100)];
         let rule = Rule { min_survivors: 3, ..Rule::default() };
-        let decision = decide(&rule, &[measure()], &one_column(), &contenders, 1).unwrap();
+        let decision = decide(&rule, &[measure()], &one_column(), &contenders, None, 1).unwrap();
         assert_eq!(decision.survivors(), [2, 1, 3]);
-        assert_eq!(decide(&rule, &[measure()], &one_column(), &[], 1), None);
+        assert_eq!(decide(&rule, &[measure()], &one_column(), &[], None, 1), None);
     }
 
     #[test]
@@ -207,10 +228,19 @@ mod tests {
             Contender { trial: 1, columns: losses(0.0) },
             Contender { trial: 2, columns: losses(0.0) },
         ];
-        let decision = decide(&Rule::default(), &[measure], &one_column(), &contenders, 1).unwrap();
+        let decision = decide(&Rule::default(), &[measure], &one_column(), &contenders, None, 1).unwrap();
         assert_eq!((decision.leader, decision.survivors()), (1, vec![1, 2]));
         assert!(decision.evidence[2].p.unwrap() < 0.01, "{decision:?}");
         assert_eq!(decision.evidence[1].p, Some(1.0), "the same answers");
+    }
+
+    #[test]
+    fn whoever_is_given_is_what_the_others_are_set_beside() {
+        let contenders = [contender(0, 60, 100), contender(1, 90, 100), contender(2, 40, 100), contender(3, 58, 100)];
+        let decision = decide(&Rule::default(), &[measure()], &one_column(), &contenders, Some(0), 1).unwrap();
+        assert_eq!((decision.leader, decision.survivors()), (0, vec![1, 0, 3]));
+        assert_eq!(decide(&Rule::default(), &[measure()], &one_column(), &contenders, Some(9), 1), None);
+        assert_eq!(estimated(&[0.5, 2.0], &[0.6, 1.5], &[0.7, 1.25]), [0.6, 1.75]);
     }
 
     #[test]
@@ -221,9 +251,9 @@ mod tests {
         };
         let measures = [measure(), Measure { task: "other".to_owned(), ..measure() }];
         let contenders = [two(0, 190, 20), two(1, 20, 190), two(2, 150, 150)];
-        let decision = decide(&Rule::default(), &measures, &Objective::WorstRank, &contenders, 1).unwrap();
+        let decision = decide(&Rule::default(), &measures, &Objective::WorstRank, &contenders, None, 1).unwrap();
         assert_eq!(decision.leader, 2);
         let weighted = Objective::Weighted(vec![1.0, 0.0]);
-        assert_eq!(decide(&Rule::default(), &measures, &weighted, &contenders, 1).unwrap().survivors(), [0]);
+        assert_eq!(decide(&Rule::default(), &measures, &weighted, &contenders, None, 1).unwrap().survivors(), [0]);
     }
 }

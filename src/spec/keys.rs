@@ -432,8 +432,9 @@ pub static SEARCH: TableShape = TableShape {
         key(
             "rungs",
             Shape::Some(&Shape::Number),
-            "0.1, 0.2, 0.35, 0.5, 0.75, 1",
-            "`race`: shares of the documents after which trials drop out, rising to 1",
+            "0.1, 0.2, 0.35, 0.5, 0.75, 1; of points that `optuna` places 0.2, 0.5, 1",
+            "`race`: shares of the documents after which trials drop out, rising to 1; `optuna`: the same for points that it places, \
+             beside the best so far (`[1]`: they answer everything)",
         ),
         key(
             "confidence",

@@ -75,7 +75,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     settings.timeout = limits.evaluation_timeout;
     let resources = resources(top.optional("resources").as_ref(), &root, problems);
     let engine = engine(top.optional("engine").as_ref(), problems);
-    let search = search(top.optional("search").as_ref(), &settings, &engine, problems);
+    let search = search(top.optional("search").as_ref(), &settings, problems);
     settings.packages = search.as_ref().map(Search::packages).unwrap_or_default();
     if search.is_some()
         && matches!(limits.keep, Keep::Pareto | Keep::Best { column: Some(_), .. })

@@ -1,6 +1,5 @@
 //! `search`: which trials of the grid go on, decided on a growing part of the documents.
 
-use super::engine::{Engine, EngineKind};
 use super::{Space, Sweep, keys};
 use crate::config::Scalar;
 use crate::document::read::{Field, Table, listed, nearest};
@@ -8,7 +7,7 @@ use crate::document::{Code, Problems, Value};
 use crate::eval::Settings;
 use crate::eval::task::{self, Column};
 use crate::search::Objective;
-use crate::search::race::Rule;
+use crate::search::race::{POINT_RUNGS, Rule};
 use crate::search::refine::{self, Aim};
 
 /// `search`.
@@ -18,7 +17,7 @@ pub struct Search {
     pub columns: Vec<Column>,
     /// `metric` and `objective`: how they become one number.
     pub objective: Objective,
-    /// `rungs`, `confidence`, `min_survivors`. A refinement has one rung of all documents.
+    /// `rungs`, `confidence`, `min_survivors`. A refinement, and a search for a Pareto front, have one rung of all documents.
     pub rule: Rule,
     /// `strategy`.
     pub way: Way,
@@ -78,7 +77,7 @@ impl Strategy {
         &[("race", Self::Race), ("refine", Self::Refine), ("optuna", Self::Optuna)];
     /// Settings that not all of them have.
     const OWN: &'static [(&'static str, &'static [Self])] = &[
-        ("rungs", &[Self::Race]),
+        ("rungs", &[Self::Race, Self::Optuna]),
         ("min_survivors", &[Self::Race]),
         ("width", &[Self::Refine]),
         ("trials", &[Self::Refine, Self::Optuna]),
@@ -158,28 +157,16 @@ impl Search {
 }
 
 /// Reads `search`; none where it is not there or cannot be made sense of.
-pub fn search(
-    field: Option<&Field<'_>>,
-    settings: &Settings,
-    engine: &Engine,
-    problems: &mut Problems,
-) -> Option<Search> {
+pub fn search(field: Option<&Field<'_>>, settings: &Settings, problems: &mut Problems) -> Option<Search> {
     let field = field?;
     let mut table = field.table(&keys::SEARCH, problems)?;
-    if engine.kind == EngineKind::Slurm {
-        let hint = Some("leave `engine.kind` out, or `search`".to_owned());
-        field.problem(Code::SearchEngine, "a search runs on this machine only, not on Slurm", hint, problems);
-    }
     let strategy = table.required("strategy", problems).and_then(|field| field.one_of(Strategy::NAMES, problems));
     check_own(field, strategy, problems);
     let metric = table.required("metric", problems);
     let combining = table.optional("objective").and_then(|field| field.one_of(Combining::NAMES, problems));
     let mut rule = Rule::default();
-    if let Some(field) = table.optional("rungs")
-        && let Some(rungs) = rungs(&field, problems)
-    {
-        rule.rungs = rungs;
-    }
+    let given = table.optional("rungs");
+    let rungs = given.as_ref().and_then(|field| rungs(field, problems));
     if let Some(field) = table.optional("confidence")
         && let Some(confidence) = share(&field, "a confidence of at least 0.5 and below 1", 0.5..1.0, problems)
     {
@@ -241,9 +228,16 @@ pub fn search(
             })
         }
     };
-    if strategy != Strategy::Race {
-        rule.rungs = vec![1.0];
+    let is_pareto = matches!(&way, Way::Optuna(sampling) if sampling.pareto);
+    if let Some(field) = given.filter(|_| is_pareto) {
+        let message = "points of a Pareto front are not raced: there is no best one to set others beside";
+        field.problem(Code::SearchSetting, message, Some("leave `rungs` out".to_owned()), problems);
     }
+    rule.rungs = match strategy {
+        Strategy::Race => rungs.unwrap_or(rule.rungs),
+        Strategy::Optuna if !is_pareto => rungs.unwrap_or_else(|| POINT_RUNGS.to_vec()),
+        Strategy::Optuna | Strategy::Refine => vec![1.0],
+    };
     let objective = match combining {
         Some(Combining::WorstRank) => Objective::WorstRank,
         _ => Objective::Weighted(weights),

@@ -22,6 +22,8 @@ pub struct Race {
     pub has_confirmation: bool,
     /// Of a search that placed points: what it found, in a sentence. None of a race.
     pub found: Option<String>,
+    /// Whether each column is an objective of its own, so that a front is left and no best one.
+    pub is_front: bool,
     /// Every contender: those that are left first, the best before the others, then by how far they came.
     pub entries: Vec<Entry>,
     /// Answers of contenders to documents that decided.
@@ -61,14 +63,11 @@ impl Race {
         self.entries.iter().find(|entry| entry.trial == trial)
     }
 
-    /// Whether a trial dropped out: its scores rest on fewer documents, or on others.
+    /// Whether a trial dropped out: its scores rest on fewer documents, or on others. Of points that a search placed all compare
+    /// that answered everything, whoever was chosen.
     pub fn is_out(&self, trial: &str) -> bool {
-        self.entry(trial).is_some_and(|entry| !entry.survives) && !self.asks_all_the_same()
-    }
-
-    /// Whether every contender answered the same documents, so that their scores compare.
-    fn asks_all_the_same(&self) -> bool {
-        self.found.is_some() && !self.has_confirmation
+        let out = self.entry(trial).filter(|entry| !entry.survives);
+        out.is_some_and(|out| self.found.is_none() || self.has_confirmation || out.rung < self.rungs.len())
     }
 
     /// Whether scores of a task stand on documents that decided.
@@ -84,7 +83,7 @@ pub fn table(race: &Race) -> Cells {
     head.extend(race.columns.iter().cloned());
     head.extend(["behind the leader", "evidence"].map(str::to_owned));
     let rows = race.entries.iter().map(|entry| {
-        let place = if entry.survives || race.asks_all_the_same() { String::new() } else { ", out".to_owned() };
+        let place = if race.is_out(&entry.trial) { ", out" } else { "" };
         let mut row = vec![
             entry.trial.clone(),
             format!("{} of {}{place}", entry.rung, race.rungs.len()),
@@ -134,7 +133,7 @@ pub fn footnotes(table: &ResultsTable) -> Vec<String> {
         race.n_whole,
     );
     let mut lines = vec![race.found.clone().unwrap_or(course)];
-    if !race.asks_all_the_same() {
+    if race.entries.iter().any(|entry| race.is_out(&entry.trial)) || race.found.is_none() {
         lines.push(
             "(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column"
                 .to_owned(),

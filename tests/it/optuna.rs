@@ -1,16 +1,16 @@
 //! A search by Optuna, the real one, over answers of a stand-in: what it asks, what it says, and what a kill leaves.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value as Json;
 
+use crate::search_support::{asked, assert_asked_once, decisions, kill_often};
 use crate::support::require_python;
 use crate::sweep_support::{Sweep, count, text, walk};
 
-const SPEC: &str = r#"
+pub const SPEC: &str = r#"
 name = "optuna"
 
 [models]
@@ -63,17 +63,21 @@ fn through(sweep: &Sweep, args: &[&str]) -> String {
 
 /// The points that were placed, in order.
 fn sampled(sweep: &Sweep) -> Vec<Json> {
-    let journal = sweep.journal();
-    let records = journal.lines().skip(1).map(|line| serde_json::from_str::<Json>(line).unwrap());
-    let sampled = records.filter(|record| record["event"] == "search-sampled");
+    let sampled = decisions(sweep).into_iter().filter(|record| record["event"] == "search-sampled");
     sampled.flat_map(|record| record["next"].as_array().unwrap().clone()).collect()
 }
 
-fn assert_asked_once(sweep: &Sweep) {
-    let log = fs::read_to_string(sweep.path("evaluated.log")).unwrap();
-    let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
-    log.lines().filter(|line| line.starts_with("asked ")).for_each(|line| *asked.entry(line).or_default() += 1);
-    assert!(asked.values().all(|n| *n == 1), "{:?}", asked.iter().find(|(_, n)| **n > 1));
+/// What was decided before the last rung, and at the end.
+fn decided(sweep: &Sweep) -> (Vec<Json>, Json) {
+    let decided = decisions(sweep).into_iter().filter(|record| record["event"] == "search-decided");
+    let is_last = |record: &Json| record["rung"].as_u64().unwrap() + 1 == record["n_rungs"].as_u64().unwrap();
+    let (mut last, before): (Vec<Json>, Vec<Json>) = decided.partition(is_last);
+    (before, last.pop().unwrap())
+}
+
+/// Trials that a decision lets drop out.
+fn out(decided: &Json) -> Vec<&Json> {
+    decided["standings"].as_array().unwrap().iter().filter(|standing| standing["survives"] == false).collect()
 }
 
 #[test]
@@ -99,35 +103,151 @@ fn every_sampler_places_points_of_all_kinds_of_axes() {
 }
 
 #[test]
-fn a_search_that_is_killed_places_the_same_points() {
+fn a_search_that_is_killed_places_the_same_points_and_drops_the_same() {
     let Some(_) = require_python() else { return };
     let Some(reference) = Sweep::of(SPEC) else { return };
     let begun = Instant::now();
     let undisturbed = through(&reference, &["run", "sweep.toml"]);
     let whole = begun.elapsed();
-    let expected = sampled(&reference);
-    assert_eq!(expected.len(), 7, "nine points, two of them of the grid");
+    let expected = decisions(&reference);
+    assert_eq!(sampled(&reference).len(), 7, "nine points, two of them of the grid");
+    let before = reference.journal();
     assert_eq!(through(&reference, &["run", "sweep.toml"]), undisturbed);
-    let sweep = Sweep::of(SPEC).unwrap();
-    for attempt in 0_u32.. {
-        let mut run = command(&sweep, &["run", "sweep.toml", "--quiet"]);
-        let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let share = f64::from(attempt * 29 % 64) / 64.0;
-        let until = if attempt < 6 { whole.mul_f64(0.7 * share) } else { Duration::from_secs(300) };
-        let since = Instant::now();
-        while run.try_wait().unwrap().is_none() && since.elapsed() < until {
-            std::thread::sleep(Duration::from_millis(2));
+    assert_eq!(reference.journal(), before, "a second run does nothing");
+    let run = |sweep: &Sweep| command(sweep, &["run", "sweep.toml", "--quiet"]);
+    kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
+        assert_eq!(decisions(sweep), expected);
+        assert_asked_once(sweep);
+        assert_eq!(through(sweep, &["run", "sweep.toml"]), undisturbed);
+    });
+}
+
+/// Prints number, state and value of every trial of the one study.
+const STUDY: &str = "
+import sys, optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+storage = JournalStorage(JournalFileBackend(sys.argv[1]))
+(study,) = storage.get_all_studies()
+for trial in storage.get_all_trials(study._study_id):
+    print(trial.number, trial.state.name, trial.value, max(trial.intermediate_values, default=None))
+";
+
+/// What Optuna knows: state, value and rung by number.
+fn known(sweep: &Sweep) -> Vec<(String, f64, String)> {
+    let storage = sweep.results().join("optuna/storage.jsonl");
+    let output = Command::new(require_python().unwrap()).args(["-c", STUDY]).arg(storage).output().unwrap();
+    let known = text(&output.stdout);
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let word = |line: &str, place: usize| line.split(' ').nth(place).unwrap().to_owned();
+    let of_line = |line: &str| (word(line, 1), word(line, 2).parse().unwrap_or(f64::NAN), word(line, 3));
+    known.lines().filter(|line| !line.contains("RUNNING")).map(of_line).collect()
+}
+
+/// Points that are behind the best so far are asked no more, and Optuna is told what they would score.
+#[test]
+fn points_that_are_behind_drop_out_and_the_sampler_is_told_so() {
+    let Some(_) = require_python() else { return };
+    for sampler in ["tpe", "cmaes", "nsga2"] {
+        let spec = SPEC.replace("trials = 9", &format!("trials = 14\nsampler = \"{sampler}\""));
+        let Some(sweep) = Sweep::of(&spec) else { return };
+        let table = through(&sweep, &["run", "sweep.toml"]);
+        assert_asked_once(&sweep);
+        let (before, last) = decided(&sweep);
+        assert!(before.iter().all(|decided| decided["round"].as_u64().unwrap() > 0), "the grid answers everything");
+        let dropped: Vec<(&Json, &Json)> =
+            before.iter().flat_map(|decided| out(decided).into_iter().map(move |out| (decided, out))).collect();
+        assert!(!dropped.is_empty(), "{before:#?}");
+        let n_quiz = asked(&sweep).keys().filter(|line| line.contains(" quiz ")).count();
+        assert!(n_quiz < 15 * 200, "{n_quiz}");
+        assert!(table.contains(&format!("{} dropped out on the way", dropped.len())), "{table}");
+        assert!(table.contains(", out") && table.contains("(n="), "{table}");
+        let n_through = last["standings"].as_array().unwrap().len();
+        assert_eq!(n_through + dropped.len(), 14);
+
+        // As far from the best so far as on the documents that both answered.
+        let value = |decided: &Json, trial: &Json| {
+            let standings = decided["standings"].as_array().unwrap();
+            standings.iter().find(|standing| standing["trial"] == *trial).unwrap()["value"].as_f64().unwrap()
+        };
+        let mut told: Vec<f64> = dropped
+            .iter()
+            .map(|(decided, out)| {
+                let leader = &decided["leader"];
+                value(&last, leader) + out["value"].as_f64().unwrap() - value(decided, leader)
+            })
+            .collect();
+        // The last ones are told nobody any more.
+        let known = known(&sweep);
+        let state = if sampler == "nsga2" { "COMPLETE" } else { "PRUNED" };
+        let mut heard: Vec<f64> = known.iter().filter(|known| known.0 == "PRUNED").map(|known| known.1).collect();
+        if sampler == "nsga2" {
+            assert!(heard.is_empty());
+            heard = known
+                .iter()
+                .filter(|(_, value, _)| told.iter().any(|told| (told - value).abs() < 1e-9))
+                .map(|known| known.1)
+                .collect();
         }
-        if let Some(status) = run.try_wait().unwrap() {
-            assert!(status.success());
-            break;
-        }
-        run.kill().unwrap();
-        run.wait().unwrap();
+        assert!(!heard.is_empty() && known.iter().any(|known| known.0 == state), "{known:?} {told:?}");
+        told.sort_by(f64::total_cmp);
+        let is_told = |heard: &f64| told.iter().any(|told| (told - heard).abs() < 1e-9);
+        assert!(heard.iter().all(is_told), "{heard:?} {told:?}");
+
+        through(&sweep, &["report", "sweep.toml", "--html", "page.html", "--plots", "plots"]);
+        let page = fs::read_to_string(sweep.path("page.html")).unwrap();
+        assert!(page.contains("Objective (quiz), point by point") && page.contains("dropped out: estimated"));
+        assert!(sweep.path("plots/race.svg").is_file() && sweep.path("plots/history_objective-quiz.svg").is_file());
+        assert!(sweep.path("plots/slice_objective-quiz_t.svg").is_file(), "{:?}", walk(&sweep.path("plots")));
+        let status = through(&sweep, &["status", "sweep.toml"]);
+        assert!(status.contains("out after rung"), "{status}");
+        let plan = through(&sweep, &["plan", "sweep.toml"]);
+        assert!(plan.contains("rung 1 of 3  40 documents more") && plan.contains("none to be made"), "{plan}");
     }
-    assert_eq!(sampled(&sweep), expected);
+}
+
+/// A point that is behind may be the first to keep the floor.
+#[test]
+fn nobody_drops_out_as_long_as_all_miss_a_floor() {
+    let Some(_) = require_python() else { return };
+    let Some(sweep) = Sweep::of(&SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nfloors = { loss = 0.01 }"))
+    else {
+        return;
+    };
+    through(&sweep, &["run", "sweep.toml"]);
+    let (before, last) = decided(&sweep);
+    assert!(!before.is_empty() && before.iter().all(|decided| out(decided).is_empty()), "{before:#?}");
+    assert_eq!(last["standings"].as_array().unwrap().len(), 9);
     assert_asked_once(&sweep);
-    assert_eq!(through(&sweep, &["run", "sweep.toml"]), undisturbed);
+}
+
+/// More points change nothing about those that there are.
+#[test]
+fn further_points_leave_the_decisions_before_them_alone() {
+    let Some(_) = require_python() else { return };
+    let Some(sweep) = Sweep::of(&SPEC.replace("trials = 9", "trials = 7")) else { return };
+    through(&sweep, &["run", "sweep.toml"]);
+    let (before, _) = decided(&sweep);
+    sweep.write(SPEC);
+    through(&sweep, &["run", "sweep.toml"]);
+    let (after, last) = decided(&sweep);
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(sampled(&sweep).len(), 7);
+    assert_eq!(last["round"], 5, "the grid, two and two points and one, and then two more");
+    assert_asked_once(&sweep);
+}
+
+#[test]
+fn rungs_of_a_front_are_refused() {
+    let Some(sweep) = Sweep::of(
+        &SPEC.replace("metric = \"quiz\"", "metric = [\"quiz\", \"loss\"]\nobjective = \"pareto\"\nrungs = [0.5, 1]"),
+    ) else {
+        return;
+    };
+    let output = sweep.command(&["plan", "sweep.toml"], "ok").output().unwrap();
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{stderr}");
+    assert!(stderr.contains("E0907") && stderr.contains("no best one to set others beside"), "{stderr}");
 }
 
 /// What Optuna has forgotten it is told anew.
@@ -189,11 +309,11 @@ fn two_objectives_give_a_front_floors_hold_and_the_chosen_are_told_by_documents_
     assert!(table.contains("no other beats in every column") && table.contains("no decision saw"), "{table}");
     assert!(table.contains("quiz (n=80)"), "{table}");
 
-    let sweep = Sweep::of(&SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nfloors = { loss = 1.76 }")).unwrap();
+    let sweep =
+        Sweep::of(&SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [1]\nfloors = { loss = 1.76 }"))
+            .unwrap();
     through(&sweep, &["run", "sweep.toml"]);
-    let decided = sweep.journal();
-    let decided = decided.lines().find(|line| line.contains("search-decided")).unwrap();
-    let decided: Json = serde_json::from_str(decided).unwrap();
+    let (_, decided) = decided(&sweep);
     let standings = decided["standings"].as_array().unwrap();
     assert_eq!(standings.len(), 9);
     let keeps = |standing: &Json| standing["scores"][1].as_f64().unwrap() <= 1.76;

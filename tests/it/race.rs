@@ -1,17 +1,16 @@
 //! A race over a grid: who is asked what, what is decided and told, and what a kill leaves.
-//!
-//! `MERGESWEEP_RACE_KILLS` says how many kills must land (8 here, 50 in `scripts/soak`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::process::{Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output};
+use std::time::Instant;
 
 use serde_json::Value as Json;
 
+use crate::search_support::{self, asked, assert_asked_once, kill_often, records};
 use crate::sweep_support::{Sweep, count, text, walk};
 
-const SPEC: &str = r#"
+pub const SPEC: &str = r#"
 name = "race"
 
 [models]
@@ -57,13 +56,14 @@ method = "linear"
 models = { math = { weight = 0.25 }, code = { weight = 0.25 } }
 "#;
 
+fn command(sweep: &Sweep, args: &[&str]) -> Command {
+    let mut command = sweep.command(args, "ok");
+    command.env("FAKE_LM_EVAL_SIBLINGS", "1").env("FAKE_LM_EVAL_LOG", sweep.path("evaluated.log"));
+    command
+}
+
 fn run(sweep: &Sweep, args: &[&str]) -> Output {
-    sweep
-        .command(args, "ok")
-        .env("FAKE_LM_EVAL_SIBLINGS", "1")
-        .env("FAKE_LM_EVAL_LOG", sweep.path("evaluated.log"))
-        .output()
-        .unwrap()
+    command(sweep, args).output().unwrap()
 }
 
 fn through(sweep: &Sweep) -> String {
@@ -72,29 +72,10 @@ fn through(sweep: &Sweep) -> String {
     text(&output.stdout)
 }
 
-fn records(sweep: &Sweep) -> Vec<Json> {
-    sweep.journal().lines().skip(1).map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
 /// Decisions without the moment at which they were made.
 fn decisions(sweep: &Sweep) -> Vec<Json> {
-    let decided = records(sweep).into_iter().filter(|record| record["event"] == "search-decided");
-    decided
-        .map(|mut record| {
-            record.as_object_mut().unwrap().remove("time");
-            record
-        })
-        .collect()
-}
-
-/// How often every document was asked of every model: lines of the harness' log.
-fn asked(sweep: &Sweep) -> BTreeMap<String, usize> {
-    let log = fs::read_to_string(sweep.path("evaluated.log")).unwrap();
-    let mut asked = BTreeMap::new();
-    log.lines()
-        .filter(|line| line.starts_with("asked "))
-        .for_each(|line| *asked.entry(line.to_owned()).or_default() += 1);
-    asked
+    let all = search_support::decisions(sweep).into_iter();
+    all.filter(|record| record["event"] == "search-decided").collect()
 }
 
 #[test]
@@ -222,46 +203,12 @@ fn a_race_that_is_killed_decides_the_same_and_asks_nothing_twice() {
     let undisturbed = through(&reference);
     let whole = begun.elapsed();
     let expected = decisions(&reference);
-    let n_kills: usize = std::env::var("MERGESWEEP_RACE_KILLS").ok().map_or(8, |text| text.parse().unwrap());
-    let mut seed: u64 = 7;
-    let (mut n_landed, mut n_sweeps) = (0, 0);
-    while n_landed < n_kills {
-        let sweep = Sweep::of(SPEC).unwrap();
-        loop {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            let share = (seed >> 40) as f64 / (1_u64 << 24) as f64;
-            let patience = if n_landed < n_kills { whole.mul_f64(0.5 * share) } else { Duration::from_secs(300) };
-            if !killed_after(&sweep, patience) {
-                break;
-            }
-            n_landed += 1;
-        }
-        assert_eq!(decisions(&sweep), expected);
-        let asked = asked(&sweep);
-        assert!(asked.values().all(|n| *n == 1), "asked twice: {:?}", asked.iter().find(|(_, n)| **n > 1));
-        assert_eq!(through(&sweep), undisturbed);
-        n_sweeps += 1;
-    }
-    println!("{n_landed} kills in {n_sweeps} races; an undisturbed one took {whole:.1?}");
-}
-
-/// Runs until killed (true) or through (false).
-fn killed_after(sweep: &Sweep, patience: Duration) -> bool {
-    let mut command = sweep.command(&["run", "sweep.toml", "--quiet"], "ok");
-    command.stdout(Stdio::null()).stderr(fs::File::create(sweep.path("stderr.log")).unwrap());
-    command.env("FAKE_LM_EVAL_SIBLINGS", "1").env("FAKE_LM_EVAL_LOG", sweep.path("evaluated.log"));
-    let mut child = command.spawn().unwrap();
-    let begun = Instant::now();
-    while begun.elapsed() < patience {
-        if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{status}: {}", fs::read_to_string(sweep.path("stderr.log")).unwrap());
-            return false;
-        }
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    child.kill().unwrap();
-    child.wait().unwrap();
-    true
+    let run = |sweep: &Sweep| command(sweep, &["run", "sweep.toml", "--quiet"]);
+    kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
+        assert_eq!(decisions(sweep), expected);
+        assert_asked_once(sweep);
+        assert_eq!(through(sweep), undisturbed);
+    });
 }
 
 #[test]
@@ -291,7 +238,6 @@ fn what_cannot_be_raced_is_refused_with_the_reason() {
         ("metric = \"quiz\"", "metric = \"quiz\"\nconfidence = 90", "E0903", "below 1"),
         ("metric = \"quiz\"", "metric = \"quiz\"\nconfirmation = 1.5", "E0903", "below 1"),
         ("metric = \"quiz\"", "metric = { quiz = -1 }", "E0103", "a weight above 0"),
-        ("[resources]", "[engine]\nkind = \"slurm\"\n\n[resources]", "E0904", "on this machine only"),
         ("[resources]", "[limits]\nkeep = \"best:2:quiz\"\n\n[resources]", "E0906", "its own objective only"),
     ] {
         let spec = SPEC.replace(from, to).replace("tasks = [", "tasks = [\"tinyArc\", ");
@@ -300,12 +246,6 @@ fn what_cannot_be_raced_is_refused_with_the_reason() {
         let stderr = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{to}: {stderr}");
         assert!(stderr.contains(code) && stderr.contains(why), "{to}: {stderr}");
-    }
-    sweep.write(SPEC);
-    for command in ["run", "plan"] {
-        let output = run(&sweep, &[command, "sweep.toml", "--engine", "slurm"]);
-        assert_eq!(output.status.code(), Some(2), "{}", text(&output.stderr));
-        assert!(text(&output.stderr).contains("a search runs on this machine only"), "{}", text(&output.stderr));
     }
     sweep.write(&SPEC.replace(
         "{ task = \"quiz\", columns = { quiz = \"acc,none\" } }",

@@ -1,15 +1,15 @@
 //! A refinement of an axis: which points it places, what it says of the optimum, and what a kill leaves.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Instant;
 
 use serde_json::Value as Json;
 
+use crate::search_support::{assert_asked_once, decisions, kill_often};
 use crate::sweep_support::{Sweep, text, walk};
 
-const SPEC: &str = r#"
+pub const SPEC: &str = r#"
 name = "refine"
 
 [models]
@@ -61,22 +61,7 @@ fn through(sweep: &Sweep, args: &[&str]) -> String {
 
 /// What was seen of the optimum, without the moments at which it was.
 fn refinements(sweep: &Sweep) -> Vec<Json> {
-    let records = sweep.journal();
-    let records = records.lines().skip(1).map(|line| serde_json::from_str::<Json>(line).unwrap());
-    let refined = records.filter(|record| record["event"] == "search-refined");
-    refined
-        .map(|mut record| {
-            record.as_object_mut().unwrap().remove("time");
-            record
-        })
-        .collect()
-}
-
-fn assert_asked_once(sweep: &Sweep) {
-    let log = fs::read_to_string(sweep.path("evaluated.log")).unwrap();
-    let mut asked: BTreeMap<&str, usize> = BTreeMap::new();
-    log.lines().filter(|line| line.starts_with("asked ")).for_each(|line| *asked.entry(line).or_default() += 1);
-    assert!(asked.values().all(|n| *n == 1), "{:?}", asked.iter().find(|(_, n)| **n > 1));
+    decisions(sweep).into_iter().filter(|record| record["event"] == "search-refined").collect()
 }
 
 #[test]
@@ -100,7 +85,9 @@ fn the_optimum_is_found_with_few_merges_and_told_with_its_interval() {
     assert_eq!(through(&sweep, &["run", "sweep.toml"]), table);
     assert_eq!(sweep.journal(), before, "a second run does nothing");
     through(&sweep, &["report", "sweep.toml", "--html", "page.html"]);
-    assert!(fs::read_to_string(sweep.path("page.html")).unwrap().contains("<h2 id=\"race\">Search</h2>"));
+    let page = fs::read_to_string(sweep.path("page.html")).unwrap();
+    assert!(page.contains("<h2 id=\"race\">Search</h2>") && !page.contains("dropped out"));
+    assert!(page.contains("Objective (loss), point by point") && page.contains("points over t\""), "history and slice");
     let plan = through(&sweep, &["plan", "sweep.toml"]);
     assert!(plan.contains("A search on loss") && plan.contains("none to be made"), "{plan}");
     let status = through(&sweep, &["status", "sweep.toml"]);
@@ -138,34 +125,13 @@ fn a_refinement_that_is_killed_places_the_same_points() {
     let begun = Instant::now();
     let undisturbed = through(&reference, &["run", "sweep.toml"]);
     let whole = begun.elapsed();
-    let expected = refinements(&reference);
-    let mut n_landed = 0;
-    for seed in 1_u32.. {
-        let sweep = Sweep::of(SPEC).unwrap();
-        for attempt in 0_u32.. {
-            let share = f64::from((seed * 97 + attempt * 31) % 64) / 64.0;
-            let mut run = command(&sweep, &["run", "sweep.toml", "--quiet"]);
-            let mut run = run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-            let until = if attempt < 5 { whole.mul_f64(0.6 * share) } else { Duration::from_secs(120) };
-            let since = Instant::now();
-            while run.try_wait().unwrap().is_none() && since.elapsed() < until {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            if let Some(status) = run.try_wait().unwrap() {
-                assert!(status.success());
-                break;
-            }
-            run.kill().unwrap();
-            run.wait().unwrap();
-            n_landed += 1;
-        }
-        assert_eq!(refinements(&sweep), expected);
-        assert_asked_once(&sweep);
-        assert_eq!(through(&sweep, &["run", "sweep.toml"]), undisturbed);
-        if n_landed >= 8 {
-            break;
-        }
-    }
+    let expected = decisions(&reference);
+    let run = |sweep: &Sweep| command(sweep, &["run", "sweep.toml", "--quiet"]);
+    kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
+        assert_eq!(decisions(sweep), expected);
+        assert_asked_once(sweep);
+        assert_eq!(through(sweep, &["run", "sweep.toml"]), undisturbed);
+    });
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! A cluster in which everything is killed: units, node daemons, the controller, the client that follows them, at random
 //! moments of a sweep of stand-in work. The table is that of a sweep that nobody disturbed, and nothing was lost or done twice.
 //!
-//! Once with units that are worked on by a task each, once split in waves; the disk has room for four models.
+//! Once with units that are worked on by a task each, once split in waves; the disk has room for four models. And a race, rung by
+//! rung: the decisions are the same, and no document is asked twice.
 //!
 //! `MERGESWEEP_SLURM_UNITS` says how many units the sweep has (12 here, 40 in `scripts/soak`), `MERGESWEEP_SLURM_KILLS` how many
 //! kills must land (10; 60 there), `MERGESWEEP_KILL_SEED` when.
@@ -11,6 +12,8 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::race;
+use crate::search_support::{assert_asked_once, decisions};
 use crate::slurm_support::{Cluster, kill, model_bytes, n_models};
 use crate::sweep_support::Sweep;
 
@@ -68,9 +71,23 @@ impl Dice {
     }
 }
 
+fn command(cluster: &Cluster, sweep: &Sweep, args: &[&str]) -> Command {
+    let mut command = cluster.command(sweep, args, "ok");
+    command.env("FAKE_LM_EVAL_SIBLINGS", "1");
+    command
+}
+
 fn client(cluster: &Cluster, sweep: &Sweep) -> Child {
     let log = fs::File::options().create(true).append(true).open(sweep.path("client.log")).unwrap();
-    cluster.command(sweep, &["run", "sweep.toml"], "ok").stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    command(cluster, sweep, &["run", "sweep.toml"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+}
+
+/// The same sweep here, undisturbed.
+fn undisturbed(cluster: &Cluster, spec: &str) -> Sweep {
+    let sweep = Sweep::of(spec).unwrap();
+    let here = command(cluster, &sweep, &["run", "sweep.toml", "--engine", "local", "--quiet"]).output().unwrap();
+    assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
+    sweep
 }
 
 /// Kills a daemon and starts it again. False where it was not there.
@@ -107,23 +124,43 @@ const MOST: usize = 4;
 /// Kills until enough was hit, and tells what.
 fn chaos(n_units: u64, n_kills: u64, is_split: bool) -> String {
     let n_units = setting("MERGESWEEP_SLURM_UNITS", n_units);
-    let n_kills = setting("MERGESWEEP_SLURM_KILLS", n_kills);
-    let mut dice = Dice(setting("MERGESWEEP_KILL_SEED", 1));
     let Some(cluster) = Cluster::start(3, 2) else { return String::new() };
-    let reference = Sweep::of(&spec(n_units, "")).unwrap();
-    let here = cluster.run(&reference, &["run", "sweep.toml", "--engine", "local", "--quiet"], "ok");
-    assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
-    let undisturbed = reference.table();
+    let reference = undisturbed(&cluster, &spec(n_units, ""));
     let split = "split = true\npartition = \"gpu\"\nmerge = { partition = \"cpu\" }\n";
     let disk = model_bytes(&reference) * MOST as u64;
     let engine = format!("{}\n[resources]\ndisk = {disk}", if is_split { split } else { "" });
+    let check = |sweep: &Sweep| check(sweep, &reference.table(), n_units as usize);
+    let told = kill_all(&cluster, &spec(n_units, &engine), n_kills, Some(MOST), &check);
+    let how = if is_split { "split sweeps" } else { "sweeps" };
+    format!("{told} {how} of {n_units} units")
+}
 
+#[test]
+fn a_race_on_a_cluster_in_which_everything_is_killed_decides_the_same_and_asks_nothing_twice() {
+    let Some(cluster) = Cluster::start(3, 2) else { return };
+    let spec = race::SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [0.2, 0.5, 1]");
+    let reference = undisturbed(&cluster, &spec);
+    let engine =
+        "[engine]\nkind = \"slurm\"\ntrials_per_job = 2\ncpus = 1\npoll = 1\nmax_resubmissions = 1000\n\n[report]";
+    let check = |sweep: &Sweep| {
+        let told = || fs::read_to_string(sweep.path("client.log")).unwrap();
+        assert_eq!(decisions(sweep), decisions(&reference), "{}", told());
+        assert_eq!(sweep.table(), reference.table(), "{}", told());
+        assert_asked_once(sweep);
+    };
+    println!("{} races", kill_all(&cluster, &spec.replace("[report]", engine), 8, None, &check));
+}
+
+/// Kills whatever has to do with sweeps of a spec until enough was hit, looks at each once it is through, and tells what was killed.
+fn kill_all(cluster: &Cluster, spec: &str, n_kills: u64, most: Option<usize>, check: &dyn Fn(&Sweep)) -> String {
+    let n_kills = setting("MERGESWEEP_SLURM_KILLS", n_kills);
+    let mut dice = Dice(setting("MERGESWEEP_KILL_SEED", 1));
     let begun = Instant::now();
     let mut landed: BTreeMap<&str, u64> = BTreeMap::new();
     let mut n_sweeps = 0;
     while landed.values().sum::<u64>() < n_kills {
-        let sweep = Sweep::of(&spec(n_units, &engine)).unwrap();
-        let mut child = client(&cluster, &sweep);
+        let sweep = Sweep::of(spec).unwrap();
+        let mut child = client(cluster, &sweep);
         let begun = Instant::now();
         loop {
             assert!(
@@ -136,7 +173,7 @@ fn chaos(n_units: u64, n_kills: u64, is_split: bool) -> String {
             // service ("Duplicate jobid") until somebody who looks after the cluster puts it back.
             cluster.slurm("scontrol", &["update", "nodename=n[1-3]", "state=resume"]);
             let n_models = n_models(&sweep);
-            assert!(n_models <= MOST, "{n_models} models at once");
+            assert!(most.is_none_or(|most| n_models <= most), "{n_models} models at once");
             if let Some(status) = child.try_wait().unwrap() {
                 assert!(status.success(), "{}", fs::read_to_string(sweep.path("client.log")).unwrap());
                 break;
@@ -148,27 +185,26 @@ fn chaos(n_units: u64, n_kills: u64, is_split: bool) -> String {
                 0..=3 => {
                     let units = cluster.units(&sweep);
                     let chosen = units.get(dice.below(units.len().max(1) as u64) as usize).copied();
-                    chosen.filter(|pid| kill(*pid)).map(|_| "unit")
+                    chosen.filter(|pid| kill(*pid)).map(|_| "job")
                 }
                 4 => {
                     let node = format!("n{}", dice.below(3) + 1);
-                    restart(&cluster, "slurmd", &["-N", &node], &format!("slurmd-{node}")).then_some("node")
+                    restart(cluster, "slurmd", &["-N", &node], &format!("slurmd-{node}")).then_some("node")
                 }
-                5 => restart(&cluster, "slurmctld", &[], "slurmctld").then_some("controller"),
+                5 => restart(cluster, "slurmctld", &[], "slurmctld").then_some("controller"),
                 _ => {
                     child.kill().unwrap();
                     child.wait().unwrap();
-                    child = client(&cluster, &sweep);
+                    child = client(cluster, &sweep);
                     Some("client")
                 }
             };
             victim.into_iter().for_each(|victim| *landed.entry(victim).or_default() += 1);
         }
-        check(&sweep, &undisturbed, n_units as usize);
+        check(&sweep);
         n_sweeps += 1;
     }
-    let how = if is_split { "split sweeps" } else { "sweeps" };
-    format!("{landed:?} killed in {n_sweeps} {how} of {n_units} units, {} s", begun.elapsed().as_secs())
+    format!("{landed:?} killed in {} s, in {n_sweeps}", begun.elapsed().as_secs())
 }
 
 /// What must hold once a sweep is through.

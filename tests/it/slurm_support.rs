@@ -90,7 +90,7 @@ impl Cluster {
         own.map(|(id, _)| id.to_owned()).collect()
     }
 
-    /// The processes that work on units of a sweep now.
+    /// The processes of jobs of a sweep that work now: on units, or on what comes after them.
     pub fn units(&self, sweep: &Sweep) -> Vec<i32> {
         let folder = sweep.path("").to_string_lossy().into_owned();
         let pids = fs::read_dir("/proc").unwrap().flatten();
@@ -98,7 +98,7 @@ impl Cluster {
         let is_unit = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
-            line.contains("slurm-unit\0") && line.contains(&folder)
+            ["slurm-unit\0", "slurm-table\0"].iter().any(|command| line.contains(command)) && line.contains(&folder)
         };
         pids.filter(is_unit).collect()
     }

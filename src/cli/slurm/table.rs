@@ -26,11 +26,14 @@ pub(in crate::cli) fn run(args: &TableArgs) -> Result<Exit, Failure> {
     let (request, sweep) = run::request(&sweep_args, &[], &[])?;
     let options = options(&sweep_args, &sweep, false)?;
     let own_job = std::env::var("SLURM_JOB_NAME").ok();
-    let work =
-        async |listener: &Listener, cancel: &Cancel| slurm::finish(&request, &options, own_job, listener, cancel).await;
+    let work = async |listener: &Listener, cancel: &Cancel| {
+        slurm::finish(&request, &options, &manifest, own_job, listener, cancel).await
+    };
     let (done, is_stopped) = run::followed(false, false, "the next `mergesweep run` gathers the rest", work)?;
     done.map_err(|error| sort(error, &sweep))?;
-    let Recorded { table, .. } = recorded::collect(&request.plan, &sweep, &request.store)?;
+    // With the points that a search has placed meanwhile.
+    let (sweep, plan) = if request.grow.is_some() { sweep_args.read()? } else { (sweep, request.plan) };
+    let Recorded { table, .. } = recorded::collect(&plan, &sweep, &request.store)?;
     report::write_files(&table, &request.store);
     Ok(if is_stopped { Exit::Interrupted } else { Exit::Ok })
 }

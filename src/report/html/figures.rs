@@ -28,7 +28,13 @@ pub(super) fn grids(plots: &Plots) -> Option<Section> {
 
 pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
     let race = page.race.as_ref()?;
-    let plot = plots.race.as_ref().map(figure).unwrap_or_default();
+    let (wide, small): (Vec<&Plot>, Vec<&Plot>) = plots.search.iter().partition(|plot| plot.drawing.width > 500.0);
+    let figures = |plots: Vec<&Plot>| -> String { plots.into_iter().map(figure).collect() };
+    let small = match figures(small) {
+        none if none.is_empty() => none,
+        small => format!("<div class=\"figures\">\n{small}</div>\n"),
+    };
+    let plots = figures(wide) + &small;
     let Cells { head, rows } = race::table(race);
     let cells = |tag: &str, texts: &[String]| -> String {
         texts.iter().map(|text| format!("<{tag}>{}", escape::text(text))).collect()
@@ -48,7 +54,7 @@ pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
         "<div class=\"wide\" role=\"region\" aria-labelledby=\"race\" tabindex=\"0\"><table class=\"plain\"><thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
         cells("th scope=\"col\"", &head)
     );
-    Some(Section { id: "race", title, body: format!("{legend}{plot}{table}") })
+    Some(Section { id: "race", title, body: format!("{legend}{plots}{table}") })
 }
 
 pub(super) fn trade_off(page: &Page, plots: &Plots) -> Option<Section> {

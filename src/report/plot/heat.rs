@@ -77,7 +77,8 @@ pub fn draw(page: &Page, grid: &Grid, column: usize) -> Option<Plot> {
     Some(Plot::new(&["heat", &grid.title, across, up, &head.name], label, drawing))
 }
 
-fn places(grid: &Grid, axis: usize) -> Vec<f64> {
+/// Values of an axis.
+pub(super) fn places(grid: &Grid, axis: usize) -> Vec<f64> {
     let mut values: Vec<f64> = grid.points.iter().filter_map(|point| point.at.get(axis).copied()).collect();
     values.sort_by(f64::total_cmp);
     values.dedup();
@@ -85,7 +86,7 @@ fn places(grid: &Grid, axis: usize) -> Vec<f64> {
 }
 
 /// The step of the ramp: the best value has the last one.
-fn step(value: f64, (low, high): (f64, f64), higher_is_better: bool) -> usize {
+pub(super) fn step(value: f64, (low, high): (f64, f64), higher_is_better: bool) -> usize {
     if high <= low {
         return HEAT_STEPS / 2;
     }
@@ -94,7 +95,8 @@ fn step(value: f64, (low, high): (f64, f64), higher_is_better: bool) -> usize {
     ((share * HEAT_STEPS as f64) as usize).min(HEAT_STEPS - 1)
 }
 
-fn legend(drawing: &mut Drawing, (x, y): (f64, f64), (low, high): (f64, f64), higher_is_better: bool) {
+/// The ramp with its ends.
+pub(super) fn legend(drawing: &mut Drawing, (x, y): (f64, f64), (low, high): (f64, f64), higher_is_better: bool) {
     let (worst, best) = if higher_is_better { (low, high) } else { (high, low) };
     let worst = render::value(Some(worst));
     drawing.text("tick small", (x, y + 8.5), &worst);

@@ -2,8 +2,10 @@
 
 mod heat;
 mod line;
+mod map;
 mod race;
 mod scatter;
+mod search;
 mod strip;
 
 use super::grid::{Grid, grids};
@@ -51,15 +53,19 @@ pub struct Plots {
     pub pairs: Vec<Pair>,
     /// Scores by method and seed, one plot a column.
     pub strips: Vec<Plot>,
-    /// The race.
-    pub race: Option<Plot>,
+    /// Who dropped out of a search when, what its points were worth one after the other, and over every axis.
+    pub search: Vec<Plot>,
 }
 
 /// Draws every plot.
 pub fn draw(page: &Page) -> Plots {
     let columns = 0..page.columns.len();
     let of_grid = |grid: Grid| {
-        let draw = if grid.axes.len() == 1 { line::draw } else { heat::draw };
+        let draw = match grid.axes.len() {
+            1 => line::draw,
+            _ if is_scattered(&grid) => map::draw,
+            _ => heat::draw,
+        };
         let plots = columns.clone().filter_map(|column| draw(page, &grid, column)).collect();
         GridPlots { grid, plots }
     };
@@ -68,23 +74,32 @@ pub fn draw(page: &Page) -> Plots {
         grids: grids(page).into_iter().map(of_grid).filter(|grid| !grid.plots.is_empty()).collect(),
         pairs: pairs.filter_map(|(x, y)| Some(Pair { x, y, plot: scatter::draw(page, x, y)? })).collect(),
         strips: columns.filter_map(|column| strip::draw(page, column)).collect(),
-        race: race::draw(page),
+        search: race::draw(page).into_iter().chain(search::draw(page)).collect(),
     };
     plots.name_apart();
     plots
+}
+
+/// Whether the points of two axes lie anywhere: most cells of a map would be empty.
+fn is_scattered(grid: &Grid) -> bool {
+    let n_cells = heat::places(grid, 0).len() * heat::places(grid, 1).len();
+    n_cells > 4 * grid.points.len()
 }
 
 impl Plots {
     /// All of them, in the order of the page.
     pub fn all(&self) -> impl Iterator<Item = &Plot> {
         let grids = self.grids.iter().flat_map(|grid| &grid.plots);
-        grids.chain(self.pairs.iter().map(|pair| &pair.plot)).chain(&self.strips).chain(&self.race)
+        grids.chain(self.pairs.iter().map(|pair| &pair.plot)).chain(&self.strips).chain(&self.search)
     }
 
     /// Names that came out equal (they are made of letters and digits only) get a number.
     fn name_apart(&mut self) {
         let grids = self.grids.iter_mut().flat_map(|grid| &mut grid.plots);
-        let all = grids.chain(self.pairs.iter_mut().map(|pair| &mut pair.plot)).chain(&mut self.strips);
+        let all = grids
+            .chain(self.pairs.iter_mut().map(|pair| &mut pair.plot))
+            .chain(&mut self.strips)
+            .chain(&mut self.search);
         let mut taken = std::collections::HashSet::new();
         for plot in all {
             let mut name = plot.name.clone();

@@ -13,9 +13,9 @@ const RIGHT: f64 = 500.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 276.0;
 
-/// None where there is no race, or nothing was decided. A search for points asks everybody the same: its curve is that of the grid.
+/// None where there is no race, nothing was decided, or everybody was asked the same at once.
 pub fn draw(page: &Page) -> Option<Plot> {
-    let race = page.race.as_ref().filter(|race| race.found.is_none())?;
+    let race = page.race.as_ref().filter(|race| race.entries.iter().any(|entry| entry.course.len() > 1))?;
     let all = || race.entries.iter().flat_map(|entry| &entry.course);
     let y = Scale::over(all().map(|(_, value)| *value), (BOTTOM, TOP))?;
     let x = Scale::over(all().map(|(n, _)| *n as f64).chain([0.0]), (LEFT, RIGHT))?;

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::pieces::Pieces;
-use crate::eval::Settings;
 use crate::plan::{Plan, TrialId};
+use crate::run::Request;
 use crate::run::fingerprint::digest;
 use crate::run::state::SweepState;
 use crate::search::{Decision, Evidence};
-use crate::spec::Search;
+use crate::spec::{Search, Way};
 
 /// What was decided after a rung.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,6 +18,9 @@ pub struct Decided {
     /// Names everything that the decision rests on: the rule, and who had answered what. While it is the same, the decision
     /// stands.
     pub key: String,
+    /// Which of the points that a search placed a few at a time it is about, from 0: those of the grid.
+    #[serde(default)]
+    pub round: usize,
     /// The rung, from 0.
     pub rung: usize,
     /// Rungs in all.
@@ -46,7 +49,7 @@ impl Decided {
     /// As it is recorded.
     pub fn new(
         key: String,
-        rung: usize,
+        (round, rung): (usize, usize),
         search: &Search,
         documents: BTreeMap<String, u64>,
         plan: &Plan,
@@ -56,6 +59,7 @@ impl Decided {
         let standing = |evidence: Evidence| Standing { trial: id(evidence.trial), evidence };
         Self {
             key,
+            round,
             rung,
             n_rungs: search.rule.rungs.len(),
             documents,
@@ -63,6 +67,11 @@ impl Decided {
             columns: search.columns.iter().map(|column| column.name.clone()).collect(),
             standings: decision.evidence.into_iter().map(standing).collect(),
         }
+    }
+
+    /// Its place among the decisions of a search: what comes after it rests on it. The last one is about all points.
+    pub fn place(&self) -> (bool, usize, usize) {
+        (self.rung + 1 >= self.n_rungs, self.round, self.rung)
     }
 
     /// What it says of a trial.
@@ -76,23 +85,25 @@ impl Decided {
     }
 }
 
-/// Names what a decision after `rung` rests on. The scores are in it: an evaluation that is done again may come out otherwise.
+/// Names what a decision after `rung` rests on: who of those that are `alive` had answered what, and who went `through` every rung
+/// before. The scores are in it: an evaluation that is done again may come out otherwise.
 pub(super) fn key(
     search: &Search,
-    settings: &Settings,
+    request: &Request,
     pieces: &Pieces,
     rung: usize,
-    plan: &Plan,
-    contenders: &[usize],
+    alive: &[usize],
+    through: &[usize],
     state: &SweepState,
 ) -> String {
-    let of_trial = |index: &usize| {
-        let id = &plan.trials[*index].id;
+    let last = pieces.rungs.len().saturating_sub(1);
+    let of_trial = |index: &usize, rung: usize| {
+        let id = &request.plan.trials[*index].id;
         let of_trial = state.of(id);
         let asked = pieces.rungs.iter().take(rung + 1).flatten();
         let answered: Vec<_> = asked
-            .map(|request| {
-                let done = of_trial.current(settings, request).map(|(done, _)| done);
+            .map(|asked| {
+                let done = of_trial.current(&request.settings, asked).map(|(done, _)| done);
                 let scores =
                     done.map(|done| done.scores.iter().map(|score| (&score.metric, &score.filter, score.value)));
                 (
@@ -105,8 +116,14 @@ pub(super) fn key(
     };
     let Search { columns, objective, rule, way, seed, .. } = search;
     let columns: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-    let trials: Vec<_> = contenders.iter().map(of_trial).collect();
-    let whole = (format!("{way:?}"), columns, objective, rule.confidence, rule.min_survivors, seed, rung, trials);
+    let alive = alive.iter().map(|index| of_trial(index, rung));
+    let trials: Vec<_> = alive.chain(through.iter().map(|index| of_trial(index, last))).collect();
+    // How many points there are to be says nothing about those that are there.
+    let way = match way {
+        Way::Optuna(sampling) if rung < last => format!("{:?}", sampling.floors),
+        way => format!("{way:?}"),
+    };
+    let whole = (way, columns, objective, rule.confidence, rule.min_survivors, seed, rung, trials);
     // Texts under texts are always JSON.
     digest(&serde_json::to_vec(&whole).unwrap_or_default())
 }

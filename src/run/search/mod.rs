@@ -2,7 +2,8 @@
 //!
 //! A rung is a run of its own on a part of the request: the same lanes, the same journal, the same rules of what is done
 //! already. Nothing but the journal tells where the search stands: a run that was killed goes through the rungs from the
-//! first, finds the answers and the decisions recorded, and goes on where something is missing.
+//! first, finds the answers and the decisions recorded, and goes on where something is missing. What is asked may also be asked
+//! elsewhere ([`turn`]): then the search ends where something is to be asked, and goes on from there when it was.
 
 mod decided;
 mod optuna;
@@ -10,6 +11,8 @@ mod outcomes;
 mod pieces;
 mod points;
 mod refine;
+mod stand;
+mod turn;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,6 +33,10 @@ pub use points::{Grow, Sampled, placed};
 pub use refine::Refined;
 
 use outcomes::{Answers, Scored};
+pub(super) use points::refreshed;
+use stand::{Stand, is_due, stand};
+pub use turn::Attempted;
+pub(super) use turn::{Advanced, Turn, advance, foreseen, left};
 
 /// A search on its way.
 struct Going<'s, 'a> {
@@ -39,45 +46,105 @@ struct Going<'s, 'a> {
     search: &'s Search,
     pieces: Pieces,
     draw: Draw,
-    /// Trials that race and are not out, by number in the plan.
+    /// Trials that are asked rung by rung and are not out, by number in the plan.
     alive: Vec<usize>,
+    /// Of a search that places points a few at a time: those that answered every rung before these.
+    through: Vec<usize>,
     /// Trials that are asked the same to be compared with.
     beside: Vec<usize>,
     outcomes: BTreeMap<usize, Outcome>,
     disk_peak: u64,
     answers: Answers,
+    /// What was asked since the run began.
+    asked: Attempted,
+    /// Whether that is done elsewhere.
+    is_elsewhere: bool,
+    /// What is to be asked elsewhere.
+    turn: Option<Box<Turn>>,
 }
 
 /// Goes through a search.
 pub(super) async fn run(session: &mut Session<'_>, search: &Search) -> Result<Summary, RunError> {
-    let request = session.request;
-    let recorded = session.state.draw.clone().filter(|draw| draw.fits(search));
-    let is_idle = recorded.as_ref().is_some_and(|draw| is_complete(session, search, draw));
-    let draw = match recorded.filter(|_| is_idle) {
-        Some(draw) => draw,
-        None => {
-            session.begin()?;
-            let draw = Draw::new(search, &session.facts.known_tasks)?;
-            if session.state.draw.as_ref() != Some(&draw) {
-                session.record(None, What::SearchDrawn(draw.clone()))?;
-                warn_of_stock_tasks(request, search, session.listener);
+    let mut going = Going::begin(session, search, Attempted::new(), false)?;
+    going.follow().await?;
+    Ok(going.summary())
+}
+
+impl<'s, 'a> Going<'s, 'a> {
+    fn begin(
+        session: &'s mut Session<'a>,
+        search: &'s Search,
+        asked: Attempted,
+        is_elsewhere: bool,
+    ) -> Result<Self, RunError> {
+        let request = session.request;
+        let recorded = session.state.draw.clone().filter(|draw| draw.fits(search));
+        // A run that has asked something, or has nothing to ask, need not know how many documents there are.
+        let draw = match recorded.filter(|draw| !asked.is_empty() || is_over(session, search, draw)) {
+            Some(draw) => draw,
+            None => {
+                if is_elsewhere {
+                    session.ask_harness()?;
+                } else {
+                    session.begin()?;
+                }
+                let draw = Draw::new(search, &session.facts.known_tasks)?;
+                if session.state.draw.as_ref() != Some(&draw) {
+                    session.record(None, What::SearchDrawn(draw.clone()))?;
+                    warn_of_stock_tasks(request, search, session.listener);
+                }
+                draw
             }
-            draw
-        }
-    };
-    let (beside, alive) = request.selected.iter().partition(|index| request.plan.trials[**index].baseline);
-    let pieces = Pieces::of(&draw, &request.settings);
-    let (outcomes, answers) = (BTreeMap::new(), Answers::default());
-    let own = Arc::new(request.clone());
-    let mut going =
-        Going { session, request: own, search, pieces, draw, alive, beside, outcomes, disk_peak: 0, answers };
-    match &search.way {
-        Way::Race => going.through().await?,
-        Way::Refine(aim) => going.refine(aim).await?,
-        Way::Optuna(sampling) => going.sample(sampling).await?,
+        };
+        let (beside, alive) = parted(request);
+        let pieces = Pieces::of(&draw, &request.settings);
+        Ok(Self {
+            session,
+            request: Arc::new(request.clone()),
+            search,
+            pieces,
+            draw,
+            alive,
+            through: Vec::new(),
+            beside,
+            outcomes: BTreeMap::new(),
+            disk_peak: 0,
+            answers: Answers::default(),
+            asked,
+            is_elsewhere,
+            turn: None,
+        })
     }
-    let Going { request, outcomes, disk_peak, .. } = going;
-    Ok(summary(&request, &outcomes, disk_peak, session.cancel.is_cancelled()))
+
+    /// To its end, or until the user, a failure or a part that is asked elsewhere ends everything.
+    async fn follow(&mut self) -> Result<(), RunError> {
+        let search = self.search;
+        match &search.way {
+            Way::Race => {
+                if self.race(0).await? {
+                    self.end(0).await?;
+                }
+                Ok(())
+            }
+            Way::Refine(aim) => self.refine(aim).await,
+            Way::Optuna(sampling) => self.sample(sampling).await,
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        summary(&self.request, &self.outcomes, self.disk_peak, self.session.cancel.is_cancelled())
+    }
+}
+
+/// Whether all is answered and decided.
+fn is_over(session: &Session<'_>, search: &Search, draw: &Draw) -> bool {
+    let is_left = |round: &Request| session.is_work_left(round);
+    stand(session.request, search, draw, &session.state, &is_left) == Stand::Over
+}
+
+/// The selected trials: those to compare with, and those that race.
+fn parted(request: &Request) -> (Vec<usize>, Vec<usize>) {
+    request.selected.iter().partition(|index| request.plan.trials[**index].baseline)
 }
 
 /// Says, once a search, that what is chosen on a public test set is no result on it.
@@ -110,32 +177,6 @@ pub(super) fn settings_of(request: &Request, state: &SweepState, index: usize) -
     Settings { tasks, ..settings.clone() }
 }
 
-/// Whether every rung is answered and decided.
-fn is_complete(session: &Session<'_>, search: &Search, draw: &Draw) -> bool {
-    let request = session.request;
-    let pieces = Pieces::of(draw, &request.settings);
-    let (beside, mut alive): (Vec<usize>, Vec<usize>) =
-        request.selected.iter().partition(|index| request.plan.trials[**index].baseline);
-    for rung in 0..pieces.rungs.len() {
-        let round = round(request, &pieces, Some(rung), &alive, &beside);
-        if session.is_work_left(&round) {
-            return false;
-        }
-        if alive.is_empty() {
-            continue;
-        }
-        let key = decided::key(search, &request.settings, &pieces, rung, &request.plan, &alive, &session.state);
-        let Some(decided) = recorded(session, rung, &key) else { return false };
-        alive = survivors(request, decided, &alive);
-    }
-    !session.is_work_left(&round(request, &pieces, None, &alive, &beside))
-}
-
-/// The decision that is recorded for a rung, if it rests on the same.
-fn recorded<'s>(session: &'s Session<'_>, rung: usize, key: &str) -> Option<&'s Decided> {
-    session.state.decisions.get(rung).filter(|decided| decided.key == key)
-}
-
 /// Trials that go on, in the order of the plan.
 fn survivors(request: &Request, decided: &Decided, alive: &[usize]) -> Vec<usize> {
     let left: BTreeSet<_> = decided.survivors().collect();
@@ -144,59 +185,81 @@ fn survivors(request: &Request, decided: &Decided, alive: &[usize]) -> Vec<usize
 
 /// The part of a request that is asked in a rung, or (none) at the end.
 fn round(request: &Request, pieces: &Pieces, rung: Option<usize>, alive: &[usize], beside: &[usize]) -> Request {
-    let tasks = match rung {
-        Some(rung) => pieces.rungs.get(rung).cloned().unwrap_or_default(),
-        None => pieces.last.clone(),
-    };
     // Where the chosen ones are told by documents set aside, those to compare with answer these alone.
     let beside = if rung.is_some() && pieces.has_confirmation { &[] } else { beside };
     let is_selected = |index: &usize| alive.contains(index) || beside.contains(index);
-    let mut round = request.clone();
+    let mut round = asking(request, pieces, rung);
     round.selected.retain(is_selected);
     round.redo.retain(is_selected);
-    round.settings.tasks = tasks;
-    // What is done again is merged again once: baselines that answer at the end alone are merged then.
-    round.merges_redone = !pieces.has_confirmation && rung != Some(0);
-    round.holds = true;
-    round.keep = Keep::All;
     round
 }
 
+/// A request for what is asked in a rung, or (none) at the end.
+pub(super) fn asking(request: &Request, pieces: &Pieces, rung: Option<usize>) -> Request {
+    let mut asking = request.clone();
+    asking.settings.tasks = match rung {
+        Some(rung) => pieces.rungs.get(rung).cloned().unwrap_or_default(),
+        None => pieces.last.clone(),
+    };
+    // What is done again is merged again once: baselines that answer at the end alone are merged then.
+    asking.merges_redone = !pieces.has_confirmation && rung != Some(0);
+    asking.holds = true;
+    asking.keep = Keep::All;
+    asking
+}
+
 impl Going<'_, '_> {
-    async fn through(&mut self) -> Result<(), RunError> {
-        let n_rungs = self.pieces.rungs.len();
-        for rung in 0..n_rungs {
+    /// Lets those that are alive answer rung after rung; who falls behind drops out. False where everything ends before.
+    async fn race(&mut self, round: usize) -> Result<bool, RunError> {
+        let last = self.last_rung();
+        for rung in 0..=last {
             self.ask(Some(rung)).await?;
             if self.is_over() {
-                return Ok(());
+                return Ok(false);
             }
-            // Baselines alone are asked everything, and nothing is decided.
-            if rung + 1 < n_rungs && !self.alive.is_empty() {
-                self.decide(rung)?;
+            if rung < last && is_due(self.search, &self.alive, &self.through) {
+                self.decide(round, rung)?;
             }
         }
-        self.end(n_rungs.saturating_sub(1)).await
+        Ok(true)
     }
 
-    /// After the last rung: what is asked of those that are left, and what stays of them.
-    async fn end(&mut self, rung: usize) -> Result<(), RunError> {
+    fn last_rung(&self) -> usize {
+        self.pieces.rungs.len().saturating_sub(1)
+    }
+
+    /// After the last rung of everybody: who is chosen, what is asked of them, and what stays of their models.
+    async fn end(&mut self, round: usize) -> Result<(), RunError> {
+        self.alive.append(&mut self.through);
+        self.alive.sort_unstable();
         if !self.alive.is_empty() {
-            self.decide(rung)?;
+            self.decide(round, self.last_rung())?;
         }
         self.ask(None).await?;
-        self.let_models_go()
+        if self.turn.is_none() { self.let_models_go() } else { Ok(()) }
     }
 
-    /// Whether the user, or a failure, ends everything.
+    /// Whether the user, a failure or what is asked elsewhere ends everything.
     fn is_over(&self) -> bool {
         let has_failed = self.outcomes.values().any(|outcome| matches!(outcome, Outcome::Failed(_)));
-        self.session.cancel.is_cancelled() || (self.request.fail_fast && has_failed)
+        self.turn.is_some() || self.session.cancel.is_cancelled() || (self.request.fail_fast && has_failed)
     }
 
     /// Asks what a rung asks, as far as it is not answered.
     async fn ask(&mut self, rung: Option<usize>) -> Result<(), RunError> {
         let request = Arc::clone(&self.request);
-        let round = round(&request, &self.pieces, rung, &self.alive, &self.beside);
+        let mut those = self.alive.clone();
+        if !self.is_elsewhere {
+            // Nothing is asked of them, but their models may have to make room.
+            those.extend(&self.through);
+        }
+        let mut round = round(&request, &self.pieces, rung, &those, &self.beside);
+        // What was to be done again has been.
+        round.redo.retain(|index| !self.asked.contains(&(rung, request.plan.trials[*index].id.clone())));
+        if self.is_elsewhere {
+            self.hand_over(rung, round);
+            return Ok(());
+        }
         if !self.session.is_work_left(&round) {
             for index in &round.selected {
                 self.outcomes.entry(*index).or_insert(Outcome::Reused);
@@ -214,6 +277,7 @@ impl Going<'_, '_> {
         });
         let worked = self.session.work(&round, &quieter).await?;
         self.disk_peak = self.disk_peak.max(worked.disk_peak);
+        self.asked.extend(worked.outcomes.keys().map(|index| (rung, request.plan.trials[*index].id.clone())));
         for index in &round.selected {
             let Some(outcome) = worked.outcomes.get(index).cloned() else {
                 // Not begun: it is not through, whatever it had before.
@@ -247,31 +311,34 @@ impl Going<'_, '_> {
             Some(rung) => format!("rung {} of {}", rung + 1, self.pieces.rungs.len()),
             None => "after the race".to_owned(),
         };
-        (self.session.listener)(RunEvent::Rung {
-            place,
-            n_trials: round.selected.len(),
-            documents: documents.join(", "),
-        });
-        (self.session.listener)(RunEvent::Started { n_trials: round.selected.len() });
+        let n_trials = round.selected.iter().filter(|index| !self.through.contains(index)).count();
+        (self.session.listener)(RunEvent::Rung { place, n_trials, documents: documents.join(", ") });
+        (self.session.listener)(RunEvent::Started { n_trials });
     }
 
     /// Says who goes on from a rung: as recorded, if that rests on the same, else by the rule.
-    fn decide(&mut self, rung: usize) -> Result<(), RunError> {
+    fn decide(&mut self, round: usize, rung: usize) -> Result<(), RunError> {
         let request = Arc::clone(&self.request);
-        let scored = match self.recorded(rung) {
-            Some(_) => Vec::new(),
-            // Whoever cannot be set beside the others is out before the decision, which may be recorded without it.
-            None => self.scored(rung)?,
-        };
-        let decided = match self.recorded(rung) {
-            Some(decided) => decided,
+        let recorded = match self.recorded(rung) {
+            Some(decided) => Some(decided),
             None => {
-                let Some(decided) = self.by_rule(rung, scored) else { return Ok(()) };
-                self.session.record(None, What::SearchDecided(decided.clone()))?;
-                self.tell_decision(&decided);
-                decided
+                // Whoever cannot be set beside the others is out before the decision, which may be recorded without it.
+                let decision = self.by_rule(rung)?;
+                match (self.recorded(rung), decision) {
+                    (Some(decided), _) => Some(decided),
+                    (None, None) => None,
+                    (None, Some(decision)) => {
+                        let documents = self.draw.documents(&request.settings, rung);
+                        let (key, plan) = (self.key(rung), &request.plan);
+                        let decided = Decided::new(key, (round, rung), self.search, documents, plan, decision);
+                        self.session.record(None, What::SearchDecided(decided.clone()))?;
+                        self.tell_decision(&decided);
+                        Some(decided)
+                    }
+                }
             }
         };
+        let Some(decided) = recorded else { return Ok(()) };
         let left = survivors(&request, &decided, &self.alive);
         let out: Vec<usize> = self.alive.iter().copied().filter(|index| !left.contains(index)).collect();
         self.alive = left;
@@ -281,20 +348,24 @@ impl Going<'_, '_> {
         Ok(())
     }
 
-    fn recorded(&self, rung: usize) -> Option<Decided> {
-        let request = Arc::clone(&self.request);
-        let (settings, plan) = (&request.settings, &request.plan);
-        let key = decided::key(self.search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
-        recorded(self.session, rung, &key).cloned()
+    /// Names what the decision after a rung rests on.
+    fn key(&self, rung: usize) -> String {
+        let (alive, through) = (&self.alive, &self.through);
+        decided::key(self.search, &self.request, &self.pieces, rung, alive, through, &self.session.state)
     }
 
-    /// What everybody scored who is in the race. Who lacks something fails, and is out.
-    fn scored(&mut self, rung: usize) -> Result<Vec<(usize, Scored)>, RunError> {
+    fn recorded(&self, rung: usize) -> Option<Decided> {
+        let key = self.key(rung);
+        self.session.state.decisions.iter().find(|decided| decided.key == key).cloned()
+    }
+
+    /// What these trials scored up to a rung. Who lacks something fails, and is out.
+    fn scored(&mut self, rung: usize, trials: &[usize]) -> Result<Vec<(usize, Scored)>, RunError> {
         let request = Arc::clone(&self.request);
         let outputs = Outputs::read(&request.store, &journal::read(&request.store.journal())?);
         let mut scored: Vec<(usize, Scored)> = Vec::new();
-        for index in self.alive.clone() {
-            let id = &request.plan.trials[index].id;
+        for index in trials {
+            let id = &request.plan.trials[*index].id;
             let state = self.session.state.of(id);
             let (columns, settings) = (&self.search.columns, &request.settings);
             let found = self.answers.of(columns, settings, &self.pieces, rung, (id, &state), &outputs)?;
@@ -304,37 +375,45 @@ impl Going<'_, '_> {
                     None => Ok(own),
                 });
             match found {
-                Ok(own) => scored.push((index, own)),
-                Err(why) => self.fail(index, &why)?,
+                Ok(own) => scored.push((*index, own)),
+                Err(why) => self.fail(*index, &why)?,
             }
         }
         Ok(scored)
     }
 
-    fn by_rule(&self, rung: usize, scored: Vec<(usize, Scored)>) -> Option<Decided> {
-        let request = Arc::clone(&self.request);
-        let search = self.search;
-        let measures = outcomes::measures(&search.columns, &scored.first()?.1);
+    /// The same as contenders, with what the columns measure.
+    fn contenders(&mut self, rung: usize, trials: &[usize]) -> Result<(Vec<Measure>, Vec<Contender>), RunError> {
+        let scored = self.scored(rung, trials)?;
+        let measures =
+            scored.first().map(|(_, first)| outcomes::measures(&self.search.columns, first)).unwrap_or_default();
         let contender = |(trial, scored): (usize, Scored)| Contender {
             trial,
             columns: scored.into_iter().map(|outcomes| outcomes.items).collect(),
         };
-        let mut contenders: Vec<Contender> = scored.into_iter().map(contender).collect();
+        Ok((measures, scored.into_iter().map(contender).collect()))
+    }
+
+    fn by_rule(&mut self, rung: usize) -> Result<Option<Decision>, RunError> {
+        let search = self.search;
+        match &search.way {
+            Way::Optuna(sampling) if rung < self.last_rung() => return self.beside_the_best(sampling, rung),
+            _ => {}
+        }
+        let (measures, mut contenders) = self.contenders(rung, &self.alive.clone())?;
         let missed = match &search.way {
             Way::Optuna(sampling) => front::set_aside(&sampling.floors, search.weights(), &measures, &mut contenders),
             _ => Vec::new(),
         };
-        let mut decision = decide(&search.rule, &measures, &search.objective, &contenders, search.seed)?;
+        let decision = decide(&search.rule, &measures, &search.objective, &contenders, None, search.seed);
+        let Some(mut decision) = decision else { return Ok(None) };
         if search.way != Way::Race {
             self.keep_the_chosen(&measures, &contenders, &mut decision);
         }
         let best = decision.evidence.first().map(|evidence| evidence.value).unwrap_or_default();
         let behind = |evidence: Evidence| Evidence { difference: evidence.value - best, ..evidence };
         decision.evidence.extend(missed.into_iter().map(behind));
-        let (settings, plan) = (&request.settings, &request.plan);
-        let key = decided::key(search, settings, &self.pieces, rung, plan, &self.alive, &self.session.state);
-        let documents = self.draw.documents(settings, rung);
-        Some(Decided::new(key, rung, search, documents, plan, decision))
+        Ok(Some(decision))
     }
 
     /// Of points that a search placed, the best goes on (of several objectives, whoever no other beats in all of them) and,
@@ -377,6 +456,7 @@ impl Going<'_, '_> {
         (self.session.listener)(event);
         self.outcomes.insert(index, Outcome::Failed(Failed { trial, stage, reason, log: None }));
         self.alive.retain(|alive| *alive != index);
+        self.through.retain(|through| *through != index);
         Ok(())
     }
 

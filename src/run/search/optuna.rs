@@ -1,5 +1,8 @@
 //! Optuna in a run: the points of the grid are asked first, then those that it chooses (see `ask_and_tell.py`). Its storage lies
 //! beside the journal, and only the journal says which points were placed: what Optuna chose and nobody recorded, it gives again.
+//!
+//! Points that it chose answer rung after rung beside the best of those that have answered all, and drop out where they are worse.
+//! Of these Optuna is told what they would score, by how far they were from the best on the documents that both answered.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,14 +10,16 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
-use super::points::Sampled;
-use super::{Going, outcomes};
+use super::points::{Sampled, rounds};
+use super::{Decided, Going};
 use crate::process::{GRACE, Invocation, Logs, Worker};
 use crate::run::RunError;
 use crate::run::fingerprint::digest;
 use crate::run::journal::What;
 use crate::run::store::at;
-use crate::search::front::{objectives, violations};
+use crate::search::front::{self, objectives, violations};
+use crate::search::race::estimated;
+use crate::search::{Contender, Decision, decide};
 use crate::spec::space::{Axis, Range};
 use crate::spec::{Sampling, Space};
 
@@ -49,20 +54,34 @@ impl Going<'_, '_> {
         if let Some(worker) = worker {
             worker.end().await;
         }
-        if is_through? { self.end(0).await } else { Ok(()) }
+        match is_through? {
+            Some(n_rounds) => self.end(n_rounds).await,
+            None => Ok(()),
+        }
     }
 
-    /// The same with a process that may stay. False where the user or a failure ends everything.
-    async fn sample_with(&mut self, sampling: &Sampling, worker: &mut Option<Worker>) -> Result<bool, RunError> {
+    /// The same with a process that may stay; gives how often points were placed, or none where everything ends before.
+    async fn sample_with(
+        &mut self,
+        sampling: &Sampling,
+        worker: &mut Option<Worker>,
+    ) -> Result<Option<usize>, RunError> {
+        let all = std::mem::take(&mut self.alive);
+        let mut rounds = rounds(&self.request, self.search, &self.session.state, &all);
+        let mut n_raced = 0;
         loop {
-            self.ask(Some(0)).await?;
-            if self.is_over() {
-                return Ok(false);
+            while let Some(round) = rounds.get(n_raced) {
+                self.alive.clone_from(round);
+                if !self.race(n_raced).await? {
+                    return Ok(None);
+                }
+                self.through.append(&mut self.alive);
+                n_raced += 1;
             }
             let n_points = self.points().len();
             let n_asked = sampling.batch.min(sampling.most.saturating_sub(n_points));
             let Some(space) = self.request.grow.as_ref().map(|grow| grow.space.clone()).filter(|_| n_asked > 0) else {
-                return Ok(true);
+                return Ok(Some(n_raced));
             };
             let question = self.question(sampling, &space, n_asked)?;
             let chosen = self.choose(worker, &question.to_string()).await?;
@@ -78,12 +97,12 @@ impl Going<'_, '_> {
             let grown = self.grown(&points)?;
             let (space, study) = (space.key(), self.study(sampling, &space));
             self.session.record(None, What::SearchSampled(Sampled { space, study, next, repeated }))?;
-            match grown {
+            rounds.push(match grown {
                 Some(grown) => self.take(grown)?,
                 // Of a space of few points nothing may be left but what was asked already.
-                None if self.n_repeated() >= sampling.most => return Ok(true),
-                None => {}
-            }
+                None if self.n_repeated() >= sampling.most => return Ok(Some(n_raced)),
+                None => Vec::new(),
+            });
         }
     }
 
@@ -101,20 +120,23 @@ impl Going<'_, '_> {
 
     /// Everything that Optuna needs to know.
     fn question(&mut self, sampling: &Sampling, space: &Space, n: usize) -> Result<Json, RunError> {
-        let scored = self.scored(0)?;
-        let measures =
-            scored.first().map(|(_, first)| outcomes::measures(&self.search.columns, first)).unwrap_or_default();
+        let (measures, whole) = self.contenders(self.last_rung(), &self.through.clone())?;
         let weights = self.search.weights();
-        let scores = |index: usize| {
-            let (_, outcomes) = scored.iter().find(|(scored, _)| *scored == index)?;
-            let items: Vec<_> = outcomes.iter().map(|outcomes| &outcomes.items).collect();
-            let each = objectives(weights, &measures, &items);
-            let scores = if sampling.pareto { each } else { vec![each.iter().sum()] };
-            Some((scores, violations(&sampling.floors, &measures, &items)))
-        };
         let told = |number: Option<u64>, index: usize, values: &[f64]| {
-            let (scores, violations) = scores(index).unzip();
-            json!({ "number": number, "values": values, "scores": scores, "violations": violations.unwrap_or_default() })
+            let (rung, scores) = match whole.iter().find(|contender| contender.trial == index) {
+                Some(contender) => (None, Some(contender.scores())),
+                None => self.estimated(index, &whole).unzip(),
+            };
+            let violations = scores.as_ref().map(|scores| violations(&sampling.floors, &measures, scores));
+            let each = scores.map(|scores| objectives(weights, &measures, &scores));
+            let scores = each.map(|each| if sampling.pareto { each } else { vec![each.iter().sum::<f64>()] });
+            json!({
+                "number": number,
+                "values": values,
+                "scores": scores,
+                "violations": violations.unwrap_or_default(),
+                "rung": rung,
+            })
         };
         let study = self.study(sampling, space);
         let samples = self.session.state.samples.iter().filter(|sampled| sampled.study == study);
@@ -139,6 +161,39 @@ impl Going<'_, '_> {
             "axes": axes,
             "points": all,
             "ask": n,
+        }))
+    }
+
+    /// The rung after which a point dropped out, and its scores as far as they are known from that; none of one that failed.
+    fn estimated(&self, index: usize, whole: &[Contender]) -> Option<(usize, Vec<f64>)> {
+        let trials = &self.request.plan.trials;
+        let decisions = &self.session.state.decisions;
+        let out = |decided: &&Decided| {
+            let standing = decided.of(&trials[index].id);
+            decided.rung < self.last_rung() && standing.is_some_and(|standing| !standing.evidence.survives)
+        };
+        let decided = decisions.iter().find(out)?;
+        let scores = |id| decided.of(id).map(|standing| standing.evidence.scores.as_slice());
+        let leader = whole.iter().find(|contender| trials[contender.trial].id == decided.leader)?;
+        let estimated = estimated(scores(&trials[index].id)?, scores(&decided.leader)?, &leader.scores());
+        Some((decided.rung, estimated))
+    }
+
+    /// Sets points beside the best of those that went through before them; nobody drops out as long as all of these miss a floor.
+    pub(super) fn beside_the_best(&mut self, sampling: &Sampling, rung: usize) -> Result<Option<Decision>, RunError> {
+        let search = self.search;
+        let (measures, whole) = self.contenders(self.last_rung(), &self.through.clone())?;
+        let best = |floors: &[(usize, f64)]| front::best(floors, search.weights(), &measures, &whole);
+        let sound = best(&sampling.floors);
+        let Some(leader) = sound.or_else(|| best(&[])) else { return Ok(None) };
+        let beside: Vec<usize> = [leader].into_iter().chain(self.alive.iter().copied()).collect();
+        let (_, contenders) = self.contenders(rung, &beside)?;
+        let decision = decide(&search.rule, &measures, &search.objective, &contenders, Some(leader), search.seed);
+        Ok(decision.filter(|_| !self.alive.is_empty()).map(|mut decision| {
+            if sound.is_none() {
+                decision.evidence.iter_mut().for_each(|evidence| evidence.survives = true);
+            }
+            decision
         }))
     }
 

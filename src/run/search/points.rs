@@ -10,8 +10,8 @@ use super::Going;
 use crate::document::Problems;
 use crate::plan::Plan;
 use crate::run::state::SweepState;
-use crate::run::{RunError, twins, write_plan};
-use crate::spec::Space;
+use crate::run::{Request, RunError, twins, write_plan};
+use crate::spec::{Search, Space, Way};
 
 /// How a plan grows.
 #[derive(Clone)]
@@ -60,6 +60,31 @@ pub fn placed(state: &SweepState, space: &Space) -> Vec<Vec<f64>> {
     refined.chain(sampled.map(|(_, point)| point)).cloned().collect()
 }
 
+/// The request with the points that were placed since it was made, by whoever took the decision.
+pub(in crate::run) fn refreshed(request: &Request, state: &SweepState) -> Result<Request, RunError> {
+    let mut request = request.clone();
+    if let Some(grow) = &request.grow {
+        let grown = (grow.plan)(&placed(state, &grow.space)).map_err(RunError::Grow)?;
+        request.selected.extend(request.plan.trials.len()..grown.trials.len());
+        request.plan = grown;
+    }
+    Ok(request)
+}
+
+/// Trials that race beside each other: points that Optuna placed at one time, after those of the grid; all where it places none.
+pub(super) fn rounds(request: &Request, search: &Search, state: &SweepState, trials: &[usize]) -> Vec<Vec<usize>> {
+    let (Way::Optuna(_), Some(Grow { space, .. })) = (&search.way, &request.grow) else { return vec![trials.to_vec()] };
+    let key = space.key();
+    let samples: Vec<&Sampled> = state.samples.iter().filter(|sampled| sampled.space == key).collect();
+    let mut rounds = vec![Vec::new(); samples.len() + 1];
+    for index in trials {
+        let point = space.point(&request.plan.trials[*index].axes);
+        let is_placed = |sampled: &&Sampled| sampled.next.iter().any(|(_, placed)| Some(placed) == point.as_ref());
+        rounds[samples.iter().position(is_placed).map_or(0, |place| place + 1)].push(*index);
+    }
+    rounds
+}
+
 impl Going<'_, '_> {
     /// The plan with further points; none where there are none.
     pub(super) fn grown(&self, next: &[Vec<f64>]) -> Result<Option<Plan>, RunError> {
@@ -69,17 +94,16 @@ impl Going<'_, '_> {
         (grow.plan)(&points).map(Some).map_err(RunError::Grow)
     }
 
-    /// Goes on with a plan that has further trials at its end.
-    pub(super) fn take(&mut self, plan: Plan) -> Result<(), RunError> {
+    /// Goes on with a plan that has further trials at its end, and says which these are.
+    pub(super) fn take(&mut self, plan: Plan) -> Result<Vec<usize>, RunError> {
         let mut request = (*self.request).clone();
         let new = request.plan.trials.len()..plan.trials.len();
         request.plan = plan;
         request.selected.extend(new.clone());
         self.session.facts.rounded = twins::rounded(&request);
         write_plan(&request)?;
-        self.alive.extend(new);
         self.request = Arc::new(request);
-        Ok(())
+        Ok(new.collect())
     }
 
     /// Numbers of the trials that are points, with their places in the space; and whether each is of the grid.

@@ -61,7 +61,10 @@ impl Going<'_, '_> {
             }
             (self.session.listener)(RunEvent::Refined(refined));
             match grown {
-                Some(grown) if grown.trials.len() > self.request.plan.trials.len() => self.take(grown)?,
+                Some(grown) if grown.trials.len() > self.request.plan.trials.len() => {
+                    let new = self.take(grown)?;
+                    self.alive.extend(new);
+                }
                 _ => break,
             }
         }
@@ -74,7 +77,7 @@ impl Going<'_, '_> {
         let (Some(Grow { space, .. }), Objective::Weighted(weights)) = (&request.grow, &self.search.objective) else {
             return Ok(None);
         };
-        let scored = self.scored(0)?;
+        let scored = self.scored(0, &self.alive.clone())?;
         let Some((_, first)) = scored.first() else { return Ok(None) };
         let measures = outcomes::measures(&self.search.columns, first);
         let point = |(index, outcomes): &(usize, outcomes::Scored)| {

@@ -5,11 +5,15 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::super::Request;
 use super::super::fingerprint::{digest, evaluation_key};
+use super::super::search::{Draw, Pieces, asking};
 use super::super::store::{StoreError, at};
 use super::SlurmError;
+use super::submission::Place;
 use super::unit::Unit;
 use crate::eval::Settings;
+use crate::spec::Keep;
 
 /// `slurm/<number>/manifest.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,8 +41,25 @@ pub struct Manifest {
     pub split: bool,
     /// Where the models of a task lie, if not in the results; may begin with a variable of the job.
     pub work_dir: Option<String>,
+    /// Which part of a search this is; none: all that the spec asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<Portion>,
     /// The units.
     pub units: Vec<Unit>,
+}
+
+/// A part of a search.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Portion {
+    /// Which.
+    #[serde(flatten)]
+    pub place: Place,
+    /// How the documents were drawn.
+    pub draw: Draw,
+    /// Whether models stay for the next part: there is room for all of them.
+    pub holds: bool,
+    /// Names of all trials that the run is about.
+    pub selected: Vec<String>,
 }
 
 impl Manifest {
@@ -49,6 +70,22 @@ impl Manifest {
     pub fn read(path: &Path) -> Result<Self, SlurmError> {
         let text = fs::read(path).map_err(at(path))?;
         serde_json::from_slice(&text).map_err(|source| SlurmError::Manifest { path: path.to_owned(), source })
+    }
+
+    /// What a request asks in this submission. Which models are the best is only known once all are scored, so they stay or do
+    /// not.
+    pub fn asking(&self, request: &Request) -> Request {
+        match &self.search {
+            None => {
+                let keep = if request.keep == Keep::Nothing { Keep::Nothing } else { Keep::All };
+                Request { keep, ..request.clone() }
+            }
+            Some(Portion { place, draw, holds, .. }) => {
+                let asking = asking(request, &Pieces::of(draw, &request.settings), place.rung);
+                let keep = if *holds { Keep::All } else { Keep::Nothing };
+                Request { search: None, grow: None, holds: *holds, keep, ..asking }
+            }
+        }
     }
 
     /// Writes it whole.

@@ -4,6 +4,9 @@
 //! There is no process of ours that must live: a submission goes on by [`step`]s, which an attached run takes, or the job
 //! that depends on all others, or a run from another login. Slurm is believed about what lives; results come from the
 //! records on disk.
+//!
+//! A search has a submission for every part that is asked between two decisions; whoever finds one over takes the decision and
+//! opens the next.
 
 pub mod collect;
 mod jobs;
@@ -25,19 +28,21 @@ use std::time::{Duration, Instant};
 use super::board::Board;
 use super::event::RunEvent;
 use super::journal::{self, Journal, JournalError};
+use super::search::{self, Advanced, Attempted};
 use super::state::SweepState;
 use super::store::StoreError;
-use super::{Facts, Lack, Listener, Request, RunError, Summary, look_around, trial, with_settings};
-use crate::eval::preflight::{self, Folders};
-use crate::plan::TrialId;
+use super::{
+    Facts, Lack, Listener, Request, RunError, Summary, ask_harness, is_work_left, look_around, trial, twins,
+    with_settings,
+};
 use crate::process::Cancel;
-use crate::spec::Keep;
 use crate::spec::engine::Slurm;
+use crate::spec::{Keep, Search};
 
 pub use manifest::Manifest;
 use queue::Unanswered;
 use session::Session;
-use submission::Submission;
+use submission::{Place, Submission};
 
 /// How long `cancel` waits for jobs to end.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -139,7 +144,8 @@ pub enum SlurmError {
     StillWorking(String),
 }
 
-/// Submits what is left of a sweep, or joins the submission that is there, and follows it to its end.
+/// Submits what is left of a sweep, or joins the submission that is there, and follows it to its end. A search is submitted part by
+/// part: whoever finds one over decides who goes on, and submits the next.
 ///
 /// # Errors
 /// [`SlurmError`] before anything is submitted, or where a job is refused. Failures of trials are part of the [`Summary`].
@@ -151,35 +157,47 @@ pub async fn run(
 ) -> Result<Summary, SlurmError> {
     check(request, options)?;
     let mut session = Session::new(request, options, listener, cancel, None);
-    let (mut attempted, mut own) = (BTreeSet::new(), None);
-    // Once: what is asked of the harness before that is a step of its own.
-    let mut started = Some(RunEvent::Started { n_trials: request.selected.len() });
+    // The submission with which this run began, and the last one that is known to be its own.
+    let (mut first, mut own) = (None, None);
+    // Once: what is asked of the harness before that is a step of its own. A search says it of every part that it submits.
+    let mut started = Some(RunEvent::Started { n_trials: request.selected.len() }).filter(|_| request.search.is_none());
+    let mut found = None;
     loop {
         let open = Submission::open(&journal::read(&request.store.journal())?);
         if let Some(open) = open {
             started.take().into_iter().for_each(|event| session.say(event));
-            if own != Some(open.number) {
+            if own != Some(open.number) && first != Some(open.first()) {
                 session.note(format!("submission {} of this sweep is on Slurm already: joining it", open.number));
             }
-            attempted.extend(open.units.iter().flat_map(|unit| &unit.trials).map(|trial| trial.id.clone()));
+            if own != Some(open.number) && open.search.is_some() {
+                session.say(RunEvent::Started { n_trials: open.units.iter().map(|unit| unit.trials.len()).sum() });
+            }
+            first.get_or_insert(open.first());
             session.join(&open)?;
             if !session.follow(options.detach).await? {
                 break;
             }
         } else {
-            own = submit(&session, &attempted)?;
-            if own.is_none() {
-                started.take().into_iter().for_each(|event| session.say(event));
-                break;
+            match submit(&session, first).await? {
+                Submitted::As(number) => {
+                    own = Some(number);
+                    first.get_or_insert(number);
+                }
+                Submitted::ByAnother => {}
+                Submitted::Nothing(summary) => {
+                    started.take().into_iter().for_each(|event| session.say(event));
+                    found = summary;
+                    break;
+                }
             }
         }
     }
     let records = journal::read(&request.store.journal())?;
-    let open = Submission::open(&records);
-    if open.is_none() {
+    if Submission::open(&records).is_none() {
         prune(&session)?;
     }
-    Ok(session.summary(&SweepState::replay(&records), &attempted, open.as_ref()))
+    let whole = search::refreshed(request, &SweepState::replay(&records))?;
+    Ok(found.unwrap_or_else(|| session.summary(&whole, &records, first)))
 }
 
 /// What a run would submit now: lines of the shell, each with the script that it names. Submits and writes nothing.
@@ -194,12 +212,42 @@ pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<
     let (facts, lacks) = look_around(request, false)?;
     let number = next_number(&records);
     let facts = Some(facts).filter(|_| lacks.is_empty());
-    let manifest =
-        prepare::prepare(request, options, facts.as_ref(), &SweepState::replay(&records), number, &BTreeSet::new())?;
-    let (scripts, is_cluster) = session.preview(&manifest);
+    let state = SweepState::replay(&records);
+    let lacking =
+        |lack: &Lack| format!("{lack}: every trial counts as left to do, and a throttle by disk may be missing");
+    let mut notes: Vec<String> = lacks.iter().map(lacking).collect();
+    let manifest = match &request.search {
+        None => {
+            let wanted = wanted(request, facts.as_ref(), &state, &Attempted::new());
+            Some(prepare::prepare(request, options, &wanted, number, None)?)
+        }
+        Some(search) => {
+            let turn = search::foreseen(request, search, facts.as_ref(), &state)?;
+            let manifest = turn.map(|turn| {
+                let left = facts.as_ref().filter(|_| state.draw.is_some());
+                let left = left.map(|facts| search::left(&turn.round, facts, &state));
+                let wanted = |index: usize| left.as_ref().is_none_or(|left| left.contains(&index));
+                let place = Place { first: number, rung: turn.rung };
+                prepare::prepare(&turn.round, options, &wanted, number, Some((&turn, place)))
+            });
+            manifest.transpose()?
+        }
+    };
+    if request.search.is_some() {
+        notes.push(match &manifest {
+            Some(_) => "this is the next part of the search; what comes after it depends on the answers".to_owned(),
+            None => {
+                "nothing is left to ask, or a decision comes first, on which it depends what is submitted".to_owned()
+            }
+        });
+    }
+    let n_units = manifest.as_ref().map_or(0, |manifest| manifest.units.len());
+    let (scripts, is_cluster) = match &manifest {
+        Some(manifest) => session.preview(manifest),
+        None => (Vec::new(), queue::max_array_size(cancel).is_some()),
+    };
     let open = Submission::open(&records).map(|open| open.number);
-    let notes = lacks.iter().map(ToString::to_string).collect();
-    Ok(Preview { scripts, n_units: manifest.units.len(), is_cluster, open, notes })
+    Ok(Preview { scripts, n_units, is_cluster, open, notes })
 }
 
 /// What would be submitted.
@@ -213,31 +261,49 @@ pub struct Preview {
     pub is_cluster: bool,
     /// A submission that would be joined first.
     pub open: Option<u32>,
-    /// What a run would lack here.
+    /// What a reader must know.
     pub notes: Vec<String>,
 }
 
-/// Gathers what there is, in the job that is to write the table: until nothing more is to come, or another job like it
-/// waits for the rest.
+/// Gathers what there is of a submission, in its last job: until nothing more is to come, or another job like it waits for the rest.
+/// Of a search, it decides then who goes on, and submits the next part, which has such a job of its own.
 ///
 /// # Errors
 /// [`SlurmError`].
 pub async fn finish(
     request: &Request,
     options: &Options,
+    manifest: &Manifest,
     own_job: Option<String>,
     listener: &Listener,
     cancel: &Cancel,
 ) -> Result<(), SlurmError> {
+    let own = manifest.submission;
     let mut session = Session::new(request, options, listener, cancel, own_job);
-    if let Some(open) = Submission::open(&journal::read(&request.store.journal())?) {
-        session.join(&open)?;
-        session.follow(false).await?;
+    loop {
+        match Submission::open(&journal::read(&request.store.journal())?) {
+            Some(open) if open.number == own => {
+                session.join(&open)?;
+                if !session.follow(false).await? {
+                    return Ok(());
+                }
+            }
+            Some(next) => {
+                // Whoever submitted it may have been killed before its jobs were handed over.
+                let mut session = Session::new(request, options, listener, cancel, None);
+                session.join(&next)?;
+                session.follow(true).await?;
+                return Ok(());
+            }
+            None => match &manifest.search {
+                Some(portion) => match submit(&session, Some(portion.place.first)).await? {
+                    Submitted::As(_) | Submitted::ByAnother => {}
+                    Submitted::Nothing(_) => return Ok(()),
+                },
+                None => return prune(&session),
+            },
+        }
     }
-    if Submission::open(&journal::read(&request.store.journal())?).is_none() {
-        prune(&session)?;
-    }
-    Ok(())
 }
 
 /// Ends the submission of a sweep, gathers what its tasks recorded, and says which one it was; none where there is none.
@@ -287,52 +353,130 @@ pub fn tally(submission: &Submission, cancel: &Cancel) -> Result<(usize, usize, 
     ))
 }
 
-/// Opens a submission of what is left but for what was attempted, and gives its number; none where nothing is left.
-fn submit(session: &Session<'_>, attempted: &BTreeSet<TrialId>) -> Result<Option<u32>, SlurmError> {
+/// What came of an attempt to submit something.
+enum Submitted {
+    /// There is a submission of this number now.
+    As(u32),
+    /// Another run was faster: its submission is to be joined.
+    ByAnother,
+    /// Nothing is left, or the user wants no more. Of a search that is over, how it ended.
+    Nothing(Option<Summary>),
+}
+
+/// Opens a submission of what is left but for what was attempted since the `first` submission of this run; none where this one
+/// would be the first.
+async fn submit(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, SlurmError> {
+    match &session.request.search {
+        Some(search) => submit_part(session, search, first).await,
+        None => submit_rest(session, first),
+    }
+}
+
+fn submit_rest(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, SlurmError> {
     let request = session.request;
     let facts = match look_around(request, true)? {
         (facts, lacks) if lacks.is_empty() => facts,
         (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks)).into()),
     };
     let planned = |records: &[journal::Record]| {
-        let state = SweepState::replay(records);
-        prepare::prepare(request, session.options, Some(&facts), &state, next_number(records), attempted)
+        let attempted = first.map(|first| Submission::attempted(records, first)).unwrap_or_default();
+        let wanted = wanted(request, Some(&facts), &SweepState::replay(records), &attempted);
+        prepare::prepare(request, session.options, &wanted, next_number(records), None)
     };
     if planned(&journal::read(&request.store.journal())?)?.units.is_empty() {
-        return Ok(None);
+        return Ok(Submitted::Nothing(None));
     }
     queue::is_there(session.cancel).map_err(SlurmError::Absent)?;
-    session.say(RunEvent::Preflight);
-    look_at_harness(session)?;
+    // Where there may be a network, for all the tasks that will ask for it again on their nodes.
+    ask_harness(request, session.listener, session.cancel)?;
     let _lock = request.store.lock()?;
     let (mut journal, records) = Journal::open(&request.store.journal())?;
-    if let Some(open) = Submission::open(&records) {
-        // Another run was faster: it is joined.
-        session.note(format!("submission {} was made meanwhile", open.number));
-        return Ok(Some(0));
+    if is_opened_meanwhile(session, &records) {
+        return Ok(Submitted::ByAnother);
     }
     let manifest = planned(&records)?;
-    let plan = serde_json::to_vec_pretty(&crate::plan::json::plan(&request.plan)).map_err(RunError::from)?;
-    let file = request.store.root().join("plan.json");
-    crate::files::write_atomically(&file, &plan).map_err(super::store::at(&file))?;
+    super::write_plan(request)?;
     prepare::open(request, &manifest, &records, &mut journal)?;
-    Ok(Some(manifest.submission))
+    Ok(Submitted::As(manifest.submission))
 }
 
-/// Asks the harness once, where there may be a network, for all the tasks that will ask for it again on their nodes.
-fn look_at_harness(session: &Session<'_>) -> Result<(), SlurmError> {
+/// Decides who goes on in a search, as far as that is due, and opens a submission of what is to be asked next. The lock is held from
+/// the first to the last: nobody else finds anything in between.
+async fn submit_part(session: &Session<'_>, search: &Search, first: Option<u32>) -> Result<Submitted, SlurmError> {
     let request = session.request;
-    let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
-    let folders = Folders { home: &home, cache: &cache };
-    let found = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, session.cancel));
-    let found = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
-    found.notes.into_iter().for_each(|note| session.note(note));
-    Ok(())
+    let _lock = tokio::task::block_in_place(|| request.store.lock_within(session.patience()))?;
+    let records = journal::read(&request.store.journal())?;
+    if is_opened_meanwhile(session, &records) {
+        return Ok(Submitted::ByAnother);
+    }
+    let submissions = Submission::all(&records);
+    let last = submissions.last().filter(|_| first.is_some());
+    // The user wants no more of it, or another run has begun since.
+    if last.is_some_and(|last| last.is_cancelled || Some(last.first()) != first) {
+        return Ok(Submitted::Nothing(None));
+    }
+    let mut whole = search::refreshed(request, &SweepState::replay(&records))?;
+    if let Some(last) = last {
+        // Whoever looks goes on with the trials that the run began with.
+        let manifest = session.manifest(last.number)?;
+        let selected = manifest.search.map(|portion| portion.selected).unwrap_or_default();
+        let among = |names: &[String]| {
+            let trials = whole.plan.trials.iter().enumerate();
+            trials.filter(|(_, trial)| names.contains(&trial.name)).map(|(index, _)| index).collect()
+        };
+        (whole.selected, whole.redo) = (among(&selected), among(&manifest.redo));
+    }
+    let attempted = first.map(|first| Submission::attempted(&records, first)).unwrap_or_default();
+    let mut run = super::Session::open(&whole, session.listener, session.cancel)?;
+    let turn = match search::advance(&mut run, search, attempted).await? {
+        Advanced::Asks(turn) => turn,
+        Advanced::Over(summary) => {
+            run.end().await?;
+            return Ok(Submitted::Nothing(Some(summary)));
+        }
+    };
+    queue::is_there(session.cancel).map_err(SlurmError::Absent)?;
+    let number = next_number(&records);
+    let place = Place { first: first.unwrap_or(number), rung: turn.rung };
+    let left = search::left(&turn.round, &run.facts, &run.state);
+    let wanted = |index: usize| left.contains(&index);
+    drop(run);
+    let (mut journal, records) = Journal::open(&request.store.journal())?;
+    prepare::make_room(&turn, session.options, &SweepState::replay(&records), &mut journal)?;
+    let manifest = prepare::prepare(&turn.round, session.options, &wanted, number, Some((&*turn, place)))?;
+    let records = journal::read(&request.store.journal())?;
+    prepare::open(&turn.round, &manifest, &records, &mut journal)?;
+    Ok(Submitted::As(number))
+}
+
+fn is_opened_meanwhile(session: &Session<'_>, records: &[journal::Record]) -> bool {
+    let open = Submission::open(records);
+    if let Some(open) = &open {
+        session.note(format!("submission {} was made meanwhile", open.number));
+    }
+    open.is_some()
+}
+
+/// Which trials of a sweep have something left to do and were not attempted. Without facts, all do.
+fn wanted(
+    request: &Request,
+    facts: Option<&Facts>,
+    state: &SweepState,
+    attempted: &Attempted,
+) -> impl Fn(usize) -> bool + use<> {
+    let followers = twins::followers(request);
+    let is_left = |index: &usize| {
+        let is_left = facts.is_none_or(|facts| is_work_left(request, facts, state, &followers, *index));
+        is_left && !attempted.contains(&(None, request.plan.trials[*index].id.clone()))
+    };
+    let wanted: BTreeSet<usize> = request.selected.iter().copied().filter(is_left).collect();
+    move |index| wanted.contains(&index)
 }
 
 /// Lets go of the models that need not stay now that all scores are known: a unit cannot know which are the best.
 fn prune(session: &Session<'_>) -> Result<(), SlurmError> {
-    if matches!(session.request.keep, Keep::Nothing | Keep::All) {
+    // A search has done so by itself.
+    if session.request.search.is_some() || matches!(session.request.keep, Keep::Nothing | Keep::All) {
         return Ok(());
     }
     let (facts, lacks): (Facts, Vec<Lack>) = look_around(session.request, false)?;

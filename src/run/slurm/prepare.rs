@@ -1,63 +1,100 @@
 //! From a request to a submission: which units there are, how many tasks may run at once, and what each is told.
 
-use std::collections::BTreeSet;
 use std::fs;
 
+use super::super::Request;
 use super::super::journal::{Journal, Record, What};
+use super::super::search::Turn;
 use super::super::state::SweepState;
-use super::super::store::at;
-use super::super::{Facts, Request, is_work_left, twins};
+use super::super::store::{at, remove_folder};
 use super::collect;
-use super::manifest::{Manifest, asked};
+use super::manifest::{Manifest, Portion, asked};
 use super::sizes::Sizes;
-use super::submission::Step;
+use super::submission::{Place, Step};
 use super::unit::{Unit, deal};
 use super::{Options, SlurmError};
-use crate::plan::TrialId;
 use crate::spec::Keep;
 
-/// Deals the work that is left out to units. Without facts, all selected trials count as left.
+/// Deals work out to units: those of the trials of a request that are wanted. Of a search, `search` says which part of it the
+/// request is, with which run.
 pub(super) fn prepare(
     request: &Request,
     options: &Options,
-    facts: Option<&Facts>,
-    state: &SweepState,
+    is_wanted: &dyn Fn(usize) -> bool,
     number: u32,
-    attempted: &BTreeSet<TrialId>,
+    search: Option<(&Turn, Place)>,
 ) -> Result<Manifest, SlurmError> {
-    let followers = twins::followers(request);
-    let is_wanted = |index: usize| {
-        let is_left = facts.is_none_or(|facts| is_work_left(request, facts, state, &followers, index));
-        is_left && !attempted.contains(&request.plan.trials[index].id)
-    };
-    let (limit, split) = (request.disk.filter(|_| options.slurm.work_dir.is_none()), options.slurm.split);
+    let (limit, split) = (room(request, options), options.slurm.split);
     let sizes = Sizes::new(request, limit.is_some());
     // What is merged before any of it is evaluated must fit as a whole.
-    let room = limit.filter(|_| split);
-    let units = deal(request, options.slurm.trials_per_job, room, &sizes, &is_wanted);
+    let per_unit = options.slurm.trials_per_job;
+    let units = deal(request, per_unit, limit.filter(|_| split), &sizes, is_wanted);
     let all: u64 = units.iter().map(|unit| unit.bytes).sum();
-    if let Some(disk) = limit.filter(|disk| request.keep != Keep::Nothing && all > *disk) {
+    let fits = limit.is_none_or(|disk| all <= disk);
+    if let Some(disk) = limit.filter(|_| search.is_none() && request.keep != Keep::Nothing && !fits) {
         return Err(SlurmError::Keeps { needed: all, disk });
     }
+    let holds = fits && options.slurm.work_dir.is_none();
     let asked_at_once = options.slurm.tasks_at_once;
     let (at_once, disk) = match limit {
-        Some(limit) if !split => share(request, asked_at_once, limit, &units, &sizes),
+        Some(limit) if !split && !(search.is_some() && holds) => share(request, asked_at_once, limit, &units, &sizes),
         _ => (asked_at_once, request.disk),
     };
+    let run = search.map_or(request, |(turn, _)| &turn.whole);
+    let names = |trials: &[usize]| trials.iter().map(|index| run.plan.trials[*index].name.clone()).collect();
     Ok(Manifest {
         submission: number,
         spec: options.spec.clone(),
         results: options.results.clone(),
         python: Some(request.settings.python.clone()).filter(|python| python.components().count() > 1),
         limit: options.limit,
-        redo: request.redo.iter().map(|index| request.plan.trials[*index].name.clone()).collect(),
+        redo: names(&run.redo),
         asked: asked(&request.settings),
         disk,
         at_once,
         split,
         work_dir: options.slurm.work_dir.clone(),
+        search: search.map(|(turn, place)| Portion {
+            place,
+            draw: turn.draw.clone(),
+            holds,
+            selected: names(&run.selected),
+        }),
         units,
     })
+}
+
+/// Bytes that merged models may take on the disk that all nodes share.
+fn room(request: &Request, options: &Options) -> Option<u64> {
+    request.disk.filter(|_| options.slurm.work_dir.is_none())
+}
+
+/// Deletes the models that stayed of the other trials of a search, where they leave too little room for those that are asked next.
+/// They are merged again if they are needed once more.
+pub(super) fn make_room(
+    turn: &Turn,
+    options: &Options,
+    state: &SweepState,
+    journal: &mut Journal,
+) -> Result<(), SlurmError> {
+    let Some(disk) = room(&turn.whole, options) else { return Ok(()) };
+    let Turn { whole, round, .. } = turn;
+    let all: u64 = Sizes::new(round, true).of_merges(round.selected.iter().copied()).into_iter().sum();
+    let others = whole.plan.trials.iter().enumerate().filter(|(index, _)| !round.selected.contains(index));
+    let held = others.filter_map(|(_, trial)| {
+        let state = state.of(&trial.id);
+        let merged = state.merged.filter(|_| state.model_present)?;
+        Some((trial, merged.merge.n_bytes))
+    });
+    let held: Vec<_> = held.collect();
+    if all + held.iter().map(|(_, bytes)| bytes).sum::<u64>() <= disk {
+        return Ok(());
+    }
+    for (trial, _) in held {
+        journal.append(Some(&trial.id), What::ModelDeleted)?;
+        remove_folder(&whole.store.model(trial))?;
+    }
+    Ok(())
 }
 
 /// How many tasks may run at once, and how much disk each may take: together no more than the limit. Where models lie on the
@@ -99,6 +136,7 @@ pub(super) fn open(
     }
     manifest.write(&folder.join("manifest.json"))?;
     let (submission, units) = (manifest.submission, manifest.units.clone());
-    journal.append(None, What::Slurm(Step::Opened { submission, units }))?;
+    let search = manifest.search.as_ref().map(|portion| portion.place);
+    journal.append(None, What::Slurm(Step::Opened { submission, units, search }))?;
     Ok(())
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::event::RunEvent;
 use super::super::fingerprint::digest;
 use super::super::journal::{Record, Stage, What};
+use super::super::search::settings_of;
 use super::super::state::SweepState;
 use super::super::{Failed, Listener, Request, Summary};
 use super::manifest::Manifest;
@@ -16,6 +17,7 @@ use super::step::{self, Polled};
 use super::submission::{Job, Submission};
 use super::unit::Unit;
 use super::{Options, SlurmError, collect, jobs};
+use crate::eval::Settings;
 use crate::plan::TrialId;
 use crate::plan::trial::slug;
 use crate::process::Cancel;
@@ -52,6 +54,8 @@ pub(super) struct Session<'a> {
     pub split: bool,
     /// Bytes that the models of a wave may take, where it is split.
     pub disk: Option<u64>,
+    /// What is asked of the trials.
+    pub settings: Settings,
     seen: Mutex<Seen>,
 }
 
@@ -82,13 +86,30 @@ impl<'a> Session<'a> {
         cancel: &'a Cancel,
         own_job: Option<String>,
     ) -> Self {
-        let (array_size, at_once, split, disk) = (queue::usual_array_size(), None, false, None);
-        Self { request, options, listener, cancel, own_job, array_size, at_once, split, disk, seen: Mutex::default() }
+        Self {
+            request,
+            options,
+            listener,
+            cancel,
+            own_job,
+            array_size: queue::usual_array_size(),
+            at_once: None,
+            split: false,
+            disk: None,
+            settings: request.settings.clone(),
+            seen: Mutex::default(),
+        }
+    }
+
+    /// How long another one may hold the sweep. Whoever takes the decision of a search may ask Optuna under its lock.
+    pub fn patience(&self) -> Duration {
+        Duration::from_secs(if self.request.search.is_some() { 900 } else { 30 })
     }
 
     /// Takes in how units are handed over.
     fn learn(&mut self, manifest: &Manifest) -> bool {
         (self.at_once, self.split, self.disk) = (manifest.at_once, manifest.split, manifest.disk);
+        self.settings = manifest.asking(self.request).settings;
         let asked = queue::max_array_size(self.cancel);
         self.array_size = asked.unwrap_or_else(queue::usual_array_size);
         asked.is_some()
@@ -110,7 +131,7 @@ impl<'a> Session<'a> {
     /// Begins to look after a submission.
     pub fn join(&mut self, submission: &Submission) -> Result<(), SlurmError> {
         let store = &self.request.store;
-        self.learn(&Manifest::read(&self.setting(submission.number).manifest())?);
+        self.learn(&self.manifest(submission.number)?);
         let mut told = BTreeMap::new();
         for unit in submission.unsettled() {
             told.insert(unit, collect::of_unit(store, &submission.units[unit])?.len());
@@ -119,6 +140,11 @@ impl<'a> Session<'a> {
         let settled = (0..submission.units.len()).filter(|unit| submission.settled[*unit]).collect();
         *self.seen() = Seen { names, told, settled, ..Seen::default() };
         Ok(())
+    }
+
+    /// What the tasks of a submission were told.
+    pub fn manifest(&self, number: u32) -> Result<Manifest, SlurmError> {
+        Manifest::read(&self.setting(number).manifest())
     }
 
     /// Follows a submission to its end (true), or until the user or `once` leaves it. The job that writes the table leaves
@@ -188,6 +214,13 @@ impl<'a> Session<'a> {
         {
             self.note_once(error.to_string());
         }
+    }
+
+    /// Whether Slurm says that a job of a submission waits or runs.
+    pub fn is_on_slurm(&self, submission: &Submission) -> bool {
+        let names: Vec<&str> = submission.jobs.iter().map(|job| job.name.as_str()).collect();
+        let tasks = queue::tasks(&names, self.cancel).unwrap_or_default();
+        tasks.iter().any(|task| !matches!(task.state, TaskState::Ended(_)))
     }
 
     /// Ends everything that Slurm has of the submission.
@@ -284,19 +317,24 @@ impl<'a> Session<'a> {
         });
     }
 
-    /// How the selected trials stand.
-    pub fn summary(&self, state: &SweepState, attempted: &BTreeSet<TrialId>, open: Option<&Submission>) -> Summary {
+    /// How the selected trials of a run stand.
+    pub fn summary(&self, request: &Request, records: &[Record], first: Option<u32>) -> Summary {
+        let (state, open) = (SweepState::replay(records), Submission::open(records));
+        let attempted = first.map(|first| Submission::attempted(records, first)).unwrap_or_default();
+        let attempted: BTreeSet<&TrialId> = attempted.iter().map(|(_, trial)| trial).collect();
         let units = open.iter().flat_map(|open| open.unsettled().map(|unit| &open.units[unit]));
         let left: BTreeSet<&TrialId> = units.flat_map(|unit| &unit.trials).map(|trial| &trial.id).collect();
         let mut summary = Summary::default();
-        let settings = &self.request.settings;
-        for trial in self.request.selected.iter().map(|index| &self.request.plan.trials[*index]) {
+        for index in &request.selected {
+            let trial = &request.plan.trials[*index];
+            // Of a search, what is left by the decisions so far.
+            let settings = settings_of(request, &state, *index);
             let state = state.of(&trial.id);
             if left.contains(&trial.id) {
                 summary.n_left += 1;
             } else if let Some((stage, reason)) = state.failure.clone() {
                 summary.failed.push(Failed { trial: trial.name.clone(), stage, reason, log: None });
-            } else if settings.tasks.iter().all(|task| state.current(settings, task).is_some()) {
+            } else if settings.tasks.iter().all(|task| state.current(&settings, task).is_some()) {
                 summary.n_done += 1;
                 summary.n_reused += usize::from(!attempted.contains(&trial.id));
             } else {

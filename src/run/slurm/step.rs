@@ -5,7 +5,6 @@
 //! the job that writes the table, a run from another login.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use super::super::journal::{Journal, Record, What};
 use super::queue::{self, Ending, Task, TaskState};
@@ -47,7 +46,7 @@ enum Fate {
 /// Takes one step and gives back the submission as it is then; none where there is none.
 pub(super) fn step(session: &Session<'_>, polled: &mut Polled) -> Result<Option<Submission>, SlurmError> {
     let store = &session.request.store;
-    let _lock = store.lock_within(Duration::from_secs(30))?;
+    let _lock = store.lock_within(session.patience())?;
     let (mut journal, records) = Journal::open(&store.journal())?;
     let Some(mut submission) = Submission::open(&records) else { return Ok(None) };
     jobs::find_or_send(session, &mut submission, polled, &mut journal)?;
@@ -85,7 +84,7 @@ pub(super) fn step(session: &Session<'_>, polled: &mut Polled) -> Result<Option<
         };
         let missing = collect::missing(&own, &known, of_unit);
         if let Some(reason) = settles {
-            let settings = &session.request.settings;
+            let settings = &session.settings;
             let all: Vec<Record> = records.iter().chain(&missing).cloned().collect();
             taken.extend(missing);
             let failures = collect::failures(&all, of_unit, settings, &session.without_home(&reason));
@@ -262,15 +261,18 @@ fn is_awaited(session: &Session<'_>, job: &Job, polled: &Polled) -> bool {
     }
 }
 
-/// Records that the user wants no more of the open submission, if there is one.
+/// Records that the user wants no more of the last submission, unless it is over.
 pub(super) fn mark_cancelled(session: &Session<'_>) -> Result<Option<Submission>, SlurmError> {
     let store = &session.request.store;
     if !store.journal().exists() {
         return Ok(None);
     }
-    let _lock = store.lock_within(Duration::from_secs(30))?;
+    let _lock = store.lock_within(session.patience())?;
     let (mut journal, records) = Journal::open(&store.journal())?;
-    let Some(open) = Submission::open(&records) else { return Ok(None) };
+    // The last job of a part of a search is about to submit the next one.
+    let goes_on = |last: &Submission| last.search.is_some() && !last.is_cancelled && session.is_on_slurm(last);
+    let last = Submission::all(&records).into_iter().next_back();
+    let Some(open) = last.filter(|last| !last.is_closed || goes_on(last)) else { return Ok(None) };
     journal.append(None, What::Slurm(Step::Cancelled { submission: open.number }))?;
     Ok(Some(open))
 }
@@ -278,7 +280,7 @@ pub(super) fn mark_cancelled(session: &Session<'_>) -> Result<Option<Submission>
 /// Closes the open submission whatever Slurm has of it, unless a task is seen to work.
 pub(super) fn abandon(session: &Session<'_>) -> Result<(), SlurmError> {
     let store = &session.request.store;
-    let _lock = store.lock_within(Duration::from_secs(30))?;
+    let _lock = store.lock_within(session.patience())?;
     let (mut journal, records) = Journal::open(&store.journal())?;
     let Some(open) = Submission::open(&records) else { return Ok(()) };
     let known = collect::lines(&records);

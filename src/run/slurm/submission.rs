@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::journal::{Record, What};
+use super::super::search::Attempted;
 use super::unit::Unit;
 
 /// What happened to a submission. Written ahead of what is done where that can be found again (a job has its name before
@@ -18,6 +19,9 @@ pub enum Step {
         submission: u32,
         /// The units.
         units: Vec<Unit>,
+        /// Which part of a search they are asked; none: all that the spec asks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        search: Option<Place>,
     },
     /// A job is being handed over; it may have arrived or not until its number is recorded.
     Submitting {
@@ -79,6 +83,15 @@ pub enum Part {
     Evaluations,
 }
 
+/// Which part of a search a submission asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Number of the submission with which the run of the search began: who fails is not asked again before the next run.
+    pub first: u32,
+    /// The rung, from 0; none: what is asked of those that are left at the end.
+    pub rung: Option<usize>,
+}
+
 /// A job of a submission.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
@@ -104,6 +117,8 @@ pub struct Submission {
     pub number: u32,
     /// Its units.
     pub units: Vec<Unit>,
+    /// Which part of a search they are asked.
+    pub search: Option<Place>,
     /// Its jobs, in the order in which they were handed over.
     pub jobs: Vec<Job>,
     /// Units that are settled.
@@ -131,9 +146,25 @@ impl Submission {
         Self::all(records).into_iter().rev().find(|submission| !submission.is_closed)
     }
 
+    /// What was handed over since the submission with which a run began.
+    pub fn attempted(records: &[Record], first: u32) -> Attempted {
+        let since = Self::all(records).into_iter().filter(|submission| submission.number >= first);
+        let of = |submission: Self| {
+            let rung = submission.search.and_then(|place| place.rung);
+            submission.units.into_iter().flat_map(|unit| unit.trials).map(move |trial| (rung, trial.id))
+        };
+        since.flat_map(of).collect()
+    }
+
+    /// The submission with which the run began that this one belongs to.
+    pub fn first(&self) -> u32 {
+        self.search.map_or(self.number, |place| place.first)
+    }
+
     fn apply(&mut self, step: &Step) {
         match step {
-            Step::Opened { units, .. } => {
+            Step::Opened { units, search, .. } => {
+                self.search = *search;
                 self.settled = vec![false; units.len()];
                 self.units.clone_from(units);
             }

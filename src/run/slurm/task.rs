@@ -44,6 +44,7 @@ pub fn narrow(
     work_dir: Option<&PathBuf>,
 ) -> Result<Request, String> {
     let changed = "the spec has changed since it was submitted";
+    let request = &manifest.asking(request);
     let positions = unit.positions(&request.plan).ok_or_else(|| {
         format!("{changed}: a trial of `{}` is no longer in it\nhint: cancel, and run again", unit.label())
     })?;
@@ -59,13 +60,10 @@ pub fn narrow(
         let is_hopeless = |index: usize| matches!(state.of(&plan.trials[index].id).failure, Some((Stage::Merge, _)));
         selected.retain(|index| !is_hopeless(*index));
     }
-    // Which models are the best is only known once all are scored.
-    let keep = if request.keep == Keep::Nothing { Keep::Nothing } else { Keep::All };
     Ok(Request {
         redo: selected.iter().copied().filter(is_redone).collect(),
-        merges_redone: manifest.split && !merges_only,
+        merges_redone: request.merges_redone || (manifest.split && !merges_only),
         selected,
-        keep,
         disk: manifest.disk,
         slots: if merges_only { Vec::new() } else { request.slots.clone() },
         store,
@@ -128,7 +126,7 @@ pub async fn work(
 /// # Errors
 /// [`SlurmError`] where a journal or a folder cannot be changed.
 pub fn make_room(request: &Request, manifest: &Manifest, own: usize, job: &str) -> Result<(), SlurmError> {
-    if request.keep != Keep::Nothing || manifest.disk.is_none() {
+    if manifest.asking(request).keep != Keep::Nothing || manifest.disk.is_none() {
         return Ok(());
     }
     let (others, patience) = if manifest.split {
