@@ -109,7 +109,10 @@ pub(super) fn run(args: &StatusArgs) -> Result<Exit, Failure> {
 
 /// Where the tasks of a submission stand.
 fn queue_line(open: &Submission) -> String {
-    let (number, n_left) = (open.number, open.unsettled().count());
+    let (mut number, n_left) = (open.number.to_string(), open.unsettled().count());
+    if let Some(place) = open.search {
+        number += &place.rung.map_or(" (the end of the search)".to_owned(), |rung| format!(" (rung {})", rung + 1));
+    }
     let ids: Vec<&str> = open.jobs.iter().filter_map(|job| job.id.as_deref()).collect();
     let units = format!("{} of {} to be gathered", n_left, counted(open.units.len(), "unit"));
     match slurm::tally(open, &Cancel::never()) {
@@ -125,6 +128,7 @@ fn queue_json(open: &Submission) -> serde_json::Value {
     let tally = slurm::tally(open, &Cancel::never()).ok();
     json!({
         "submission": open.number,
+        "rung": open.search.and_then(|place| place.rung).map(|rung| rung + 1),
         "jobs": open.jobs.iter().map(|job| json!({ "name": job.name, "id": job.id, "units": job.units.len() })).collect::<Vec<_>>(),
         "units": open.units.len(),
         "ungathered": open.unsettled().count(),

@@ -309,7 +309,7 @@ impl Going<'_, '_> {
             .collect();
         let place = match rung {
             Some(rung) => format!("rung {} of {}", rung + 1, self.pieces.rungs.len()),
-            None => "after the race".to_owned(),
+            None => "after the last rung".to_owned(),
         };
         let n_trials = round.selected.iter().filter(|index| !self.through.contains(index)).count();
         (self.session.listener)(RunEvent::Rung { place, n_trials, documents: documents.join(", ") });
