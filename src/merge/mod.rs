@@ -66,7 +66,7 @@ use writer::Writer;
 
 /// Version of the arithmetic: raised whenever the same config and inputs give other bytes than before, so that merges
 /// made by an older engine are known to be stale.
-pub const ENGINE: u32 = 6;
+pub const ENGINE: u32 = 7;
 
 /// What a caller may choose beside the config.
 #[derive(Debug, Clone, PartialEq)]

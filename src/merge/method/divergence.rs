@@ -58,7 +58,7 @@ impl<R: Real> Loop for Near<'_, R> {
             return None;
         }
         change.iter_mut().for_each(|change| *change = *change * exponential_less_one(*change));
-        exponentials(a, q);
+        short_exponentials(a, q);
         // Exponentials of `c` are those of `a` and what they change by.
         let [q_sum, changed] = pair_sums(q, change, |q, change| [q.wide(), q.wide() * change.wide()]);
         let p_sum = q_sum + changed;
@@ -80,10 +80,26 @@ impl<R: Real> Loop for Near<'_, R> {
     }
 }
 
-/// `(exp(x) - 1) / x` for x within [`LARGEST_DIFFERENCE`], with a relative error below 2^-29.
+/// Exponentials of a row without its largest value, to about seven digits: weights of terms that do not cancel.
+#[inline(always)]
+fn short_exponentials<R: Real>(row: &[R], out: &mut Vec<R>) {
+    let [smallest, largest] = extremes(row);
+    out.resize(row.len(), R::of(0.0));
+    if (largest - smallest).wide() <= NEAR_ZERO {
+        for (y, x) in out.iter_mut().zip(row) {
+            let x = *x - largest;
+            *y = x.mul_add(exponential_less_one(x), R::of(1.0));
+        }
+    } else {
+        out.iter_mut().zip(row).for_each(|(y, x)| *y = exponential(*x - largest));
+    }
+}
+
+/// `(exp(x) - 1) / x` for x within [`NEAR_ZERO`], with a relative error below 2^-26; below 2^-36 within
+/// [`LARGEST_DIFFERENCE`].
 #[inline(always)]
 fn exponential_less_one<R: Real>(x: R) -> R {
-    polynomial(&[1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0], x)
+    polynomial(&[1.0 / 5_040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0], x)
 }
 
 /// `((1 + u) ln(1 + u) - u) / u^2` for the u that come of near rows, which are below 0.152: with a relative error below
