@@ -115,11 +115,12 @@ fn a_search_that_is_killed_places_the_same_points_and_drops_the_same() {
     assert_eq!(through(&reference, &["run", "sweep.toml"]), undisturbed);
     assert_eq!(reference.journal(), before, "a second run does nothing");
     let run = |sweep: &Sweep| command(sweep, &["run", "sweep.toml", "--quiet"]);
-    kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
+    let told = kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
         assert_eq!(decisions(sweep), expected);
         assert_asked_once(sweep);
         assert_eq!(through(sweep, &["run", "sweep.toml"]), undisturbed);
     });
+    println!("{told}");
 }
 
 /// Prints number, state and value of every trial of the one study.

@@ -204,11 +204,12 @@ fn a_race_that_is_killed_decides_the_same_and_asks_nothing_twice() {
     let whole = begun.elapsed();
     let expected = decisions(&reference);
     let run = |sweep: &Sweep| command(sweep, &["run", "sweep.toml", "--quiet"]);
-    kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
+    let told = kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
         assert_eq!(decisions(sweep), expected);
         assert_asked_once(sweep);
         assert_eq!(through(sweep), undisturbed);
     });
+    println!("{told}");
 }
 
 #[test]

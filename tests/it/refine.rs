@@ -127,11 +127,12 @@ fn a_refinement_that_is_killed_places_the_same_points() {
     let whole = begun.elapsed();
     let expected = decisions(&reference);
     let run = |sweep: &Sweep| command(sweep, &["run", "sweep.toml", "--quiet"]);
-    kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
+    let told = kill_often(whole, &|| Sweep::of(SPEC).unwrap(), &run, &|sweep| {
         assert_eq!(decisions(sweep), expected);
         assert_asked_once(sweep);
         assert_eq!(through(sweep, &["run", "sweep.toml"]), undisturbed);
     });
+    println!("{told}");
 }
 
 #[test]

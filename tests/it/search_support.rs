@@ -47,9 +47,14 @@ pub fn n_kills() -> usize {
     std::env::var("MERGESWEEP_SEARCH_KILLS").ok().map_or(8, |text| text.parse().unwrap())
 }
 
-/// Kills runs of sweeps until enough were hit, goes on with each until it is through, and looks at it then. An undisturbed run took
-/// `whole`.
-pub fn kill_often(whole: Duration, new: &dyn Fn() -> Sweep, run: &dyn Fn(&Sweep) -> Command, check: &dyn Fn(&Sweep)) {
+/// Kills runs of sweeps until enough were hit, goes on with each until it is through, looks at it then, and tells how many there
+/// were. An undisturbed run took `whole`.
+pub fn kill_often(
+    whole: Duration,
+    new: &dyn Fn() -> Sweep,
+    run: &dyn Fn(&Sweep) -> Command,
+    check: &dyn Fn(&Sweep),
+) -> String {
     let (n_kills, mut n_landed, mut n_sweeps) = (n_kills(), 0, 0);
     let mut seed: u64 = 7;
     while n_landed < n_kills {
@@ -66,7 +71,7 @@ pub fn kill_often(whole: Duration, new: &dyn Fn() -> Sweep, run: &dyn Fn(&Sweep)
         check(&sweep);
         n_sweeps += 1;
     }
-    println!("{n_landed} kills in {n_sweeps} searches; an undisturbed one took {whole:.1?}");
+    format!("{n_landed} kills in {n_sweeps} searches; an undisturbed one took {whole:.1?}")
 }
 
 /// Runs until killed (true) or through (false).

@@ -36,9 +36,10 @@ pub(super) fn prepare(
     }
     let holds = fits && options.slurm.work_dir.is_none();
     let asked_at_once = options.slurm.tasks_at_once;
-    let (at_once, disk) = match limit {
-        Some(limit) if !split && !(search.is_some() && holds) => share(request, asked_at_once, limit, &units, &sizes),
-        _ => (asked_at_once, request.disk),
+    let needs_turns = !split && (search.is_none() || !holds);
+    let (at_once, disk) = match limit.filter(|_| needs_turns) {
+        Some(limit) => share(request, asked_at_once, limit, &units, &sizes),
+        None => (asked_at_once, request.disk),
     };
     let run = search.map_or(request, |(turn, _)| &turn.whole);
     let names = |trials: &[usize]| trials.iter().map(|index| run.plan.trials[*index].name.clone()).collect();
