@@ -28,6 +28,8 @@ use crate::eval::task::Column;
 use crate::paired::Entrant;
 use crate::run::foresight::{Foreseen, Foresight, foresee};
 use crate::run::journal::{self, Record};
+use crate::run::search::placed;
+use crate::run::state::SweepState;
 use crate::run::{Request, RunError};
 use crate::spec::Sweep;
 use power::Detectable;
@@ -162,7 +164,8 @@ pub fn forecast(request: &Request, known: Known<'_>) -> Result<Forecast, RunErro
     let n_contenders = foresight.trials.iter().filter(is_contender).count();
     let race = request.search.as_ref().map(|search| {
         let columns: Vec<&str> = search.columns.iter().map(|column| column.name.as_str()).collect();
-        (columns.join(", "), Race::of(search, &tasks, n_contenders))
+        let points = request.grow.as_ref().map(|grow| placed(&SweepState::replay(&own), &grow.space).len());
+        (columns.join(", "), Race::of(search, &tasks, n_contenders, points.unwrap_or_default()))
     });
     Ok(Forecast { work, volume, tasks, rates, time, detectable, race })
 }

@@ -34,8 +34,8 @@ pub struct Rung {
 }
 
 impl Race {
-    /// None where nobody knows how many documents there are.
-    pub fn of(search: &Search, tasks: &[Task], n_contenders: usize) -> Option<Self> {
+    /// Of so many contenders, some of which the search has placed. None where nobody knows how many documents there are.
+    pub fn of(search: &Search, tasks: &[Task], n_contenders: usize, n_placed: usize) -> Option<Self> {
         let raced = search.tasks();
         let n_of = |name: &str| tasks.iter().find(|task| task.name == name).and_then(|task| task.n_documents);
         let sizes: BTreeMap<&str, u64> = raced.iter().map(|name| Some((*name, n_of(name)?))).collect::<Option<_>>()?;
@@ -45,7 +45,7 @@ impl Race {
             .collect();
         let n_rungs = search.rule.rungs.len();
         let n_selection: usize = dealt.iter().map(|portions| portions.up_to(n_rungs)).sum();
-        let n_grid = search.most_points().map(|_| n_contenders);
+        let n_grid = search.most_points().map(|_| n_contenders.saturating_sub(n_placed));
         let n_contenders = search.most_points().map_or(n_contenders, |most| most.max(n_contenders));
         let expected = match n_grid {
             // How soon the optimum is known depends on the curve.

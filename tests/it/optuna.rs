@@ -203,7 +203,8 @@ fn points_that_are_behind_drop_out_and_the_sampler_is_told_so() {
         let status = through(&sweep, &["status", "sweep.toml"]);
         assert!(status.contains("out after rung"), "{status}");
         let plan = through(&sweep, &["plan", "sweep.toml"]);
-        assert!(plan.contains("rung 1 of 3  40 documents more") && plan.contains("none to be made"), "{plan}");
+        assert!(plan.contains("2 points of the grid, 14 at most") && plan.contains("none to be made"), "{plan}");
+        assert!(plan.contains("rung 1 of 3  40 documents more; 14.0 of 14 points"), "{plan}");
     }
 }
 

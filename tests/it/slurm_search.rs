@@ -110,6 +110,8 @@ fn detached(cluster: &Cluster, here: &Sweep) {
     let sweep = Sweep::of(&with(&raced(), ENGINE)).unwrap();
     let left = run(cluster, &sweep, &["run", "sweep.toml", "--detach"]);
     assert!(text(&left.stderr).contains("with Slurm"), "{}", text(&left.stderr));
+    let status = run(cluster, &sweep, &["status", "sweep.toml"]);
+    assert!(text(&status.stderr).contains("submission 1 (rung 1)"), "{}", text(&status.stderr));
     wait_long(|| is_over(&sweep, here));
     assert_same(&sweep, here);
     assert_eq!(steps(&sweep, "opened").len(), 4);

@@ -88,8 +88,8 @@ fn history(page: &Page, aim: &Aim) -> Option<Plot> {
     drawing.text("note", (8.0, 34.0), &note(aim, "; line: the best so far"));
     frame(&mut drawing, &y, right, bottom);
     for (value, label) in x.ticks(8) {
-        // Between two points there is none.
-        if value.fract() == 0.0 {
+        // Between two points there is none, and none before the first.
+        if value.fract() == 0.0 && value >= 1.0 {
             tick(&mut drawing, x.place(value), bottom, &label);
         }
     }
