@@ -18,6 +18,9 @@ pub(super) struct Identity {
     started: u64,
     /// This boot of this machine.
     boot: String,
+    /// The space that its number belongs to: containers count anew.
+    #[serde(default)]
+    namespace: String,
 }
 
 /// Fields of `/proc/PID/stat` that say whose a process is: its group, and when it started.
@@ -34,11 +37,15 @@ fn boot() -> Option<String> {
     Some(fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?.trim().to_owned())
 }
 
+fn namespace() -> Option<String> {
+    Some(fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned())
+}
+
 impl Identity {
     /// Of the process that leads a group, while it lives.
     pub fn of(leader: Pid) -> Option<Self> {
         let pid = leader.as_raw_nonzero().get();
-        Some(Self { pid, started: group_and_start(pid)?.1, boot: boot()? })
+        Some(Self { pid, started: group_and_start(pid)?.1, boot: boot()?, namespace: namespace()? })
     }
 
     /// Writes it where [`end_orphans`] will look.
@@ -51,7 +58,11 @@ impl Identity {
 
 /// Members of the group that a process led, also after its own end.
 fn members(identity: &Identity) -> Vec<i32> {
-    if boot().as_ref() != Some(&identity.boot) {
+    if boot().as_ref() != Some(&identity.boot) || namespace().as_ref() != Some(&identity.namespace) {
+        return Vec::new();
+    }
+    // A number is not used again while there is a group of it: where another process has it, the group is that one's.
+    if group_and_start(identity.pid).is_some_and(|(_, started)| started != identity.started) {
         return Vec::new();
     }
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
@@ -84,4 +95,23 @@ pub fn end_orphans(identity: &Path, grace: Duration) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_known_by_more_than_its_number() {
+        let group = rustix::process::getpgrp();
+        let Some(own) = Identity::of(group) else { return };
+        assert!(!members(&own).is_empty());
+        for stranger in [
+            Identity { started: own.started - 1, ..own.clone() },
+            Identity { boot: String::new(), ..own.clone() },
+            Identity { namespace: "pid:[1]".to_owned(), ..own.clone() },
+        ] {
+            assert!(members(&stranger).is_empty(), "{stranger:?}");
+        }
+    }
 }

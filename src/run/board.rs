@@ -80,12 +80,13 @@ impl<'a> Board<'a> {
         journal: Journal,
         state: SweepState,
     ) -> Self {
-        let present = |trial: &Trial| {
-            let state = state.of(&trial.id);
+        let present = |id: &TrialId| {
+            let state = state.of(id);
             let bytes = state.merged.filter(|_| state.model_present).map(|merged| merged.merge.n_bytes);
-            bytes.map(|bytes| (trial.id.clone(), bytes))
+            bytes.map(|bytes| (id.clone(), bytes))
         };
-        let held: BTreeMap<TrialId, u64> = request.plan.trials.iter().filter_map(present).collect();
+        // Models of trials that the spec no longer has take room too.
+        let held: BTreeMap<TrialId, u64> = state.trials().filter_map(present).collect();
         let disk = Disk { peak: held.values().sum(), held };
         Self {
             request,

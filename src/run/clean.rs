@@ -1,6 +1,7 @@
 //! What can be deleted from the folder of a sweep without losing a score: merged models that stayed, folders of trials that
 //! the spec no longer has, answers of evaluations that were given up.
 
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -36,13 +37,24 @@ pub fn find(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunE
         let what = format!("merged model of {}: `materialize` makes it again", trial.name);
         items.push(item(store.model(trial), what, Some(trial.id.clone())));
     }
-    let known: Vec<String> = plan.trials.iter().map(crate::plan::Trial::folder).collect();
-    for folder in store.trial_folders() {
-        let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if !known.contains(&name) {
-            items.push(item(folder, format!("trial `{name}`, which the spec no longer has: its logs go too"), None));
+    // By identity: a trial with another name is in the folder that it had.
+    let known: HashSet<&str> = plan.trials.iter().map(|trial| trial.id.short()).collect();
+    let models: HashMap<&str, &TrialId> =
+        state.trials().filter(|id| state.of(id).model_present).map(|id| (id.short(), id)).collect();
+    let gone = |folder: PathBuf, what: &str| {
+        let id = store::id_in(&folder);
+        if id.is_some_and(|id| known.contains(id)) {
+            return None;
         }
-    }
+        let model_of = id.and_then(|id| models.get(id)).copied().cloned();
+        let name = folder.file_name().unwrap_or_default().to_string_lossy();
+        let what = what.replace("{}", &name);
+        Some(item(folder, what, model_of))
+    };
+    let trials = store.trial_folders().into_iter();
+    items.extend(trials.filter_map(|folder| gone(folder, "trial `{}`, which the spec no longer has: its logs go too")));
+    let models = store.model_folders().into_iter();
+    items.extend(models.filter_map(|folder| gone(folder, "merged model of `{}`, which the spec no longer has")));
     for folder in store::folders(&store.harness_answers()) {
         items.push(item(folder, "answers of an evaluation that was not finished".to_owned(), None));
     }

@@ -163,7 +163,7 @@ fn too_large(bytes: u64, free: u64) -> Failure {
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let reason = format!(
         "the merged model takes {:.2} GB, and only {:.2} GB are left for it (raise `resources.disk`, keep fewer models with \
-         `limits.keep`, or set `resources.work_dir` to a larger disk)",
+         `limits.keep`, delete those that the spec no longer has with `mergesweep clean`, or set `resources.work_dir` to a larger disk)",
         gigabytes(bytes),
         gigabytes(free)
     );

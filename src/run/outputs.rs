@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::fingerprint::Key;
 use super::journal::{self, Evaluation, Record, What};
-use super::store::{Store, folders};
+use super::store::{Store, folders, id_in};
 use crate::eval::results::{self, ResultsError};
 use crate::eval::samples;
 use crate::plan::TrialId;
@@ -33,18 +33,27 @@ impl Outputs {
 
     fn add(&mut self, root: &Path, records: &[Record]) {
         let trials = folders(&root.join("trials"));
+        let trials: HashMap<&str, &PathBuf> =
+            trials.iter().filter_map(|folder| Some((id_in(folder)?, folder))).collect();
         for record in records {
-            let (What::Evaluated(Evaluation { tasks, folder, .. }), Some(id)) = (&record.what, &record.trial) else {
-                continue;
-            };
-            let ending = format!("-{}", id.short());
-            let is_of_trial = |path: &&PathBuf| path.to_string_lossy().ends_with(&ending);
-            let Some(trial) = trials.iter().find(is_of_trial) else { continue };
-            let output = trial.join(folder).join("output");
-            for task in tasks {
-                let own = (id.clone(), task.task.clone(), task.key.clone());
-                self.own.insert(own, output.clone());
-                self.any.insert((task.task.clone(), task.key.clone()), output.clone());
+            let Some(id) = &record.trial else { continue };
+            match &record.what {
+                What::Evaluated(Evaluation { tasks, folder, .. }) => {
+                    let Some(trial) = trials.get(id.short()) else { continue };
+                    let output = trial.join(folder).join("output");
+                    for task in tasks {
+                        let own = (id.clone(), task.task.clone(), task.key.clone());
+                        self.own.insert(own, output.clone());
+                        self.any.insert((task.task.clone(), task.key.clone()), output.clone());
+                    }
+                }
+                // Its scores are a twin's from here on, whatever it once answered under the same key.
+                What::Shared { task, .. } => {
+                    if let Some(output) = self.any.get(&(task.task.clone(), task.key.clone())) {
+                        self.own.insert((id.clone(), task.task.clone(), task.key.clone()), output.clone());
+                    }
+                }
+                _ => {}
             }
         }
     }

@@ -24,10 +24,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Ends processes of a killed run, and says how many there were.
 pub(super) fn end_orphans(request: &Request, state: &SweepState) -> usize {
     let mut n_ended = 0;
-    for trial in &request.plan.trials {
-        let (store, state) = (&request.store, state.of(&trial.id));
-        let merge = (state.in_flight == Some(Stage::Merge)).then(|| store.merge_files(trial));
-        let attempts = state.unfinished.keys().map(|folder| store.trial(trial).join(folder));
+    // Those of trials that the spec no longer has, too.
+    for id in state.trials() {
+        let state = state.of(id);
+        let merges = state.in_flight == Some(Stage::Merge);
+        if !merges && state.unfinished.is_empty() {
+            continue;
+        }
+        let Some(trial) = request.store.trial_of(id) else { continue };
+        let merge = merges.then(|| store::merge_files_in(&trial));
+        let attempts = state.unfinished.keys().map(|folder| trial.join(folder));
         for folder in attempts.chain(merge) {
             n_ended += usize::from(process::end_orphans(&Logs::of(&folder).identity, PATIENCE));
         }

@@ -108,6 +108,11 @@ impl SweepState {
         }
     }
 
+    /// Every trial that the journal speaks of, also those that the spec no longer has.
+    pub fn trials(&self) -> impl Iterator<Item = &TrialId> {
+        self.trials.keys()
+    }
+
     /// The state of one trial.
     pub fn of(&self, trial: &TrialId) -> TrialState {
         self.trials.get(trial).cloned().unwrap_or_default()

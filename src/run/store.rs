@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::plan::Trial;
+use sha2::{Digest, Sha256};
+
+use crate::plan::{Trial, TrialId};
 
 /// The folder of one sweep, `RESULTS/<sweep>/`, or of one unit of it, `RESULTS/<sweep>/units/<id>/`, which has a journal and a
 /// lock of its own.
@@ -64,6 +66,29 @@ pub fn folders(parent: &Path) -> Vec<PathBuf> {
     folders
 }
 
+/// The folder of a pass of merges in that of a trial.
+pub fn merge_files_in(trial: &Path) -> PathBuf {
+    trial.join("merge")
+}
+
+/// The identity in the name of a trial's folder, as [`TrialId::short`] has it.
+pub fn id_in(folder: &Path) -> Option<&str> {
+    Some(folder.file_name()?.to_str()?.rsplit_once('-')?.1)
+}
+
+/// The folder of an identity below a folder of such folders.
+fn folder_of(parent: &Path, id: &TrialId) -> Option<PathBuf> {
+    let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).find(|path| id_in(path) == Some(id.short()))
+}
+
+/// The folder of a trial below a folder of such folders: that of its name, else the one that it had under another name, else
+/// that of its name, which is still to be made.
+fn folder_in(parent: &Path, trial: &Trial) -> PathBuf {
+    let named = parent.join(trial.folder());
+    if named.is_dir() { named } else { folder_of(parent, &trial.id).unwrap_or(named) }
+}
+
 /// Wraps an I/O error with the path it is about.
 pub fn at(path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
@@ -81,13 +106,16 @@ impl Store {
         Ok(Self { root, sweep: None, work: None })
     }
 
-    /// With merged models under `work` (a larger or faster disk), in a folder of the sweep's name.
+    /// With merged models under `work` (a larger or faster disk), in a folder that names the sweep and where its results are: a
+    /// sweep of the same name with its results elsewhere has models of its own.
     ///
     /// # Errors
     /// [`StoreError::Io`] where the working directory is gone.
     pub fn with_models_in(self, work: &Path) -> Result<Self, StoreError> {
-        let name = self.root.file_name().unwrap_or_default();
-        let work = std::path::absolute(work.join(name)).map_err(at(work))?;
+        let name = self.root.file_name().unwrap_or_default().to_string_lossy();
+        let place = Sha256::digest(self.root.as_os_str().as_encoded_bytes());
+        let place: String = place.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+        let work = std::path::absolute(work.join(format!("{name}-{place}"))).map_err(at(work))?;
         Ok(Self { work: Some(work), ..self })
     }
 
@@ -121,9 +149,18 @@ impl Store {
         self.root.join("journal.jsonl")
     }
 
-    /// Folder of a trial: `trials/<slug>-<id8>/`.
+    fn trials(&self) -> PathBuf {
+        self.sweep().join("trials")
+    }
+
+    /// Folder of a trial: `trials/<slug>-<id8>/`. A trial that got another name keeps the folder that it has.
     pub fn trial(&self, trial: &Trial) -> PathBuf {
-        self.sweep().join("trials").join(trial.folder())
+        folder_in(&self.trials(), trial)
+    }
+
+    /// Folder of the trial of an identity, where it has one.
+    pub fn trial_of(&self, id: &TrialId) -> Option<PathBuf> {
+        folder_of(&self.trials(), id)
     }
 
     /// Where the merged model of a trial lies while it is kept. Present only when the journal says so.
@@ -133,12 +170,17 @@ impl Store {
 
     /// The folder that a trial's merged model is in, and beside it the unfinished one.
     fn models(&self, trial: &Trial) -> PathBuf {
-        self.work.as_ref().map_or_else(|| self.trial(trial), |work| work.join(trial.folder()))
+        self.work.as_ref().map_or_else(|| self.trial(trial), |work| folder_in(work, trial))
+    }
+
+    /// Folders of the models of all trials that there ever were, where these lie elsewhere than the trials.
+    pub fn model_folders(&self) -> Vec<PathBuf> {
+        self.work.as_deref().map(folders).unwrap_or_default()
     }
 
     /// Folders of all trials that there ever were.
     pub fn trial_folders(&self) -> Vec<PathBuf> {
-        folders(&self.sweep().join("trials"))
+        folders(&self.trials())
     }
 
     /// Free bytes where merged models go; none where the file system does not tell.
@@ -151,7 +193,7 @@ impl Store {
 
     /// Request, answer and log of a pass of merges, under the first of its trials.
     pub fn merge_files(&self, trial: &Trial) -> PathBuf {
-        self.trial(trial).join("merge")
+        merge_files_in(&self.trial(trial))
     }
 
     /// The prepared working directory of the harness, shared by all trials.

@@ -148,15 +148,14 @@ fn has_room_to_hold(board: &Board<'_>) -> bool {
     board.request.disk.is_some() || free.is_none_or(|free| board.held() <= free)
 }
 
-/// Deletes a model that only stayed for the next rung, so that there is room for another one; whether there was one.
+/// Deletes a model that stayed for the next rung, or because its evaluation failed and may be asked for again, so that there is
+/// room for another one; whether there was one.
 ///
 /// # Errors
 /// [`RunError`] where the journal or the folder of the sweep cannot be written.
 pub(super) fn make_room(board: &Board<'_>) -> Result<bool, RunError> {
-    if !board.request.holds {
-        return Ok(false);
-    }
-    let settled = board.request.selected.iter().filter(|index| board.outcome_of(**index).is_some());
+    let may_go = |outcome: &Outcome| board.request.holds || matches!(outcome, Outcome::Failed(_));
+    let settled = board.request.selected.iter().filter(|index| board.outcome_of(**index).as_ref().is_some_and(may_go));
     // The last of them: it is needed last.
     let last = settled.map(|index| Work::new(board, *index)).filter(Work::is_merge_present).last();
     last.map_or(Ok(false), |work| work.delete_model().map(|()| true))

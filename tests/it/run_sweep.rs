@@ -237,7 +237,8 @@ fn merged_models_stay_within_the_disk_budget() {
     let peak = summary(&tight)["disk_peak"].as_u64().unwrap();
     assert!(peak <= budget, "{peak} of {budget}");
     assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 20);
-    assert!(sweep.path("work/tiny").is_dir(), "models were made where they were asked to be");
+    let work = fs::read_dir(sweep.path("work")).unwrap().flatten().next().unwrap().file_name();
+    assert!(work.to_string_lossy().starts_with("tiny-"), "models were made where they were asked to be");
 
     // A model that stays makes room for its own new version.
     fs::remove_dir_all(sweep.path("results")).unwrap();
@@ -257,6 +258,69 @@ fn merged_models_stay_within_the_disk_budget() {
     assert_eq!(too_tight.status.code(), Some(3), "{}", text(&too_tight.stderr));
     assert!(text(&too_tight.stderr).contains("raise `resources.disk`"), "{}", text(&too_tight.stderr));
     assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 1);
+}
+
+#[test]
+fn models_whose_evaluation_failed_make_room_for_the_next_ones() {
+    let Some(sweep) = Sweep::new() else { return };
+    let grid = SPEC.replace("[0.25, 0.5]", "[0.2, 0.4, 0.6]");
+    sweep.write(&grid);
+    assert_eq!(sweep.run(&["run", "sweep.toml"], "ok").status.code(), Some(0));
+    let journal = sweep.journal();
+    let bytes: u64 = journal.split_once("\"n_bytes\":").unwrap().1.split(',').next().unwrap().parse().unwrap();
+    fs::remove_dir_all(sweep.path("results")).unwrap();
+    sweep.write(&format!("{grid}\n[resources]\ndisk = {}\n", bytes + 1));
+    let failed = sweep.run(&["run", "sweep.toml"], "killed");
+    assert_eq!(failed.status.code(), Some(3), "{}", text(&failed.stderr));
+    assert!(!text(&failed.stderr).contains("resources.disk"), "{}", text(&failed.stderr));
+    assert_eq!(count(&sweep.journal(), r#""event":"merged""#), 3);
+    assert_eq!(sweep.run(&["run", "sweep.toml"], "ok").status.code(), Some(0));
+}
+
+#[test]
+fn a_trial_with_another_name_keeps_its_folder_and_its_answers() {
+    let Some(sweep) = Sweep::new() else { return };
+    let spec = SPEC.replace("\"dummy\"", "\"hf\"");
+    sweep.write(&spec);
+    let run = |args: &[&str], wrong: &str| {
+        let output = sweep.command(args, "ok").env("FAKE_LM_EVAL_WRONG", wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run(&["run", "sweep.toml"], "20");
+    let folders = || fs::read_dir(sweep.results().join("trials")).unwrap().count();
+    let n_folders = folders();
+    sweep.write(&spec.replace("SLERP", "Zlerp"));
+    let compared = run(&["compare", "sweep.toml:Zlerp (t=0.25)", "Base", "--json"], "20");
+    assert!(!compared.contains("-0.4"), "{compared}");
+    run(&["run", "sweep.toml", "--redo", "Zlerp*"], "60");
+    assert_eq!(folders(), n_folders);
+    let json = run(&["compare", "sweep.toml:Zlerp (t=0.25)", "Base", "--json"], "60");
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert!(json.to_string().contains("-0.4"), "{json}");
+    // Nothing of them is anything that the spec no longer has.
+    assert!(!run(&["clean", "sweep.toml"], "60").contains("no longer has"));
+}
+
+#[test]
+fn a_sweep_of_the_same_name_with_other_results_has_models_of_its_own() {
+    let Some(sweep) = Sweep::new() else { return };
+    let spec = format!("{SPEC}\n[limits]\nkeep = \"all\"\n[resources]\nwork_dir = \"work\"\n");
+    sweep.write(&spec);
+    let n_models = || walk(&sweep.path("work")).iter().filter(|path| path.ends_with("config.json")).count();
+    assert_eq!(sweep.run(&["run", "sweep.toml", "--results", "one"], "ok").status.code(), Some(0));
+    assert_eq!(n_models(), 2);
+    sweep.write(&spec.replace("\"all\"", "\"none\""));
+    assert_eq!(sweep.run(&["run", "sweep.toml", "--results", "other"], "ok").status.code(), Some(0));
+    assert_eq!(n_models(), 2);
+
+    // A trial that the spec no longer has leaves a model there, which can be cleaned up.
+    sweep.write(&spec.replace("[0.25, 0.5]", "[0.25]"));
+    let clean = sweep.run(&["clean", "sweep.toml", "--results", "one", "--apply"], "ok");
+    assert_eq!(clean.status.code(), Some(0), "{}", text(&clean.stderr));
+    assert_eq!(n_models(), 0);
+    let again = sweep.run(&["run", "sweep.toml", "--results", "one"], "ok");
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
 }
 
 #[test]
@@ -370,6 +434,8 @@ fn processes_that_outlive_a_killed_run_are_ended_by_the_next() {
     killed.wait().unwrap();
     let lives = || fs::read_to_string(format!("/proc/{child}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
     assert!(lives(), "killing the run alone leaves the harness");
+    // Whether the spec still has the trial or not.
+    sweep.write(&SPEC.replace("[[baseline]]\nname = \"Base\"\nmodel = \"base\"\n", ""));
     let run = sweep.run(&["run", "sweep.toml"], "ok");
     assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
     assert!(text(&run.stderr).contains("outlived an earlier run"), "{}", text(&run.stderr));

@@ -131,3 +131,21 @@ fn twins_that_are_done_again_together_have_the_new_scores() {
     assert_ne!(first, again, "the harness answers otherwise now");
     assert_eq!(again, twin);
 }
+
+#[test]
+fn scores_that_were_taken_over_rest_on_the_answers_of_the_twin() {
+    let Some(sweep) = Sweep::of(&SPEC.replace("\"dummy\"", "\"hf\"")) else { return };
+    let run = |args: &[&str], wrong: &str| {
+        let output = sweep.command(args, "ok").env("FAKE_LM_EVAL_WRONG", wrong).output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+        text(&output.stdout)
+    };
+    run(&["run", "sweep.toml"], "20");
+    // Each of the twins has answers of its own now, under one key.
+    run(&["run", "sweep.toml", "--redo", "Dare"], "20");
+    run(&["run", "sweep.toml", "--redo", "Arithmetic", "--redo", "Dare"], "70");
+    let compared = run(&["compare", "sweep.toml:Dare", "Linear", "--json"], "70");
+    let twin = run(&["compare", "sweep.toml:Arithmetic", "Linear", "--json"], "70");
+    assert_eq!(compared.replace("Dare", "Arithmetic"), twin);
+    assert!(twin.contains("-0.5"), "{twin}");
+}
