@@ -167,7 +167,11 @@ pub async fn run(
                 break;
             }
         } else {
-            own = submit(&session, &attempted)?;
+            own = match submit(&session, &attempted) {
+                // Whoever stopped it asks for no reasons why a question had no answer.
+                Err(SlurmError::Run(RunError::Interrupted) | SlurmError::Absent(_)) if cancel.is_cancelled() => break,
+                submitted => submitted?,
+            };
             if own.is_none() {
                 started.take().into_iter().for_each(|event| session.say(event));
                 break;
@@ -191,7 +195,7 @@ pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<
     check(request, options)?;
     let mut session = Session::new(request, options, &silent, cancel, None);
     let records = journal::read(&request.store.journal())?;
-    let (facts, lacks) = look_around(request, false)?;
+    let (facts, lacks) = look_around(request, None)?;
     let number = next_number(&records);
     let facts = Some(facts).filter(|_| lacks.is_empty());
     let manifest =
@@ -290,7 +294,7 @@ pub fn tally(submission: &Submission, cancel: &Cancel) -> Result<(usize, usize, 
 /// Opens a submission of what is left but for what was attempted, and gives its number; none where nothing is left.
 fn submit(session: &Session<'_>, attempted: &BTreeSet<TrialId>) -> Result<Option<u32>, SlurmError> {
     let request = session.request;
-    let facts = match look_around(request, true)? {
+    let facts = match look_around(request, Some(session.cancel))? {
         (facts, lacks) if lacks.is_empty() => facts,
         (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks)).into()),
     };
@@ -325,8 +329,7 @@ fn look_at_harness(session: &Session<'_>) -> Result<(), SlurmError> {
     let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
     let folders = Folders { home: &home, cache: &cache };
     let found = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, session.cancel));
-    let found = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
-    found.notes.into_iter().for_each(|note| session.note(note));
+    found.map_err(RunError::from)?.notes.into_iter().for_each(|note| session.note(note));
     Ok(())
 }
 
@@ -335,7 +338,7 @@ fn prune(session: &Session<'_>) -> Result<(), SlurmError> {
     if matches!(session.request.keep, Keep::Nothing | Keep::All) {
         return Ok(());
     }
-    let (facts, lacks): (Facts, Vec<Lack>) = look_around(session.request, false)?;
+    let (facts, lacks): (Facts, Vec<Lack>) = look_around(session.request, None)?;
     if !lacks.is_empty() {
         return Ok(());
     }
