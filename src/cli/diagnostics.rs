@@ -59,8 +59,10 @@ fn summary(problems: &Problems) -> String {
 
 /// The findings that made a command fail.
 pub(super) fn of(failure: &Failure) -> Option<&Problems> {
-    let (Failure::Usage(error) | Failure::Internal(error) | Failure::Busy(error)) = failure;
-    error.downcast_ref()
+    match failure {
+        Failure::Usage(error) | Failure::Internal(error) | Failure::Busy(error) => error.downcast_ref(),
+        Failure::Interrupted => None,
+    }
 }
 
 /// Findings as a JSON document.

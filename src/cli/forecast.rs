@@ -3,6 +3,7 @@
 use anyhow::Context;
 use serde_json::Value as Json;
 
+use super::interrupt::Session;
 use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, run, warn};
 use crate::eval::task;
@@ -18,22 +19,31 @@ use crate::spec::Sweep;
 /// Rows whose earlier results tell how much answers differ, besides the reference.
 const LOOKED_AT: usize = 4;
 
-/// As text.
-pub(super) fn text(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<String, Failure> {
-    Ok(forecast::words::text(&forecast(args, sweep, plan, measure)?))
+/// What lies ahead, and the columns of it as far as they are known.
+pub(super) struct Ahead {
+    pub forecast: Forecast,
+    pub columns: Vec<task::Column>,
 }
 
-/// As JSON.
-pub(super) fn json(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<Json, Failure> {
-    Ok(forecast::json::json(&forecast(args, sweep, plan, measure)?))
+impl Ahead {
+    /// As text.
+    pub fn text(&self) -> String {
+        forecast::words::text(&self.forecast)
+    }
+
+    /// As JSON.
+    pub fn json(&self) -> Json {
+        forecast::json::json(&self.forecast)
+    }
 }
 
-fn forecast(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<Forecast, Failure> {
+/// Looks ahead; with `measure`, merges parts of the models for that.
+pub(super) fn ahead(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<Ahead, Failure> {
     let (request, sweep) = run::request_of(args, sweep.clone(), plan.clone(), &[], &[])?;
     let calibrated = if measure { measured(&request)? } else { Vec::new() };
     let (columns, entrants) = results(&request, &sweep)?;
     let known = Known { sweep: &sweep, entrants: &entrants, columns: &columns, calibrated };
-    Ok(forecast::forecast(&request, known)?)
+    Ok(Ahead { forecast: forecast::forecast(&request, known)?, columns })
 }
 
 /// The columns, and what the reference and the first other rows with results scored.
@@ -59,11 +69,15 @@ fn has_scores(recorded: &Recorded) -> impl Iterator<Item = usize> {
 }
 
 fn measured(request: &Request) -> Result<Vec<Pass>, Failure> {
+    let session = Session::begin("the calibration ends, and its folder goes")?;
     warn("calibrating: merging parts of the models for at most 20 s");
     let folder = request.store.root().ancestors().find(|folder| folder.is_dir()).unwrap_or(request.store.root());
     let place = tempfile::Builder::new().prefix(".mergesweep-calibration-").tempdir_in(folder);
     let place = place.with_context(|| format!("making a folder in `{}`", folder.display()))?;
-    let passes = calibrate(request, place.path()).context("calibrating")?;
+    let passes = calibrate(request, place.path(), &|| !session.cancel.is_cancelled()).context("calibrating")?;
+    if session.cancel.is_cancelled() {
+        return Err(Failure::Interrupted);
+    }
     if passes.is_empty() {
         warn("nothing to calibrate: no merge is left to be made, or its models are not on this machine");
     }

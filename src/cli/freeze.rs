@@ -7,13 +7,15 @@ use clap::Args;
 
 use super::recorded::{self, Recorded};
 use super::{Failure, SweepArgs, counted, print, usage, warn};
+use crate::document::{Problem, Problems};
 use crate::eval::task::Column;
 use crate::exit_code::{self, Exit};
 use crate::gate::baseline::Noise;
+use crate::gate::margins::TooSmall;
 use crate::gate::{Baseline, Frozen, judge, too_small};
 use crate::paired::Entrant;
 use crate::plan::Plan;
-use crate::spec::Sweep;
+use crate::spec::{Sweep, gate};
 use crate::stats::gate::Verdict;
 use crate::stats::{Items, SEED};
 
@@ -109,7 +111,6 @@ fn missing(recorded: &Recorded, entrants: &[Entrant]) -> Vec<String> {
 
 /// Refuses margins that identical answers could not pass, and a gate without margins.
 fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Result<(), Failure> {
-    check_room(sweep)?;
     let columns = &recorded.table.columns;
     check_names(sweep, columns)?;
     if !columns.iter().any(|column| sweep.gate.is_critical(&column.name, &column.task)) {
@@ -127,37 +128,32 @@ fn check_margins(sweep: &Sweep, recorded: &Recorded, entrants: &[Entrant]) -> Re
             .map(|outcomes| outcomes.docs.len() as u64)
             .min()
     };
-    let refused: Vec<String> = too_small(columns, &sweep.gate, &n_of)
-        .iter()
-        .map(|refused| format!("error: {}: {refused}", sweep.path.display()))
-        .collect();
-    if refused.is_empty() { Ok(()) } else { Err(usage(anyhow!("{}", refused.join("\n")))) }
+    check_sizes(sweep, columns, &n_of)
 }
 
 /// Whether everything that the gate names is there: a misspelt column would decide nothing.
 pub(super) fn check_names(sweep: &Sweep, columns: &[Column]) -> Result<(), Failure> {
-    let names = columns.iter().flat_map(|column| [column.name.as_str(), column.task.as_str()]).collect::<Vec<_>>();
-    let named = sweep.gate.margins.iter().map(|(name, _)| name).chain(&sweep.gate.advisory);
-    if let Some(unknown) = named.into_iter().find(|name| !names.contains(&name.as_str())) {
-        let known: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        return Err(usage(anyhow!(
-            "{}: `gate` names `{unknown}`, which is no column or task (columns: {})",
-            sweep.path.display(),
-            known.join(", ")
-        )));
-    }
-    Ok(())
+    let names: Vec<&str> = columns.iter().flat_map(|column| [column.name.as_str(), column.task.as_str()]).collect();
+    let unknown = gate::unknown_names(&sweep.document, &names);
+    refuse(unknown.into_iter().map(|(_, problem)| problem).collect())
 }
 
-/// Refuses margins that are not above 0.
-pub(super) fn check_room(sweep: &Sweep) -> Result<(), Failure> {
-    match sweep.gate.without_room() {
-        Some((name, margin)) => {
-            let path = sweep.path.display();
-            Err(usage(anyhow!("{path}: the gate's margin {margin} of `{name}` is not above 0: nothing could pass it")))
-        }
-        None => Ok(()),
-    }
+/// Refuses margins of the gate that even identical answers could not pass. `n_of` tells the documents of a column whose scores
+/// are shares, where they are known.
+pub(super) fn check_sizes(
+    sweep: &Sweep,
+    columns: &[Column],
+    n_of: &dyn Fn(&Column) -> Option<u64>,
+) -> Result<(), Failure> {
+    let problem = |refused: &TooSmall| {
+        let column = columns.iter().find(|column| column.name == refused.column)?;
+        Some(gate::at_margin(&sweep.document, column, refused.to_string()))
+    };
+    refuse(too_small(columns, &sweep.gate, n_of).iter().filter_map(problem).collect())
+}
+
+fn refuse(problems: Vec<Problem>) -> Result<(), Failure> {
+    if problems.is_empty() { Ok(()) } else { Err(usage(Problems(problems))) }
 }
 
 fn baseline(sweep: &str, recorded: &Recorded, entrants: Vec<Entrant>) -> Baseline {
@@ -175,7 +171,10 @@ fn baseline(sweep: &str, recorded: &Recorded, entrants: Vec<Entrant>) -> Baselin
 /// The same weights evaluated once more: what changed, or none where even that does not pass.
 fn null(args: &FreezeArgs, sweep: &Sweep, plan: &Plan, baseline: &Baseline) -> Result<Option<Vec<Noise>>, Failure> {
     let summary = super::check::afresh(&args.sweep, sweep, plan, false)?;
-    if summary.interrupted || !summary.failed.is_empty() {
+    if summary.interrupted {
+        return Err(Failure::Interrupted);
+    }
+    if !summary.failed.is_empty() {
         warn("error: the second evaluation did not go through: nothing was frozen");
         return Ok(None);
     }

@@ -19,7 +19,8 @@ use crate::run::imported;
 /// themselves or their samples are refused, and then nothing of the call is imported.
 ///
 /// Numbers that rest on another harness release, task version, number of documents, few-shot
-/// number or chat template than most of their column are marked in the table.
+/// number, chat template, back end, device or number format than most of their column are marked
+/// in the table.
 ///
 /// Examples:
 ///   mergesweep import sweeps/quickstart.toml old/lm-eval-output
@@ -40,6 +41,7 @@ pub(super) struct ImportArgs {
 pub(super) fn run(args: &ImportArgs) -> Result<Exit, Failure> {
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;
+    let locator = args.sweep.locator(&sweep)?;
     let mut accepted: Vec<(String, Results)> = Vec::new();
     let mut refused = Vec::new();
     for path in &args.paths {
@@ -65,12 +67,16 @@ pub(super) fn run(args: &ImportArgs) -> Result<Exit, Failure> {
         return Err(usage(anyhow!("the sweep has a trial `{name}`: give the import another name with `--name`")));
     }
     for (name, results) in &accepted {
-        let folder = imported::add(&store, name, results)?;
+        let folder = imported::add(&store, &locator, name, results)?;
         let tasks: std::collections::BTreeSet<&str> = results.scores.iter().map(|score| score.task.as_str()).collect();
         let tasks: Vec<&str> = tasks.into_iter().collect();
         print(&format!("{name}: {} -> {}", tasks.join(", "), folder.display()))?;
         if results.samples.is_empty() {
             warn(&format!("note: {}: no samples: its scores can be shown, but not compared", results.path.display()));
+        }
+        let is_matched = |file: &&PathBuf| results.samples_of.values().any(|of| of == *file);
+        for file in results.samples.iter().filter(|file| !is_matched(file)) {
+            warn(&format!("note: {}: of no task of the results beside it: it is not used", file.display()));
         }
     }
     warn(&format!("{} imported into {}", counted(accepted.len(), "results file"), sweep.name));

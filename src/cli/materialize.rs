@@ -52,11 +52,12 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, Failure> {
     };
     let state = SweepState::replay(&journal::read(&args.sweep.store(&sweep)?.journal())?);
     let recorded = state.of(&trial.id).merged.map(|merged| merged.merge.weights_digest);
-    let locator = args.sweep.locator(&sweep)?;
+    let (canceller, cancel) = cancellation();
+    let mut locator = args.sweep.locator(&sweep)?;
+    locator.hub.cancel = cancel.clone();
     let text = write::yaml(config, &|model| locator.written(model));
     let options = merge_options(*seed, *numerics);
     let job = merge::Job { config, config_text: &text, out: &args.out, options: &options };
-    let (canceller, cancel) = cancellation();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.spawn(stop_on_signal(canceller, "nothing is left behind", warn, || {}));
     let percent = Percent::new("merging", false);

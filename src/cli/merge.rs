@@ -289,10 +289,7 @@ pub(super) fn run(args: &MergeArgs) -> Result<Exit, Failure> {
             .collect();
         let merged = merge::merge(&jobs, &locate, &progress);
         percent.clear();
-        let merged = match merged {
-            Err(MergeError::Cancelled) => return Ok(Exit::Interrupted),
-            merged => merged.map_err(|error| args.failure(error))?,
-        };
+        let merged = merged.map_err(|error| args.failure(error))?;
         for (asked, merged) in asked.iter().zip(merged) {
             let Some(sample) = args.verify else {
                 tell(args, asked, &merged, None)?;
@@ -330,6 +327,7 @@ impl MergeArgs {
                 Some(problem) => usage(Problems(vec![problem])),
                 None => usage(MergeError::Locate { model, source }),
             },
+            MergeError::Cancelled => Failure::Interrupted,
             MergeError::Output(OutputError::Occupied { .. } | OutputError::IsInput { .. }) => usage(error),
             MergeError::Output(_) => Failure::Internal(error.into()),
             _ => usage(error),

@@ -118,6 +118,8 @@ enum Failure {
     Usage(anyhow::Error),
     /// Another run has the sweep: exit code 75.
     Busy(anyhow::Error),
+    /// The user stopped it: exit code 130.
+    Interrupted,
     /// Anything else: exit code 1.
     Internal(anyhow::Error),
 }
@@ -125,8 +127,12 @@ enum Failure {
 impl Failure {
     /// Why, in one line.
     fn in_words(&self) -> String {
-        let (Self::Usage(error) | Self::Busy(error) | Self::Internal(error)) = self;
-        error.to_string().lines().next().unwrap_or_default().to_owned()
+        match self {
+            Self::Usage(error) | Self::Busy(error) | Self::Internal(error) => {
+                error.to_string().lines().next().unwrap_or_default().to_owned()
+            }
+            Self::Interrupted => "interrupted".to_owned(),
+        }
     }
 }
 
@@ -176,6 +182,7 @@ pub fn main() -> ExitCode {
     match done {
         Ok(exit) => exit.into(),
         Err(Failure::Internal(error)) if is_broken_pipe(&error) => Exit::Ok.into(),
+        Err(Failure::Interrupted) => Exit::Interrupted.into(),
         Err(Failure::Usage(error)) => {
             complain(&error);
             Exit::Usage.into()
@@ -261,16 +268,9 @@ impl SweepArgs {
             space.add(&mut sweep, &placed(&SweepState::replay(&records), &space));
             let grown = plan::expand_with(&sweep, &|model| self.tensors_of(&sweep, model))?;
             plan = Plan { warnings: plan.warnings, ..grown };
-        }
-        if let Some(reference) = &sweep.report.reference
-            && !plan.trials.iter().any(|trial| trial.name == *reference)
-        {
-            let known: Vec<&str> = plan.trials.iter().map(|trial| trial.name.as_str()).collect();
-            return Err(usage(anyhow::anyhow!(
-                "{}: `report.reference` names no trial: `{reference}` (trials: {})",
-                self.spec.display(),
-                known.join(", ")
-            )));
+            if let Some(problem) = plan::check_reference(&sweep, &plan) {
+                return Err(usage(Problems(vec![problem])));
+            }
         }
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
@@ -298,7 +298,9 @@ impl SweepArgs {
     }
 
     fn locator(&self, sweep: &Sweep) -> Result<Locator, Failure> {
-        locator(&sweep.root, self.python(sweep))
+        let mut locator = locator(&sweep.root, self.python(sweep))?;
+        locator.hub.retries = sweep.limits.retries;
+        Ok(locator)
     }
 }
 

@@ -2,16 +2,17 @@
 
 use std::path::PathBuf;
 
-use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, SweepArgs, counted, diagnostics, forecast, intended, print, probe, review, usage, warn};
+use super::forecast::Ahead;
+use super::freeze::check_sizes;
+use super::{Failure, SweepArgs, counted, diagnostics, forecast, intended, print, probe, review, warn};
 
 use crate::config::{MergeConfig, Numerics, Parameters, SourceModel};
 use crate::document::draw;
-use crate::eval::{command, task};
+use crate::eval::task::Column;
 use crate::exit_code::{self, Exit};
-use crate::gate::margins::{planned_documents, too_small};
+use crate::gate::margins::planned_documents;
 use crate::model::ModelRef;
 use crate::plan::configs::write_configs;
 use crate::plan::{Plan, Subject, Trial, json};
@@ -79,19 +80,23 @@ pub(super) struct PlanArgs {
 }
 
 pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
+    let done = show(args);
+    if let Err(failure) = &done
+        && args.json
+        && let Some(problems) = diagnostics::of(failure)
+    {
+        print(&serde_json::to_string_pretty(&diagnostics::document(problems))?)?;
+    }
+    done
+}
+
+fn show(args: &PlanArgs) -> Result<Exit, Failure> {
     if args.engine == Some(EngineKind::Slurm) {
         return scripts(&args.sweep);
     }
-    let (sweep, plan) = match args.sweep.load() {
-        Err(failure) => {
-            if let Some(problems) = diagnostics::of(&failure).filter(|_| args.json) {
-                print(&serde_json::to_string_pretty(&diagnostics::document(problems))?)?;
-            }
-            return Err(failure);
-        }
-        Ok(loaded) => loaded,
-    };
-    check_margins(&sweep)?;
+    let (sweep, plan) = args.sweep.load()?;
+    let ahead = forecast::ahead(&args.sweep, &sweep, &plan, args.calibrate && !args.as_intended)?;
+    check_margins(&sweep, &ahead)?;
     if let Some(folder) = &args.write_configs {
         let locator = args.sweep.locator(&sweep)?;
         let written = write_configs(&plan, folder, &|model| locator.written(model))?;
@@ -103,7 +108,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         print(&intended::text(&sweep, &plan, &headers))?;
     } else if args.json {
         let mut document = json::reported(&plan, &headers);
-        document["forecast"] = forecast::json(&args.sweep, &sweep, &plan, args.calibrate)?;
+        document["forecast"] = ahead.json();
         let mut diagnostics = plan.warnings.clone();
         diagnostics.extend(review::placed(&sweep, &plan));
         if let Some(probe) = &probe {
@@ -116,7 +121,7 @@ pub(super) fn run(args: &PlanArgs) -> Result<Exit, Failure> {
         let probed = probe.as_ref().map(|probe| probe::text(probe, &plan)).unwrap_or_default();
         let review = review::text(&sweep, &plan, diagnostics::style_of_stdout());
         print(&format!("{}{review}{probed}", listing(&sweep, &plan)))?;
-        print(&forecast::text(&args.sweep, &sweep, &plan, args.calibrate)?)?;
+        print(&ahead.text())?;
         let n_merges = plan.trials.iter().filter(|trial| !trial.baseline).count();
         let tasks: Vec<&str> = sweep.evaluate.tasks.iter().map(|task| task.name.as_str()).collect();
         warn(&format!(
@@ -154,22 +159,13 @@ fn scripts(args: &SweepArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Refuses margins of the gate that even identical answers could not pass, where the number of documents is known.
-fn check_margins(sweep: &Sweep) -> Result<(), Failure> {
-    super::freeze::check_room(sweep)?;
-    let settings = &sweep.evaluate;
-    let columns = task::columns(&settings.tasks, &[]);
-    let limit = |column: &task::Column| {
-        let request = settings.tasks.iter().find(|request| request.name == column.task);
-        request.map_or(settings.limit, |request| command::limit_of(settings, request))
+/// Refuses margins of the gate that even identical answers could not pass, where the forecast knows the number of documents.
+fn check_margins(sweep: &Sweep, ahead: &Ahead) -> Result<(), Failure> {
+    let documents = |column: &Column| {
+        let task = ahead.forecast.tasks.iter().find(|task| task.name == column.task);
+        planned_documents(column, task.and_then(|task| task.n_documents))
     };
-    let refused = too_small(&columns, &sweep.gate, &|column| planned_documents(column, limit(column)));
-    if refused.is_empty() {
-        return Ok(());
-    }
-    let lines: Vec<String> =
-        refused.iter().map(|refused| format!("error: {}: {refused}", sweep.path.display())).collect();
-    Err(usage(anyhow!("{}", lines.join("\n"))))
+    check_sizes(sweep, &ahead.columns, &documents)
 }
 
 /// One line a trial: number, name, method, settings.

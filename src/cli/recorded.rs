@@ -11,6 +11,7 @@ use super::{Failure, usage};
 use crate::eval::samples::{self, Sample};
 use crate::eval::task::{Column, Estimator};
 use crate::eval::{Score, Settings};
+use crate::model::locate::Locator;
 use crate::paired::{Entrant, Outcomes};
 use crate::plan::{Plan, Subject, TrialId};
 use crate::run::fingerprint::Key;
@@ -46,8 +47,8 @@ struct Source {
 enum From {
     /// Evaluations: of this trial and task, with these keys, one for every portion of the documents.
     Evaluations(TrialId, String, Vec<Key>),
-    /// Samples files of an import.
-    Files(Vec<PathBuf>),
+    /// Samples files of an import, by task.
+    Files(BTreeMap<String, PathBuf>),
 }
 
 /// The table of what the journal says now, and what a reader of it must know.
@@ -83,7 +84,8 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
     let mut table = table::collect(plan, &settings.tasks, |trial| scores.get(trial).cloned().unwrap_or_default());
     table.race = raced.as_ref().and_then(|raced| raced.race(plan, settings, &state));
     let mut footnotes = notes(plan, settings, &state);
-    for (row, of_row) in imported_rows(&imported, &mut footnotes) {
+    let locator = super::locator(&sweep.root, settings.python.clone())?;
+    for (row, of_row) in imported_rows(&imported, &locator, &mut footnotes) {
         table.rows.push(row);
         sources.push(of_row);
         weights.push(None);
@@ -121,11 +123,13 @@ fn notes(plan: &Plan, settings: &Settings, state: &SweepState) -> Vec<String> {
 }
 
 /// One row per imported name. Where two files hold the same number, the later run's counts.
-fn imported_rows(imported: &[Imported], footnotes: &mut Vec<String>) -> Vec<(Row, Vec<Source>)> {
+fn imported_rows(imported: &[Imported], locator: &Locator, footnotes: &mut Vec<String>) -> Vec<(Row, Vec<Source>)> {
     let mut rows: Vec<(Row, Vec<Source>)> = Vec::new();
     for Imported { import, results } in imported {
         if rows.last().is_none_or(|(row, _)| row.trial != import.name) {
-            footnotes.push(format!("{}: imported from {}", import.name, import.from.display()));
+            // Earlier releases recorded the whole path.
+            let from = locator.without_home(&import.from);
+            footnotes.push(format!("{}: imported from {from}", import.name));
             let id = TrialId(format!("imported {}", import.name));
             let (kind, trial) = ("imported", import.name.clone());
             let row = Row { id, trial, kind, method: None, seed: None, axes: Vec::new(), scores: Vec::new() };
@@ -145,7 +149,7 @@ fn imported_rows(imported: &[Imported], footnotes: &mut Vec<String>) -> Vec<(Row
             row.scores.push((score.clone(), results.facts.clone()));
         }
         let (scores, parts) = (results.scores.clone(), vec![results.scores.clone()]);
-        sources.push(Source { scores, parts, from: From::Files(results.samples.clone()) });
+        sources.push(Source { scores, parts, from: From::Files(results.samples_of.clone()) });
     }
     footnotes.dedup();
     rows
@@ -237,10 +241,7 @@ fn samples_files(from: &From, column: &Column, outputs: &Outputs) -> Result<Vec<
             let files: Option<Vec<PathBuf>> = files.collect::<Result<Vec<_>, _>>()?.into_iter().collect();
             files.unwrap_or_default()
         }
-        From::Files(files) => {
-            let is_of_task = |file: &&PathBuf| samples::task_of(file) == Some(column.task.as_str());
-            files.iter().find(is_of_task).cloned().into_iter().collect()
-        }
+        From::Files(files) => files.get(&column.task).cloned().into_iter().collect(),
     })
 }
 

@@ -112,6 +112,7 @@ fn rehearse(args: &RehearseArgs) -> Result<Exit, Failure> {
     request.search = None;
     // What may pass by itself is a finding all the same.
     request.retries = 0;
+    request.locator.hub.retries = 0;
     let files = files(args)?;
     let session = Session::begin("the rehearsal ends, and its folder goes")?;
     if !args.quiet {

@@ -24,6 +24,9 @@ use crate::table::{ResultsTable, beside, differences, frame, latex, race, refere
 /// How often `--watch` looks again.
 const WATCH: Duration = Duration::from_secs(2);
 
+/// Arguments that say what of the printed table is shown, and how: a page shows all of it and sorts and filters itself.
+const OF_THE_TABLE: [&str; 8] = ["format", "long", "output", "reference", "columns", "sort", "filter", "watch"];
+
 /// Print the table of a sweep from what is recorded, and write it as CSV and Parquet
 ///
 /// Runs nothing. On a terminal the table is Markdown that fits its width; wide tables are dealt
@@ -84,14 +87,14 @@ pub(super) struct ReportArgs {
     #[arg(long, value_name = "KEY=PATTERN", value_parser = key_and_pattern)]
     filter: Vec<(String, String)>,
     /// Print again every two seconds while a run goes on
-    #[arg(long)]
+    #[arg(long, conflicts_with = "output")]
     watch: bool,
     /// Write everything as one HTML page that needs no network: sortable table with paired comparisons, plots over
     /// grids, seeds and pairs of columns, the documents behind each difference, provenance
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with_all = OF_THE_TABLE)]
     html: Option<PathBuf>,
     /// Write the page's plots as SVG and PNG files into a folder
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = OF_THE_TABLE)]
     plots: Option<PathBuf>,
     /// Take prompts, answers and targets of the documents that differ into the page: mind the licences of the data
     #[arg(long, requires = "html")]
@@ -118,8 +121,8 @@ enum Format {
 }
 
 pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
-    if args.long && args.format == Format::Markdown && args.reference.is_none() {
-        return Err(usage(anyhow!("`--long` is for machines: add `--format csv` or `--format json`")));
+    if args.long && matches!(args.format, Format::Markdown | Format::Latex) && args.reference.is_none() {
+        return Err(usage(anyhow!("`--long` is for machines: add `--format csv`, `json` or `parquet`")));
     }
     let (sweep, plan) = args.sweep.load()?;
     let store = args.sweep.store(&sweep)?;

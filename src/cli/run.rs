@@ -23,7 +23,7 @@ use crate::run::search::Grow;
 use crate::run::select::select;
 use crate::run::store::Store;
 use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
-use crate::spec::{EngineKind, Sweep, placed};
+use crate::spec::{EngineKind, Resources, Sweep, placed};
 use crate::table::{differences, race, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
@@ -258,22 +258,30 @@ fn grow(args: &SweepArgs, sweep: &Sweep) -> Option<Grow> {
     Some(Grow { space, plan: Arc::new(plan) })
 }
 
-/// Where evaluations run: on the GPUs, each set of them `slots_per_gpu` times over, else on the CPU.
+/// Where evaluations run: on the GPUs that are named or else seen, unless the device says otherwise.
 pub(super) fn slots(sweep: &Sweep) -> Vec<Slot> {
-    let resources = &sweep.resources;
     let on_cpu = sweep.evaluate.device.as_deref().is_some_and(|device| device.starts_with("cpu"));
-    let gpus = if on_cpu { Vec::new() } else { resources.gpus.clone().unwrap_or_else(visible_gpus) };
-    let sets: Vec<&[String]> = gpus.chunks_exact(resources.gpus_per_evaluation).collect();
-    if sets.is_empty() {
+    let named = if on_cpu { Some(Vec::new()) } else { sweep.resources.gpus.clone() };
+    slots_on(&sweep.resources, named, visible_gpus)
+}
+
+/// Slots on GPUs, each set of them `slots_per_gpu` times over, else on the CPU. Where there are too few GPUs for one evaluation,
+/// one slot says so: only a run here needs them.
+fn slots_on(resources: &Resources, named: Option<Vec<String>>, visible: impl Fn() -> Vec<String>) -> Vec<Slot> {
+    let Resources { gpus_per_evaluation: needed, threads, .. } = *resources;
+    let wants_cpu = named.as_ref().is_some_and(Vec::is_empty);
+    let gpus = named.unwrap_or_else(visible);
+    if wants_cpu || (gpus.is_empty() && needed == 1) {
         let cores = available_parallelism().map_or(1, std::num::NonZero::get);
-        let threads = resources.threads.unwrap_or((cores / resources.cpu_slots).max(1));
-        return vec![Slot { gpus: Vec::new(), threads: Some(threads) }; resources.cpu_slots];
+        let threads = threads.unwrap_or((cores / resources.cpu_slots).max(1));
+        return vec![Slot { threads: Some(threads), ..Slot::default() }; resources.cpu_slots];
+    }
+    if gpus.len() < needed {
+        return vec![Slot { n_lacking: needed - gpus.len(), gpus, threads }];
     }
     // The first slot of every GPU before the second of any.
-    (0..resources.slots_per_gpu)
-        .flat_map(|_| &sets)
-        .map(|gpus| Slot { gpus: gpus.to_vec(), threads: resources.threads })
-        .collect()
+    let sets = || gpus.chunks_exact(needed).map(|gpus| Slot { gpus: gpus.to_vec(), threads, n_lacking: 0 });
+    (0..resources.slots_per_gpu).flat_map(|_| sets()).collect()
 }
 
 /// The GPUs that this process sees: those it was given, else all that the driver lists.
@@ -447,4 +455,43 @@ fn summary_json(summary: &Summary, store: &Store) -> serde_json::Value {
         "disk_peak": summary.disk_peak,
         "results": store.root(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GPUs, threads and lacking GPUs of every slot.
+    fn made(resources: &Resources, named: Option<&[&str]>, visible: &[&str]) -> Vec<(String, Option<usize>, usize)> {
+        let owned = |gpus: &[&str]| gpus.iter().map(|gpu| (*gpu).to_owned()).collect::<Vec<_>>();
+        let slots = slots_on(resources, named.map(owned), || owned(visible));
+        slots.into_iter().map(|slot| (slot.gpus.join(","), slot.threads, slot.n_lacking)).collect()
+    }
+
+    fn on(gpus: &[&str]) -> Vec<(String, Option<usize>, usize)> {
+        gpus.iter().map(|gpus| ((*gpus).to_owned(), None, 0)).collect()
+    }
+
+    #[test]
+    fn every_set_of_gpus_is_a_slot() {
+        let resources = Resources::default();
+        assert_eq!(made(&resources, None, &["0", "1"]), on(&["0", "1"]));
+        assert_eq!(made(&resources, Some(&["3"]), &["0", "1"]), on(&["3"]), "those that are named");
+        let pairs = Resources { gpus_per_evaluation: 2, ..Resources::default() };
+        assert_eq!(made(&pairs, None, &["0", "1", "2", "3", "4"]), on(&["0,1", "2,3"]), "the fifth has no partner");
+        let shared = Resources { slots_per_gpu: 2, threads: Some(3), ..Resources::default() };
+        let found = made(&shared, None, &["0", "1"]);
+        assert_eq!(found, ["0", "1", "0", "1"].map(|gpu| (gpu.to_owned(), Some(3), 0)));
+    }
+
+    #[test]
+    fn without_gpus_there_are_slots_on_the_cpu_and_too_few_are_told() {
+        let resources = Resources { cpu_slots: 2, threads: Some(5), ..Resources::default() };
+        let cpu = vec![(String::new(), Some(5), 0); 2];
+        assert_eq!(made(&resources, None, &[]), cpu);
+        let pairs = Resources { gpus_per_evaluation: 2, ..resources };
+        assert_eq!(made(&pairs, Some(&[]), &["0"]), cpu, "the CPU is asked for");
+        assert_eq!(made(&pairs, None, &["0"]), [("0".to_owned(), Some(5), 1)]);
+        assert_eq!(made(&pairs, None, &[]), [(String::new(), Some(5), 2)]);
+    }
 }

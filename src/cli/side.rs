@@ -127,22 +127,22 @@ fn of_output(folder: &Path) -> Result<Side, Failure> {
     }
     for found in found {
         let parsed = results::parse(&found).map_err(usage)?;
-        scores.extend(parsed.scores.into_iter().map(|score| (score, parsed.samples.clone())));
+        scores.extend(parsed.scores.into_iter().map(|score| {
+            let samples = parsed.samples_of.get(&score.task).cloned();
+            (score, samples)
+        }));
     }
     let all: Vec<_> = scores.iter().map(|(score, _)| score.clone()).collect();
     let columns = task::columns(&[], &all);
     let mut read = BTreeMap::new();
     for column in &columns {
         let found = scores.iter().rev().find(|(score, _)| column.shows(score));
-        let file: Option<(&crate::eval::Score, &PathBuf)> = found.and_then(|(score, files)| {
-            let file = files.iter().find(|file| crate::eval::samples::task_of(file) == Some(column.task.as_str()))?;
-            Some((score, file))
-        });
+        let file = found.and_then(|(score, file)| Some((score, file.as_ref()?)));
         entrant.outcomes.push(match file {
             Some((score, file)) => outcomes(column, score, file, &mut read)?,
             None => None,
         });
-        entrant.files.push(file.map(|(_, file)| file.clone()).into_iter().collect());
+        entrant.files.push(file.map(|(_, file): (_, &PathBuf)| file.clone()).into_iter().collect());
     }
     if entrant.outcomes.iter().all(Option::is_none) {
         return Err(usage(anyhow!("{}: no samples files (run the harness with `--log_samples`)", folder.display())));

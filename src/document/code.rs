@@ -89,6 +89,8 @@ pub enum Code {
     UnresolvedMerge,
     /// A setting that is read and changes nothing.
     IdleSetting,
+    /// A trial to compare with that does not exist.
+    Reference,
     /// A setting that the program makes itself.
     OwnSetting,
     /// A setting that needs another one.
@@ -107,6 +109,10 @@ pub enum Code {
     IncludePath,
     /// A token or key in a spec.
     Secret,
+    /// A column or task of the gate that does not exist.
+    GateColumn,
+    /// A margin that nothing could pass.
+    GateMargin,
     /// A model that is neither on disk nor to be had.
     ModelNotFound,
     /// The interpreter, the harness or one of its packages.
@@ -487,6 +493,13 @@ pub const CODES: &[CodeSpec] = &[
          out, `gamma` where nothing is thinned out, `int8_mask`, a seed where nothing is drawn. No mistake; listed by `plan`.",
         "",
     ),
+    row(
+        Code::Reference,
+        "E0409",
+        "the trial to compare with does not exist",
+        "`report.reference` is the name of a baseline or merge, as `mergesweep plan` lists it: with the values of its axes.",
+        "reference = \"SLERP\"            # wrong: the merge is called \"SLERP (t={t})\"\nreference = \"SLERP (t=0.5)\"",
+    ),
     row(Code::OwnSetting, "E0501", "the program sets this itself", "`pretrained` is the model of each trial.", ""),
     row(Code::Needs, "E0502", "the setting needs another one", "The message says which.", ""),
     row(
@@ -543,6 +556,22 @@ pub const CODES: &[CodeSpec] = &[
         "HF_TOKEN=... mergesweep run sweep.toml",
     ),
     row(
+        Code::GateColumn,
+        "E0510",
+        "the gate names no column or task",
+        "A misspelt name would decide nothing. `gate.margins` and `gate.advisory` name columns of the table, or tasks for all of \
+         their columns. Columns of tasks that are not in the mapping table are known once there are results; until then a name \
+         that may be one of them is only warned of.",
+        "margins = { arc100 = 0.05 }       # wrong\nmargins = { arc100_acc = 0.05 }   # right",
+    ),
+    row(
+        Code::GateMargin,
+        "E0511",
+        "nothing could pass the margin",
+        "Even identical answers on so few documents leave the difference as uncertain as that. Ask more documents, or allow more.",
+        "",
+    ),
+    row(
         Code::ModelNotFound,
         "E0601",
         "a model is not there",
@@ -577,8 +606,9 @@ pub const CODES: &[CodeSpec] = &[
     row(
         Code::NoGpu,
         "E0605",
-        "there is no GPU",
-        "A device or back end asks for one, and PyTorch sees none. The harness would run on the CPU without a word.",
+        "there are not enough GPUs",
+        "A device, a back end or `resources` asks for more GPUs than PyTorch sees. The harness would run on the CPU, or on fewer \
+         GPUs than an evaluation needs, without a word.",
         "",
     ),
     row(Code::Folder, "E0606", "a folder cannot be made", "Check rights and free space where results go.", ""),

@@ -51,6 +51,8 @@ pub enum Shape {
     Whole(u64),
     /// A number.
     Number,
+    /// A number above 0.
+    Positive,
     /// A text, a number or a switch.
     Scalar,
     /// Whatever stands there; checked where it is known what it is for.
@@ -188,6 +190,7 @@ fn value_schema(shape: &Shape) -> Json {
         Shape::Switch => json!({ "type": "boolean" }),
         Shape::Whole(least) => json!({ "type": "integer", "minimum": least }),
         Shape::Number => json!({ "type": "number" }),
+        Shape::Positive => json!({ "type": "number", "exclusiveMinimum": 0 }),
         Shape::Scalar => json!({ "type": ["string", "number", "boolean"] }),
         Shape::Anything => json!({}),
         Shape::OneOf(words) => json!({ "enum": words() }),
@@ -236,6 +239,7 @@ fn in_words(shape: &Shape) -> String {
         Shape::Switch => "`true` or `false`".to_owned(),
         Shape::Whole(least) => format!("whole number from {least}"),
         Shape::Number => "number".to_owned(),
+        Shape::Positive => "number above 0".to_owned(),
         Shape::Scalar => "text, number or switch".to_owned(),
         Shape::Anything => "any value".to_owned(),
         Shape::OneOf(words) => {

@@ -71,12 +71,13 @@ pub enum Contradiction {
 /// Metrics whose standard error the harness bootstraps: no mean of their documents.
 const BOOTSTRAPPED: [&str; 8] = ["median", "mcc", "f1", "perplexity", "bleu", "chrf", "ter", "nanmean"];
 
-/// Checks a score by itself: without samples there is still arithmetic.
+/// Checks a score by itself: without samples there is still arithmetic. None for a group, though: its members' means may be
+/// averaged as they are, and where all of them are 0 or 1 nothing spreads. `document` is the whole results file.
 ///
 /// # Errors
 /// [`Contradiction`].
-pub fn check_alone(score: &Score) -> Result<(), Contradiction> {
-    let Some(value) = score.value else { return Ok(()) };
+pub fn check_alone(document: &Value, score: &Score) -> Result<(), Contradiction> {
+    let Some(value) = score.value.filter(|_| !is_group(document, &score.task)) else { return Ok(()) };
     let (task, metric) = (score.task.clone(), score.metric.clone());
     let estimator = task::preset_of(&score.task, &score.metric, &score.filter).map(|preset| preset.estimator);
     if let (Some(Estimator::Accuracy | Estimator::PassAt1), Some(n)) = (estimator, score.n) {
@@ -89,6 +90,13 @@ pub fn check_alone(score: &Score) -> Result<(), Contradiction> {
         return Err(Contradiction::NoSpread { task, metric, value });
     }
     Ok(())
+}
+
+/// Whether a task is a group by the file that tells its score. The harness also lists plain tasks, without members.
+fn is_group(document: &Value, task: &str) -> bool {
+    let members = document.get("group_subtasks").and_then(|groups| groups.get(task)).and_then(Value::as_array);
+    let told = document.get("groups").and_then(|groups| groups.get(task));
+    told.is_some() || members.is_some_and(|members| !members.is_empty())
 }
 
 /// Checks a score against the samples of its task. `document` is the whole results file.

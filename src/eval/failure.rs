@@ -166,9 +166,10 @@ impl Cause {
         )
     }
 
-    /// Whether a smaller batch may help.
+    /// Whether a smaller batch may help. A SIGKILL that was not sent from here (which would be a time limit or the user) is the
+    /// kernel's, which is short of memory, or that of a batch system, whose limit on memory was met.
     pub fn is_out_of_memory(&self) -> bool {
-        matches!(self, Self::OutOfGpuMemory | Self::OutOfMemory)
+        matches!(self, Self::OutOfGpuMemory | Self::OutOfMemory | Self::Killed(Exit::Signal(9)))
     }
 }
 

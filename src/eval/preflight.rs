@@ -26,6 +26,9 @@ const ANSWER: &str = "mergesweep-answer ";
 /// Data sets may be downloaded meanwhile.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(3600);
 
+/// The variable that says which GPUs a program sees.
+pub const VISIBLE_GPUS: &str = "CUDA_VISIBLE_DEVICES";
+
 /// The release whose behaviour is known here.
 pub const KNOWN_VERSION: &str = "0.4.13";
 
@@ -168,11 +171,20 @@ pub enum Problem {
         /// Why.
         reason: String,
     },
-    /// A GPU is asked for and not there.
-    #[error("{asked_by} asks for a GPU, and PyTorch of `{}` sees none", .python.display())]
+    /// GPUs are asked for and not there.
+    #[error(
+        "{asked_by} asks for {}, and PyTorch of `{}` sees {}",
+        if *.n_asked == 1 { "a GPU".to_owned() } else { format!("{} GPUs", .n_asked) },
+        .python.display(),
+        if *.n_seen == 0 { "none".to_owned() } else { format!("only {}", .n_seen) }
+    )]
     NoGpu {
         /// The setting that asks.
         asked_by: String,
+        /// How many.
+        n_asked: usize,
+        /// How many there are.
+        n_seen: usize,
         /// The interpreter.
         python: PathBuf,
     },
@@ -217,6 +229,9 @@ impl Problem {
             Self::TinyLimited { .. } => "leave the limit out for tiny tasks, or take another task".to_owned(),
             Self::TinyParameters { .. } => TINY_PARAMETERS_HINT.to_owned(),
             Self::IncludePath { .. } => "a relative path starts at the spec's folder".to_owned(),
+            Self::NoGpu { n_seen: 1.., .. } => {
+                "name those that are there (`gpus` in `resources`), with as many for an evaluation at most".to_owned()
+            }
             Self::NoGpu { .. } => {
                 "set `device = \"cpu\"`, or correct the driver: the harness would run on the CPU without a word"
                     .to_owned()
@@ -243,14 +258,21 @@ impl fmt::Display for Problems {
 
 impl std::error::Error for Problems {}
 
+impl Problems {
+    /// Whether the user stopped the question.
+    pub fn is_cancelled(&self) -> bool {
+        self.0.iter().any(|problem| matches!(problem, Problem::Cancelled))
+    }
+}
+
 /// The release of the harness that an interpreter has, none where it has none. Quick: nothing of the harness is loaded.
 ///
 /// # Errors
 /// [`Problem`] where the interpreter cannot be asked.
-pub fn harness_version(python: &Path) -> Result<Option<String>, Problem> {
+pub fn harness_version(python: &Path, cancel: &Cancel) -> Result<Option<String>, Problem> {
     let program = "import importlib.metadata as m\ntry: print('mergesweep-answer ' + m.version('lm_eval'))\nexcept m.PackageNotFoundError: print('mergesweep-answer ')";
     let invocation = Invocation::new(python, ["-c", program]);
-    let answer = ask(python, &invocation, Duration::from_secs(60), &Cancel::never())?;
+    let answer = ask(python, &invocation, Duration::from_secs(60), cancel)?;
     Ok(Some(answer.trim().to_owned()).filter(|version| !version.is_empty()))
 }
 
@@ -354,6 +376,7 @@ struct Answer {
     backends: Option<Vec<String>>,
     /// Empty where there is none; none where not asked.
     gpu: Option<String>,
+    n_gpus: usize,
     error: Option<String>,
     tiny_parameters: Option<String>,
 }
@@ -384,12 +407,20 @@ fn packages(backend: &str) -> &'static [&'static str] {
     }
 }
 
-/// The setting that asks for a GPU, if one does.
-fn asks_for_gpu(settings: &Settings) -> Option<String> {
+/// The setting that asks for GPUs, if one does, and for how many.
+fn asks_for_gpu(settings: &Settings) -> Option<(String, usize)> {
+    let shown = settings.environment.get(VISIBLE_GPUS).map(String::as_str).unwrap_or_default();
+    let named: Vec<&str> = shown.split(',').filter(|gpu| !gpu.is_empty()).collect();
+    // Of several parts of GPUs (MIG), a process is only ever shown one.
+    let n_named = if named.iter().any(|gpu| gpu.starts_with("MIG")) { 1 } else { named.len() };
     match settings.device.as_deref() {
-        Some(device) if device.starts_with("cuda") && settings.model != "dummy" => Some(format!("device `{device}`")),
+        _ if settings.model == "dummy" => None,
+        Some(device) if device.starts_with("cuda") => Some((format!("device `{device}`"), n_named.max(1))),
         Some(_) => None,
-        None => matches!(settings.model.as_str(), "vllm" | "sglang").then(|| format!("back end `{}`", settings.model)),
+        None if n_named > 0 => Some((format!("the list of GPUs `{shown}`"), n_named)),
+        None => {
+            matches!(settings.model.as_str(), "vllm" | "sglang").then(|| (format!("back end `{}`", settings.model), 1))
+        }
     }
 }
 
@@ -499,10 +530,12 @@ fn told_by_harness(
     if let Some(reason) = answer.tiny_parameters {
         problems.push(Problem::TinyParameters { home: folders.home.to_owned(), reason });
     }
+    preflight.gpu = answer.gpu.clone().filter(|gpu| !gpu.is_empty());
     match (answer.gpu, asks_for_gpu(settings)) {
-        (Some(gpu), _) if !gpu.is_empty() => preflight.gpu = Some(gpu),
-        (Some(_), Some(asked_by)) => problems.push(Problem::NoGpu { asked_by, python: python() }),
-        (Some(_), None) if settings.device.is_none() => {
+        (Some(_), Some((asked_by, n_asked))) if answer.n_gpus < n_asked => {
+            problems.push(Problem::NoGpu { asked_by, n_asked, n_seen: answer.n_gpus, python: python() });
+        }
+        (Some(_), None) if answer.n_gpus == 0 && settings.device.is_none() => {
             preflight.notes.push("no GPU: models run on the CPU".to_owned());
         }
         _ => {}

@@ -102,6 +102,7 @@ def main():
         "tasks": {},
         "backends": None,
         "gpu": None,
+        "n_gpus": 0,
         "error": None,
         "tiny_parameters": None,
     }
@@ -119,7 +120,8 @@ def main():
         try:
             import torch
 
-            answer["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
+            answer["n_gpus"] = torch.cuda.device_count() if torch.cuda.is_available() else 0
+            answer["gpu"] = torch.cuda.get_device_name() if answer["n_gpus"] else ""
         except Exception as error:
             answer["error"] = answer["error"] or line_of(error)
     print("\nmergesweep-answer " + json.dumps(answer), flush=True)

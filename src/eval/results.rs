@@ -3,6 +3,7 @@
 //! Exit code 0 says little: results count only if one file exists, parses, and holds every requested task with every
 //! requested number over the documents that were asked for.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ pub struct HarnessFacts {
     pub backend: Option<String>,
     /// Dtype the model had in memory, without `torch.`.
     pub model_dtype: Option<String>,
-    /// Device the model ran on, as the harness logged it; else the one asked for, which without a GPU is wrong.
+    /// Device the model ran on, as the harness logged it; else the one asked for, if it was there.
     pub device: Option<String>,
     /// Batch size as it was asked for.
     pub batch_size: Option<String>,
@@ -54,6 +55,8 @@ pub struct Results {
     pub facts: HarnessFacts,
     /// Sample files beside it.
     pub samples: Vec<PathBuf>,
+    /// Of these, that of each task that has one.
+    pub samples_of: BTreeMap<String, PathBuf>,
     /// The file whole.
     pub document: Value,
 }
@@ -188,17 +191,17 @@ pub fn parse((path, samples): &(PathBuf, Vec<PathBuf>)) -> Result<Results, Resul
     let scores: Vec<Score> =
         by_task.iter().flat_map(|(task, entry)| scores_of(&document, task, entry.as_object())).collect();
     let contradiction = |source| ResultsError::Contradiction { path: path.clone(), source: Box::new(source) };
-    scores.iter().try_for_each(consistency::check_alone).map_err(contradiction)?;
+    scores.iter().try_for_each(|score| consistency::check_alone(&document, score)).map_err(contradiction)?;
+    let tasks: Vec<&str> = by_task.keys().map(String::as_str).collect();
+    let mut samples_of = BTreeMap::new();
     for file in samples {
-        let task = samples::task_of(file);
-        let of_task: Vec<&Score> = scores.iter().filter(|score| Some(score.task.as_str()) == task).collect();
-        if !of_task.is_empty() {
-            let read = samples::read(file)?;
-            let mut of_task = of_task.into_iter();
-            of_task.try_for_each(|score| consistency::check(&document, score, &read)).map_err(contradiction)?;
-        }
+        let Some(task) = samples::task_among(file, &tasks) else { continue };
+        let read = samples::read(file)?;
+        let mut of_task = scores.iter().filter(|score| score.task == task);
+        of_task.try_for_each(|score| consistency::check(&document, score, &read)).map_err(contradiction)?;
+        samples_of.entry(task.to_owned()).or_insert_with(|| file.clone());
     }
-    Ok(Results { facts: facts(&document), path, scores, samples: samples.clone(), document })
+    Ok(Results { facts: facts(&document), path, scores, samples: samples.clone(), samples_of, document })
 }
 
 /// The results file and the sample files of a folder, in both layouts of the harness: in the folder itself, or one
@@ -359,13 +362,15 @@ fn facts(document: &Value) -> HarnessFacts {
     let at = |pointer: &str| document.pointer(pointer).and_then(text_of).filter(|text| text != "N/A");
     let environment = at("/pretty_env_info").unwrap_or_default();
     let torch = environment.lines().find_map(|line| line.strip_prefix("PyTorch version: "));
+    // The file tells the device that was asked for, which is a GPU by default, also where there is none.
+    let has_cuda = environment.lines().any(|line| line.trim() == "Is CUDA available: True");
     HarnessFacts {
         lm_eval_version: at("/lm_eval_version"),
         transformers_version: at("/transformers_version"),
         torch_version: torch.map(|version| version.trim().to_owned()),
         backend: at("/config/model"),
         model_dtype: at("/config/model_dtype").map(|dtype| dtype.trim_start_matches("torch.").to_owned()),
-        device: at("/config/device"),
+        device: at("/config/device").filter(|device| !device.starts_with("cuda") || has_cuda),
         batch_size: at("/config/batch_size"),
         batch_sizes: document
             .pointer("/config/batch_sizes")

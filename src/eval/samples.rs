@@ -141,6 +141,14 @@ pub fn task_of(path: &Path) -> Option<&str> {
     }
 }
 
+/// Which of these tasks a samples file is of. Releases 0.4.0 to 0.4.2 named it after the model's arguments and the task
+/// (`pretrained__owner__model_arc_easy.jsonl`), which only those who know the tasks can tell apart.
+pub fn task_among<'a>(path: &Path, tasks: &[&'a str]) -> Option<&'a str> {
+    let name = task_of(path)?;
+    let ends_so = |task: &&str| name.strip_suffix(*task).is_some_and(|rest| rest.is_empty() || rest.ends_with('_'));
+    tasks.iter().copied().filter(ends_so).max_by_key(|task| task.len())
+}
+
 fn lines(path: &Path) -> Result<Vec<Line>, SamplesError> {
     let text = fs::read_to_string(path).map_err(|source| SamplesError::Read { path: path.to_owned(), source })?;
     let error = |line, source| SamplesError::Line { path: path.to_owned(), line, source };
@@ -258,6 +266,19 @@ mod tests {
             ("arc_easy.jsonl", "arc_easy"),
         ] {
             assert_eq!(task_of(Path::new(name)), Some(task));
+        }
+    }
+
+    #[test]
+    fn older_names_end_with_the_task() {
+        let tasks = ["arc_easy", "easy", "facts"];
+        for (name, task) in [
+            ("pretrained__x__old_facts.jsonl", Some("facts")),
+            ("pretrained=x,dtype=float16_arc_easy.jsonl", Some("arc_easy")),
+            ("samples_facts_2026-11-24T03-04-08.912377.jsonl", Some("facts")),
+            ("pretrained__x_artifacts.jsonl", None),
+        ] {
+            assert_eq!(task_among(Path::new(name), &tasks), task, "{name}");
         }
     }
 

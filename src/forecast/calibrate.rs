@@ -37,18 +37,22 @@ struct Planned {
     numerics: Numerics,
 }
 
-/// Merges parts of the first merges that are to be made, under `folder`. Empty where no merge is left or its models are
-/// not here.
+/// Merges parts of the first merges that are to be made, under `folder`, as long as they are wanted. Empty where no merge is
+/// left or its models are not here.
 ///
 /// # Errors
 /// [`MergeError`] of the engine, and of writing.
-pub fn calibrate(request: &Request, folder: &Path) -> Result<Vec<Pass>, MergeError> {
+pub fn calibrate(
+    request: &Request,
+    folder: &Path,
+    is_wanted: &(dyn Fn() -> bool + Sync),
+) -> Result<Vec<Pass>, MergeError> {
     let begun = Instant::now();
     let planned = planned(request)?;
     let n_parts = planned.first().map_or(0, |first| n_parts(first, planned.len()));
     let mut passes = Vec::new();
     for round in 0..ROUNDS {
-        if planned.is_empty() || begun.elapsed() > LAST_ROUND {
+        if planned.is_empty() || begun.elapsed() > LAST_ROUND || !is_wanted() {
             break;
         }
         let parts: Vec<Planned> = planned.iter().map(|one| part(one, round % n_parts, n_parts)).collect();
@@ -57,7 +61,7 @@ pub fn calibrate(request: &Request, folder: &Path) -> Result<Vec<Pass>, MergeErr
         let done = AtomicU64::new(0);
         let progress = |bytes: u64, _: u64| {
             done.store(bytes, Ordering::Relaxed);
-            begun.elapsed() < LONGEST
+            begun.elapsed() < LONGEST && is_wanted()
         };
         match merge(&parts, folder, &progress) {
             Ok(()) => passes.push(Pass { bytes, seconds: started.elapsed().as_secs_f64() }),

@@ -49,15 +49,15 @@ pub fn too_small(columns: &[Column], gate: &Gate, n_of: &dyn Fn(&Column) -> Opti
         .collect()
 }
 
-/// Documents of a column before anything has run, where they are known: those of a task of the mapping table, cut by a
-/// limit. None of scores that are no shares of right answers.
-pub fn planned_documents(column: &Column, limit: Option<u64>) -> Option<u64> {
+/// Documents that a column is to rest on, where they are known: those of a task of the mapping table, else those that its task
+/// is expected to be asked. None of scores that are no shares of right answers.
+pub fn planned_documents(column: &Column, asked: Option<u64>) -> Option<u64> {
     if let Some(n) = documents(column) {
-        return Some(limit.unwrap_or(n).min(n));
+        return Some(asked.unwrap_or(n).min(n));
     }
     match column.estimator {
         Estimator::GpIrt => (column.task != "tinyTruthfulQA").then_some(100),
-        Estimator::Reported => limit.filter(|_| is_share(&column.metric)),
+        Estimator::Reported => asked.filter(|_| is_share(&column.metric)),
         _ => None,
     }
 }

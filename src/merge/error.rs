@@ -7,6 +7,7 @@ use super::recipe::RecipeError;
 use super::sidecar::SidecarError;
 use super::staging::OutputError;
 use super::vocabulary::VocabularyError;
+use crate::model::{LocateError, ModelRef};
 
 /// Any error of the caller's.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -77,6 +78,16 @@ pub enum MergeError {
     /// Stopped by the caller.
     #[error("cancelled")]
     Cancelled,
+}
+
+impl MergeError {
+    /// Of a model that is not had. Whoever stopped its download stopped the merge.
+    pub(super) fn of_model(model: &ModelRef, source: BoxError) -> Self {
+        match source.downcast_ref::<LocateError>() {
+            Some(error) if error.is_cancelled() => Self::Cancelled,
+            _ => Self::Locate { model: model.to_string(), source },
+        }
+    }
 }
 
 impl From<RecipeError> for MergeError {

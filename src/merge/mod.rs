@@ -363,7 +363,7 @@ impl Pool {
         if let Some((_, source)) = self.0.iter().find(same) {
             return Ok(Source { key, ..source.clone() });
         }
-        let located = locate(model).map_err(|source| MergeError::Locate { model: model.to_string(), source })?;
+        let located = locate(model).map_err(|source| MergeError::of_model(model, source))?;
         // An adapter on a model that is open already shares its files.
         let opened = self.0.iter().find(|(_, source)| source.checkpoint.folder == located.base);
         let checkpoint = match opened {

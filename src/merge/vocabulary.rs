@@ -147,8 +147,7 @@ pub fn vocabulary(
             }
             Some(index) => Tokenizer::clone(&tokenizers[index]),
             None => {
-                let located =
-                    locate(model).map_err(|source| MergeError::Locate { model: model.to_string(), source })?;
+                let located = locate(model).map_err(|source| MergeError::of_model(model, source))?;
                 let config: Map<String, Value> = read_json(&located.base.join(CONFIG))?;
                 Tokenizer::open(&located.base, number_in(&config, &[VOCAB_SIZE]))
                     .map_err(VocabularyError::from)?

@@ -47,6 +47,11 @@ def main():
                 answer(kind, first_line)
         if any(isinstance(cause, OSError) and cause.errno == 28 for cause in chain):
             answer("disk", first_line)
+        # Too many requests, or a hub that is not well: the library wraps both in what it says of its cache.
+        for cause in chain:
+            status = getattr(getattr(cause, "response", None), "status_code", None)
+            if isinstance(status, int) and (status == 429 or status >= 500):
+                answer("busy", str(cause).splitlines()[0] if str(cause) else f"status {status}")
         network = ("ConnectError", "ConnectTimeout", "ReadTimeout", "ConnectionError", "Timeout", "LocalEntryNotFoundError")
         if any(type(cause).__name__ in network for cause in chain):
             # The outer message tells of the cache; the innermost one tells what happened.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
@@ -17,6 +18,12 @@ const DOWNLOAD: &str = include_str!("download.py");
 
 /// Mark of the answer among whatever else a Python program may print.
 const ANSWER: &str = "mergesweep-answer ";
+
+/// Time before a download that a busy or silent hub refused is tried again; four times as much before each further one.
+const FIRST_WAIT: Duration = Duration::from_secs(5);
+
+/// How often it is looked whether the user stops a wait.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Told a line of the download's progress.
 pub type OnProgress = Arc<dyn Fn(&str) + Send + Sync>;
@@ -34,6 +41,8 @@ pub struct Hub {
     pub python: PathBuf,
     /// Variables for the download on top of the caller's (`HF_ENDPOINT`, `HF_TOKEN` of the caller are seen anyway).
     pub environment: BTreeMap<String, String>,
+    /// How often a download is tried again after what may pass by itself.
+    pub retries: u32,
     /// Asks a running download to stop.
     pub cancel: Cancel,
     /// Told the progress of downloads.
@@ -70,6 +79,12 @@ pub enum HubError {
     #[error("the hub cannot be reached: {message}")]
     Unreachable {
         /// The library's words.
+        message: String,
+    },
+    /// The hub has too much to do, or too much to do for this user.
+    #[error("the hub turns the download away for now: {message}")]
+    Busy {
+        /// The hub's words.
         message: String,
     },
     /// The download fills the disk.
@@ -148,12 +163,18 @@ impl HubError {
             }
             Self::NoRepository => "check the spelling; for a private repository set `HF_TOKEN`".to_owned(),
             Self::Unreachable { .. } => "check the network and `HF_ENDPOINT`, or name a local folder".to_owned(),
+            Self::Busy { .. } => "try again later; with `HF_TOKEN` set the hub lets more through".to_owned(),
             Self::NoLibrary { .. } => "pip install huggingface_hub, or name the interpreter that has it".to_owned(),
             Self::Unusable { .. } => {
                 "only safetensors are read: convert the weights, or choose a revision that has them".to_owned()
             }
             _ => return None,
         })
+    }
+
+    /// Whether it may pass by itself.
+    fn is_transient(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Busy { .. })
     }
 }
 
@@ -202,6 +223,7 @@ impl Hub {
             weights: true,
             python,
             environment: BTreeMap::new(),
+            retries: 0,
             cancel: Cancel::never(),
             on_progress: None,
         }
@@ -231,7 +253,28 @@ impl Hub {
         (is_commit(commit) && snapshot.is_dir()).then_some(snapshot)
     }
 
+    /// Downloads a snapshot. What a failed attempt has of it already stays in the cache, and the next one goes on from there.
     fn download(&self, location: &Location, role: Role) -> Result<PathBuf, HubError> {
+        let mut waits = (0..self.retries).map(|n| FIRST_WAIT.saturating_mul(4_u32.saturating_pow(n)));
+        loop {
+            let error = match self.attempt(location, role) {
+                Err(error) if error.is_transient() => error,
+                done => return done,
+            };
+            let Some(wait) = waits.next() else { return Err(error) };
+            let line = format!("{error}; trying again in {} s", wait.as_secs());
+            self.on_progress.iter().for_each(|on_progress| on_progress(&line));
+            let begun = Instant::now();
+            while begun.elapsed() < wait {
+                if self.cancel.is_cancelled() {
+                    return Err(HubError::Cancelled);
+                }
+                std::thread::sleep(LOOK);
+            }
+        }
+    }
+
+    fn attempt(&self, location: &Location, role: Role) -> Result<PathBuf, HubError> {
         let question = serde_json::json!({
             "repository": location.path,
             "revision": location.revision,
@@ -266,6 +309,7 @@ impl Hub {
                 Err(HubError::NoRevision { revision: location.revision.clone().unwrap_or_else(|| "main".to_owned()) })
             }
             "network" => Err(HubError::Unreachable { message }),
+            "busy" => Err(HubError::Busy { message }),
             "disk" => Err(HubError::DiskFull { cache: self.cache.clone() }),
             "library" => Err(HubError::NoLibrary { python: self.python.clone() }),
             _ => Err(HubError::Download { message }),

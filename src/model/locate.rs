@@ -124,6 +124,11 @@ impl LocateError {
             _ => None,
         }
     }
+
+    /// Whether the user stopped the download, which is no fault of the reference.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Hub { source: HubError::Cancelled, .. })
+    }
 }
 
 impl fmt::Display for Role {

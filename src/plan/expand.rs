@@ -10,7 +10,7 @@ use super::trial::settings_text;
 use super::{Plan, Subject, Trial, TrialId};
 use crate::config::method::METHODS;
 use crate::config::{MergeConfig, Method, Scalar, parse, value};
-use crate::document::read::listed;
+use crate::document::read::{listed, nearest};
 use crate::document::{Code, Node, Problem, Problems, Span, Value};
 use crate::merge::arch::Architecture;
 use crate::model::ModelRef;
@@ -42,6 +42,9 @@ pub fn open_with(
         Err(others) => (None, others),
     };
     problems.extend(others);
+    // Which trials there are in the end is not known where a search adds points.
+    let grows = matches!(sweep.search.as_ref().map(|search| search.space(&sweep)), Some(Ok(Some(_))));
+    problems.0.extend(plan.as_ref().filter(|_| !grows).and_then(|plan| check_reference(&sweep, plan)));
     problems.sort();
     match plan {
         Some(plan) => {
@@ -50,6 +53,22 @@ pub fn open_with(
         }
         None => Err(problems),
     }
+}
+
+/// Whether the trial that the others are compared with exists.
+pub fn check_reference(sweep: &Sweep, plan: &Plan) -> Option<Problem> {
+    let reference = sweep.report.reference.as_deref()?;
+    let names = || plan.trials.iter().map(|trial| trial.name.as_str());
+    if names().any(|name| name == reference) {
+        return None;
+    }
+    let node = sweep.document.get("report").and_then(|report| report.get("reference")).unwrap_or(&sweep.document);
+    let hint = match nearest(reference, names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => format!("there is {}", listed(names())),
+    };
+    let message = format!("no trial is called `{reference}`");
+    Some(Problem::error(Code::Reference, node.span.clone(), "report.reference", message, Some(hint)))
 }
 
 /// Makes every trial of a sweep. Nothing is known of the models.

@@ -14,7 +14,7 @@ pub mod twins;
 pub mod values;
 pub mod words;
 
-pub use expand::{expand, expand_with, open, open_with};
+pub use expand::{check_reference, expand, expand_with, open, open_with};
 pub use lint::{Finding, Review};
 pub use trial::{Trial, TrialId};
 pub use twins::Twins;

@@ -49,7 +49,7 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
     let elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
     let version = state.recorded_version().or_else(|| elsewhere.recorded_version()).unwrap_or_default();
     // Models that are not here are left out.
-    let (models, _) = super::models_here(request, false)?;
+    let (models, _) = super::models_here(request, None)?;
     let facts = super::facts_of(request, models, version)?;
     let followers = twins::followers(request);
     let mut asked: HashSet<(String, Key)> = HashSet::new();

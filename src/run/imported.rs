@@ -12,6 +12,7 @@ use super::fingerprint::digest;
 use super::store::{Store, StoreError, at, folders};
 use crate::eval::results::{self, Results, ResultsError};
 use crate::files::write_atomically;
+use crate::model::locate::Locator;
 use crate::plan::trial::slug;
 
 /// What `import.json` says.
@@ -19,8 +20,8 @@ use crate::plan::trial::slug;
 pub struct Import {
     /// Name of the row.
     pub name: String,
-    /// The results file it was copied from.
-    pub from: PathBuf,
+    /// The results file it was copied from, without anybody's home folder: a table shows it.
+    pub from: String,
     /// Digest of that file.
     pub digest: String,
 }
@@ -82,7 +83,7 @@ pub fn read(store: &Store) -> Result<Vec<Imported>, ImportError> {
 ///
 /// # Errors
 /// [`ImportError::Store`].
-pub fn add(store: &Store, name: &str, results: &Results) -> Result<PathBuf, ImportError> {
+pub fn add(store: &Store, locator: &Locator, name: &str, results: &Results) -> Result<PathBuf, ImportError> {
     let text = fs::read(&results.path).map_err(at(&results.path))?;
     let digest = digest(&text);
     let folder = store.root().join("imported").join(format!("{}-{}", slug(name), &digest[..8]));
@@ -94,6 +95,7 @@ pub fn add(store: &Store, name: &str, results: &Results) -> Result<PathBuf, Impo
         write_atomically(&copy, &bytes).map_err(at(&copy))?;
     }
     let from = std::path::absolute(&results.path).map_err(at(&results.path))?;
+    let from = locator.without_home(&from.to_string_lossy());
     let import = Import { name: name.to_owned(), from, digest };
     // Last: a folder without it was not finished. Texts and paths are always JSON.
     let record = serde_json::to_vec_pretty(&import).unwrap_or_default();

@@ -34,7 +34,7 @@ use std::time::Duration;
 
 use crate::config::{Numerics, Scalar, Tokenizer};
 use crate::document::Problems;
-use crate::eval::preflight::{self, Folders};
+use crate::eval::preflight::{self, Folders, VISIBLE_GPUS};
 use crate::eval::results::ResultsError;
 use crate::eval::samples::SamplesError;
 use crate::eval::secrets::Secrets;
@@ -113,6 +113,8 @@ pub struct Request {
 pub struct Slot {
     /// Its GPUs, by number or UUID; none: the CPU.
     pub gpus: Vec<String>,
+    /// GPUs that an evaluation needs besides, and that are not here: nothing can run in it.
+    pub n_lacking: usize,
     /// Threads on the CPU.
     pub threads: Option<usize>,
 }
@@ -124,7 +126,7 @@ impl Slot {
         if self.gpus.is_empty() {
             return;
         }
-        settings.environment.insert("CUDA_VISIBLE_DEVICES".to_owned(), self.gpus.join(","));
+        settings.environment.insert(VISIBLE_GPUS.to_owned(), self.gpus.join(","));
         let n_gpus = i64::try_from(self.gpus.len()).unwrap_or(1);
         let spread = match settings.model.as_str() {
             _ if n_gpus < 2 => None,
@@ -137,6 +139,32 @@ impl Slot {
             settings.model_args.entry(name.to_owned()).or_insert(value);
         }
     }
+}
+
+/// The settings of a request with the GPUs of all slots: whether the harness sees these is asked once.
+fn on_all_slots(request: &Request) -> Settings {
+    let mut gpus: Vec<String> = Vec::new();
+    for gpu in request.slots.iter().flat_map(|slot| &slot.gpus) {
+        if !gpus.contains(gpu) {
+            gpus.push(gpu.clone());
+        }
+    }
+    let mut settings = request.settings.clone();
+    if !gpus.is_empty() {
+        settings.environment.insert(VISIBLE_GPUS.to_owned(), gpus.join(","));
+    }
+    settings
+}
+
+/// What is asked for by slots that nothing can run in.
+fn short_of_gpus(request: &Request) -> Option<preflight::Problem> {
+    let Slot { gpus, n_lacking, .. } = request.slots.iter().find(|slot| slot.n_lacking > 0)?;
+    Some(preflight::Problem::NoGpu {
+        asked_by: "`gpus_per_evaluation`".to_owned(),
+        n_asked: gpus.len() + n_lacking,
+        n_seen: gpus.len(),
+        python: request.settings.python.clone(),
+    })
 }
 
 /// How the work on a trial ended.
@@ -234,6 +262,9 @@ pub enum RunError {
     /// Something that a run needs is not there.
     #[error("{}", listed(.0))]
     Lacks(Vec<Lack>),
+    /// The user stopped it before anything was begun.
+    #[error("interrupted")]
+    Interrupted,
     /// The plan cannot be written down.
     #[error("writing the plan: {0}")]
     Plan(#[from] serde_json::Error),
@@ -261,6 +292,16 @@ impl Lack {
         match self {
             Self::Model { source, .. } => source.hint(),
             Self::Evaluation(problem) => problem.hint(),
+        }
+    }
+}
+
+impl From<preflight::Problems> for RunError {
+    /// What else a question found that was stopped says nothing.
+    fn from(problems: preflight::Problems) -> Self {
+        match problems.is_cancelled() {
+            true => Self::Interrupted,
+            false => Self::Lacks(problems.0.into_iter().map(Lack::from).collect()),
         }
     }
 }
@@ -298,6 +339,15 @@ pub async fn run(request: &Request, listener: &Listener, cancel: &Cancel) -> Res
 
 /// Runs the selected trials where the lock is held already.
 async fn run_held(request: &Request, _: &Lock, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
+    match go(request, listener, cancel).await {
+        Err(RunError::Interrupted) => {
+            Ok(Summary { n_left: request.selected.len(), interrupted: true, ..Summary::default() })
+        }
+        done => done,
+    }
+}
+
+async fn go(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<Summary, RunError> {
     let mut session = Session::open(request, listener, cancel)?;
     let summary = match &request.search {
         Some(search) => search::run(&mut session, search).await?,
@@ -350,7 +400,7 @@ impl<'a> Session<'a> {
             listener(RunEvent::Note(format!("ended {n_orphans} processes that outlived an earlier run")));
         }
         resume::remove_stray_models(request, &state)?;
-        let facts = match look_around(request, true)? {
+        let facts = match look_around(request, Some(cancel))? {
             (facts, lacks) if lacks.is_empty() => facts,
             (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks))),
         };
@@ -375,14 +425,23 @@ impl<'a> Session<'a> {
         if request.slots.is_empty() {
             return Ok(());
         }
-        self.ask_harness()?;
+        let asked = ask_harness(request, &on_all_slots(request), listener, cancel);
+        self.facts.known_tasks = match (asked, short_of_gpus(request)) {
+            (Err(RunError::Lacks(mut lacks)), Some(short)) => {
+                lacks.push(short.into());
+                return Err(RunError::Lacks(lacks));
+            }
+            (Ok(_), Some(short)) => return Err(RunError::Lacks(vec![short.into()])),
+            (asked, _) => asked?,
+        };
         self.facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
         Ok(())
     }
 
     /// Asks the harness what it knows of the tasks.
     fn ask_harness(&mut self) -> Result<(), RunError> {
-        self.facts.known_tasks = ask_harness(self.request, self.listener, self.cancel)?;
+        let Self { request, listener, cancel, .. } = self;
+        self.facts.known_tasks = ask_harness(request, &request.settings, listener, cancel)?;
         Ok(())
     }
 
@@ -437,12 +496,16 @@ impl<'a> Session<'a> {
 }
 
 /// Asks the harness whether everything that is asked can be, and what it knows of the tasks.
-fn ask_harness(request: &Request, listener: &Listener, cancel: &Cancel) -> Result<command::KnownTasks, RunError> {
+fn ask_harness(
+    request: &Request,
+    settings: &Settings,
+    listener: &Listener,
+    cancel: &Cancel,
+) -> Result<command::KnownTasks, RunError> {
     listener(RunEvent::Preflight);
     let (home, cache) = (request.store.harness_home(), request.store.harness_cache());
     let folders = Folders { home: &home, cache: &cache };
-    let found = tokio::task::block_in_place(|| preflight::preflight(&request.settings, folders, cancel));
-    let preflight = found.map_err(|problems| RunError::Lacks(problems.0.into_iter().map(Lack::from).collect()))?;
+    let preflight = tokio::task::block_in_place(|| preflight::preflight(settings, folders, cancel))?;
     preflight.notes.into_iter().for_each(|note| listener(RunEvent::Note(note)));
     Ok(preflight.known)
 }
@@ -508,12 +571,15 @@ fn summary(request: &Request, outcomes: &BTreeMap<usize, Outcome>, disk_peak: u6
 }
 
 /// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read. Everything that
-/// is lacking is told together. Models of the hub that are not on disk are downloaded, or left out of the facts.
-fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), RunError> {
+/// is lacking is told together. Models of the hub that are not on disk are downloaded until the user stops that, or left out of
+/// the facts.
+fn look_around(request: &Request, download: Option<&Cancel>) -> Result<(Facts, Vec<Lack>), RunError> {
     let (models, mut lacks) = models_here(request, download)?;
     let python = &request.settings.python;
-    let version = match preflight::harness_version(python) {
+    let cancel = download.cloned().unwrap_or_else(Cancel::never);
+    let version = match preflight::harness_version(python, &cancel) {
         Ok(Some(version)) => version,
+        Err(preflight::Problem::Cancelled) => return Err(RunError::Interrupted),
         Ok(None) => {
             let (python, package) = (python.clone(), "lm_eval".to_owned());
             lacks.push(preflight::Problem::MissingPackage { python, package, needed_by: None }.into());
@@ -531,19 +597,22 @@ fn look_around(request: &Request, download: bool) -> Result<(Facts, Vec<Lack>), 
 type Contents = BTreeMap<ModelRef, BTreeMap<String, String>>;
 
 /// The content of every model that the selected trials read, and those that are lacking.
-fn models_here(request: &Request, download: bool) -> Result<(Contents, Vec<Lack>), RunError> {
+fn models_here(request: &Request, download: Option<&Cancel>) -> Result<(Contents, Vec<Lack>), RunError> {
+    let mut locator = request.locator.clone();
+    locator.hub.cancel = download.cloned().unwrap_or_else(Cancel::never);
     let (mut models, mut lacks, mut seen) = (Contents::new(), Vec::new(), BTreeSet::new());
     for model in request.selected.iter().flat_map(|index| models_of(&request.plan.trials[*index])) {
         if !seen.insert(model.clone()) {
             continue;
         }
-        let locator = &request.locator;
-        let located = if download { locator.locate(&model).map(Some) } else { locator.locate_on_disk(&model) };
+        let located =
+            if download.is_some() { locator.locate(&model).map(Some) } else { locator.locate_on_disk(&model) };
         match located {
             Ok(Some(located)) => {
                 models.insert(model, identity(&located)?);
             }
             Ok(None) => {}
+            Err(source) if source.is_cancelled() => return Err(RunError::Interrupted),
             Err(source) => lacks.push(Lack::Model { model, source }),
         }
     }
@@ -658,7 +727,7 @@ fn explain(
 /// [`RunError`] when the journal, a model or the harness cannot be read, or when a run could not begin.
 pub fn why(request: &Request) -> Result<(Vec<Explanation>, Vec<ModelRef>), RunError> {
     let state = SweepState::replay(&journal::read(&request.store.journal())?);
-    let (facts, lacks) = look_around(request, false)?;
+    let (facts, lacks) = look_around(request, None)?;
     let followers = twins::followers(request);
     let mut absent: Vec<ModelRef> = Vec::new();
     let mut explanations = Vec::new();
@@ -706,4 +775,36 @@ impl Facts {
 /// Options of every merge of a sweep: its output is evaluated, so it must have a tokenizer.
 pub fn merge_options(seed: u64, numerics: Numerics) -> MergeOptions {
     MergeOptions { seed, numerics, tokenizer: TokenizerFiles::Required, ..MergeOptions::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fitted(model: &str, gpus: &[&str], args: &[(&str, Scalar)]) -> (Option<String>, Vec<String>) {
+        let mut settings = crate::spec::evaluate::defaults();
+        model.clone_into(&mut settings.model);
+        settings.model_args = args.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        let gpus = gpus.iter().map(|gpu| (*gpu).to_owned()).collect();
+        Slot { gpus, ..Slot::default() }.fit(&mut settings);
+        let args = settings.model_args.iter().map(|(name, value)| format!("{name}={value}"));
+        (settings.environment.get("CUDA_VISIBLE_DEVICES").cloned(), args.collect())
+    }
+
+    #[test]
+    fn a_slot_shows_an_evaluation_its_own_gpus_and_spreads_the_model_over_them() {
+        assert_eq!(fitted("hf", &[], &[]), (None, vec![]));
+        assert_eq!(fitted("hf", &["3"], &[]), (Some("3".to_owned()), vec![]));
+        for (model, expected) in [
+            ("hf", vec!["parallelize=true"]),
+            ("vllm", vec!["tensor_parallel_size=2"]),
+            ("sglang", vec!["tp_size=2"]),
+            ("dummy", vec![]),
+        ] {
+            let (gpus, args) = fitted(model, &["2", "GPU-7"], &[]);
+            assert_eq!((gpus.as_deref(), args), (Some("2,GPU-7"), expected.into_iter().map(str::to_owned).collect()));
+        }
+        let own = fitted("vllm", &["0", "1"], &[("tensor_parallel_size", Scalar::Int(1))]);
+        assert_eq!(own.1, ["tensor_parallel_size=1"], "what the spec says stays");
+    }
 }

@@ -225,7 +225,8 @@ fn task(field: &Field<'_>, problems: &mut Problems) -> Option<TaskRequest> {
 /// `{ name = "metric,filter" }`, or a list of metrics that are named after the task.
 fn columns(field: &Field<'_>, task: &str, problems: &mut Problems) -> Vec<ColumnRequest> {
     const EXPECTED: &str = "columns: `{ name = \"metric,filter\" }`, or a list of metrics";
-    let split = |text: &str| match text.split_once(',') {
+    // Cut as the harness' own names are: a metric may have a comma, a filter none.
+    let split = |text: &str| match text.rsplit_once(',') {
         Some((metric, filter)) => (metric.trim().to_owned(), filter.trim().to_owned()),
         // The harness's word for a task without filters.
         None => (text.trim().to_owned(), "none".to_owned()),
@@ -344,6 +345,16 @@ pub fn seconds(text: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn columns_are_cut_where_those_of_results_are() {
+        let text = "columns = { a = \"f1(x,y),none\", b = \"acc\" }";
+        let document = crate::document::parse::text_of(Path::new("s.toml"), text.to_owned()).unwrap();
+        let field = Field::new(document.get("columns").unwrap(), "columns");
+        let found = columns(&field, "task", &mut Problems::default());
+        let found: Vec<_> = found.iter().map(|column| (column.metric.as_str(), column.filter.as_str())).collect();
+        assert_eq!(found, [("f1(x,y)", "none"), ("acc", "none")]);
+    }
 
     #[test]
     fn times_are_read_in_their_units() {

@@ -280,7 +280,12 @@ pub static LIMITS: TableShape = TableShape {
         key("trials", Shape::Whole(1), "1000", "the most trials a plan may have"),
         key("evaluation_timeout", TIME, "none", "the longest time of one evaluation"),
         key("merge_timeout", TIME, "none", "the longest time of one pass of merges"),
-        key("retries", Shape::Whole(0), "2", "how often what may pass (a server that does not answer) is tried again"),
+        key(
+            "retries",
+            Shape::Whole(0),
+            "2",
+            "how often what may pass (a server or hub that does not answer) is tried again",
+        ),
         key(
             "merges_per_pass",
             Shape::Whole(1),
@@ -494,10 +499,10 @@ pub static GATE: TableShape = TableShape {
     name: "gate",
     expected: "gate settings (a table)",
     keys: &[
-        key("margin", Shape::Number, "none", "how much worse a column without a margin of its own may be, above 0"),
+        key("margin", Shape::Positive, "none", "how much worse a column without a margin of its own may be"),
         key(
             "margins",
-            Shape::Named(&Shape::Number),
+            Shape::Named(&Shape::Positive),
             "none",
             "margins by column or task, in the unit of the score: `{ arc100_acc = 0.05 }` is 5 points",
         ),

@@ -87,6 +87,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     }
     let report = gate::report(top.optional("report").as_ref(), problems);
     let gate = gate::gate(top.optional("gate").as_ref(), problems);
+    gate::check(document, &settings, problems);
     let lint = lint::lint(top.optional("lint").as_ref(), problems);
     let twins = top.optional("twins").and_then(|field| field.one_of(TwinEvaluation::NAMES, problems));
     let is_empty = |key: &str| {

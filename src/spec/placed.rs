@@ -44,8 +44,12 @@ pub fn task(document: &Node, task: Option<&str>, code: Code, message: &str, hint
 /// A mistake in how models are evaluated, at its task or key. `document` is the whole spec.
 pub fn evaluation(document: &Node, problem: &preflight::Problem) -> Problem {
     let settings = document.get("evaluate").unwrap_or(document);
+    let of_resources = |key| document.get("resources").and_then(|resources: &Node| resources.get(key));
     let node = match problem.task() {
         Some(task) => settings.get("tasks").and_then(|tasks| task_node(tasks, task)),
+        None if matches!(problem, preflight::Problem::NoGpu { .. }) => {
+            settings.get("device").or_else(|| of_resources("gpus")).or_else(|| of_resources("gpus_per_evaluation"))
+        }
         None => key_of(problem).and_then(|key| settings.get(key)),
     };
     let span = node.unwrap_or(settings).span.clone();
@@ -74,7 +78,6 @@ fn key_of(problem: &preflight::Problem) -> Option<&'static str> {
         P::Interpreter(_) | P::NoAnswer { .. } | P::Harness { .. } | P::MissingPackage { .. } => Some("python"),
         P::IncludePath { .. } => Some("include_path"),
         P::UnknownBackend { .. } | P::ServerBackend { .. } => Some("model"),
-        P::NoGpu { .. } => Some("device"),
         _ => None,
     }
 }

@@ -4,9 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::keys;
 use crate::config::Scalar;
-use crate::document::Problems;
-use crate::document::Value;
 use crate::document::read::Field;
+use crate::document::{Code, Problems, Value};
 
 /// `resources`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,12 +74,20 @@ pub fn resources(field: Option<&Field<'_>>, root: &Path, problems: &mut Problems
     if let Some(field) = table.optional("gpus") {
         resources.gpus = gpus(&field, problems);
     }
+    let per_evaluation = table.optional("gpus_per_evaluation");
+    if let Some(needed) = per_evaluation.as_ref().and_then(|field| field.whole(1, problems)) {
+        resources.gpus_per_evaluation = usize::try_from(needed).unwrap_or(usize::MAX);
+    }
+    let n_named = resources.gpus.as_ref().map_or(0, Vec::len);
+    if let Some(field) = per_evaluation.filter(|_| (1..resources.gpus_per_evaluation).contains(&n_named)) {
+        let message = format!("an evaluation takes {} GPUs, and `gpus` names {n_named}", resources.gpus_per_evaluation);
+        field.problem(Code::NoGpu, message, Some("name more GPUs, or take fewer for each".to_owned()), problems);
+    }
     let mut count = |key, into: &mut usize| {
         if let Some(found) = table.optional(key).and_then(|field: Field<'_>| field.whole(1, problems)) {
             *into = usize::try_from(found).unwrap_or(usize::MAX);
         }
     };
-    count("gpus_per_evaluation", &mut resources.gpus_per_evaluation);
     count("slots_per_gpu", &mut resources.slots_per_gpu);
     count("cpu_slots", &mut resources.cpu_slots);
     let (mut threads, mut merge_threads) = (0, 0);

@@ -67,6 +67,12 @@ const GROUNDS: &[Ground] = &[
         facts.backend.as_ref()?;
         Some(facts.chat_template_sha.as_ref().map_or_else(|| "none".to_owned(), |sha| sha.chars().take(12).collect()))
     }),
+    ("back ends", &|_, facts| facts.backend.clone()),
+    ("number formats", &|_, facts| facts.model_dtype.clone()),
+    // Which of several alike does not matter.
+    ("devices", &|_, facts| {
+        facts.device.as_ref().map(|device| device.split(':').next().unwrap_or_default().to_owned())
+    }),
     ("documents or prompts", &|score, _| score.task_hash.as_ref().map(|hash| hash.chars().take(12).collect())),
 ];
 
@@ -207,5 +213,58 @@ impl Row {
     /// The value of an axis.
     pub fn axis(&self, name: &str) -> Option<&Scalar> {
         self.axes.iter().find(|(axis, _)| axis == name).map(|(_, value)| value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(trial: &str, facts: HarnessFacts) -> Row {
+        let score = Score {
+            task: "facts".to_owned(),
+            metric: "acc".to_owned(),
+            filter: "none".to_owned(),
+            n: Some(4),
+            n_total: Some(4),
+            value: Some(0.5),
+            stderr: None,
+            higher_is_better: None,
+            task_version: None,
+            num_fewshot: None,
+            task_hash: None,
+        };
+        let (id, trial, kind) = (TrialId(trial.to_owned()), trial.to_owned(), "model");
+        Row { id, trial, kind, method: None, seed: None, axes: Vec::new(), scores: vec![(score, facts)] }
+    }
+
+    #[test]
+    fn numbers_of_another_back_end_device_or_number_format_are_marked() {
+        let own = |backend: &str, device: &str, dtype: &str| HarnessFacts {
+            backend: Some(backend.to_owned()),
+            device: Some(device.to_owned()),
+            model_dtype: Some(dtype.to_owned()),
+            ..HarnessFacts::default()
+        };
+        let rows = vec![
+            row("A", own("hf", "cuda:0", "float16")),
+            row("B", own("hf", "cuda:1", "float16")),
+            row("C", own("vllm", "cuda", "float16")),
+            row("D", own("hf", "cpu", "float16")),
+            row("E", own("hf", "cuda", "bfloat16")),
+            row("F", HarnessFacts::default()),
+        ];
+        let mut table = ResultsTable { sweep: "s".to_owned(), columns: Vec::new(), rows, race: None };
+        table.renew_columns(&[TaskRequest::named("facts")]);
+        let odd: Vec<bool> = table.odd().into_iter().map(|row| row[0]).collect();
+        assert_eq!(odd, [false, false, true, true, true, false]);
+        let told = table.versions();
+        for line in [
+            "`facts` mixes back ends: hf (A, B, D, E); vllm (C)",
+            "`facts` mixes number formats: float16 (A, B, C, D); bfloat16 (E)",
+            "`facts` mixes devices: cuda (A, B, C, E); cpu (D)",
+        ] {
+            assert!(told.iter().any(|told| told == line), "{line}: {told:?}");
+        }
     }
 }

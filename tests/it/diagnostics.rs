@@ -96,6 +96,51 @@ fn plan_gives_mistakes_as_json_and_drawn_without_colour() {
 }
 
 #[test]
+fn mistakes_of_report_and_gate_are_told_at_their_places_with_the_others() {
+    let folder = TempDir::new().unwrap();
+    let own = "[report]\nreference = \"heer\"\n\n[gate]\nmargin = 0\nmargins = { arc100_ac = 0.2 }\n";
+    let spec = SPEC.replace("\"factz\", \"humaneval\"", "\"arc100_acc\"").replace("tasks =", "taks = 1\ntasks =");
+    fs::write(folder.path().join("s.toml"), format!("{spec}\n{own}")).unwrap();
+    let told = mergesweep(folder.path(), &["plan", "s.toml", "--json"]);
+    assert_eq!(told.status.code(), Some(2));
+    let json: Json = serde_json::from_slice(&told.stdout).unwrap();
+    let all: Vec<(&str, &str, &str)> = json["diagnostics"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| {
+            let text = |key: &str| one[key].as_str().unwrap_or_default();
+            (text("code"), text("key"), text("hint"))
+        })
+        .collect();
+    for expected in [
+        ("E0101", "evaluate.taks", "did you mean `tasks`?"),
+        ("E0409", "report.reference", "did you mean `here`?"),
+        ("E0103", "gate.margin", ""),
+        ("E0510", "gate.margins.arc100_ac", "did you mean `arc100_acc`?"),
+    ] {
+        assert!(all.contains(&expected), "{expected:?} in {all:?}");
+    }
+}
+
+/// Whose columns only results tell: the name of one of them is no mistake, one that is near to a task's is.
+#[test]
+fn a_gate_may_name_columns_that_are_not_known_yet() {
+    let folder = TempDir::new().unwrap();
+    for (name, code, severity) in
+        [("mmlu_anatomy_acc", "", ""), ("mmlo", "E0510", "error"), ("arc_easy", "E0510", "warning")]
+    {
+        let spec = SPEC.replace("\"factz\", \"humaneval\"", "\"mmlu\"");
+        fs::write(folder.path().join("s.toml"), format!("{spec}\n[gate]\nadvisory = [\"{name}\"]\n")).unwrap();
+        let told = mergesweep(folder.path(), &["plan", "s.toml", "--json"]);
+        let json: Json = serde_json::from_slice(&told.stdout).unwrap();
+        let found = json["diagnostics"].as_array().unwrap().first();
+        let text = |key: &str| found.and_then(|one| one[key].as_str()).unwrap_or_default();
+        assert_eq!((text("code"), text("severity")), (code, severity), "{name}: {json}");
+    }
+}
+
+#[test]
 fn warnings_stand_beside_the_plan() {
     let folder = TempDir::new().unwrap();
     fs::write(folder.path().join("s.toml"), SPEC).unwrap();
@@ -166,6 +211,13 @@ fn files_for_another_command_and_missing_ones_are_told() {
         (&["plan", "c.yml"], "this is a mergekit config"),
         (&["diff", "a", "nosuch"], "`a` does not exist, expected a model folder"),
         (&["report", "s.toml", "--long"], "`--long` is for machines"),
+        (&["report", "s.toml", "--long", "--format", "latex"], "`--long` is for machines"),
+        (&["report", "s.toml", "--html", "p.html", "--columns", "x"], "cannot be used with"),
+        (&["report", "s.toml", "--plots", "p", "--sort", "trial"], "cannot be used with"),
+        (&["report", "s.toml", "--html", "p.html", "--filter", "method=slerp"], "cannot be used with"),
+        (&["report", "s.toml", "--html", "p.html", "--format", "csv"], "cannot be used with"),
+        (&["report", "s.toml", "--plots", "p", "--watch"], "cannot be used with"),
+        (&["report", "s.toml", "--watch", "--output", "t.md"], "cannot be used with"),
     ] {
         let told = mergesweep(folder.path(), arguments);
         assert_eq!(told.status.code(), Some(2), "{arguments:?}");

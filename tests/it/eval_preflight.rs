@@ -81,7 +81,7 @@ fn an_interpreter_without_the_harness_or_a_package_is_told() {
     // An empty folder in place of the interpreter's packages: -S would be needed to hide an installed harness.
     let mut settings = fake_settings(&python, &["facts"], "ok");
     settings.environment.remove("PYTHONPATH");
-    if harness_version(&python).unwrap().is_none() {
+    if harness_version(&python, &Cancel::never()).unwrap().is_none() {
         let told = self::told(&settings);
         assert_eq!(told, ["`python3` has no package `lm_eval`"]);
     }
@@ -91,7 +91,7 @@ fn an_interpreter_without_the_harness_or_a_package_is_told() {
 fn a_missing_interpreter_is_told() {
     let python = Path::new("/no/such/python");
     assert!(told(&settings(python, &["facts"]))[0].starts_with("cannot start `/no/such/python`: "));
-    assert!(harness_version(python).is_err());
+    assert!(harness_version(python, &Cancel::never()).is_err());
 }
 
 #[test]

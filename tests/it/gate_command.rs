@@ -119,8 +119,20 @@ fn margins_that_nothing_could_pass_are_refused_with_the_number_of_documents() {
     assert!(told.contains("use at least 115 documents"), "{told}");
     assert!(!sweep.path("base").exists());
 
+    // What earlier results tell of the documents is known to a plan.
+    let plan = with(&sweep, &["plan", "sweep.toml", "--json"], "10", "0");
+    assert_eq!(plan.status.code(), Some(2), "{}", text(&plan.stderr));
+    let json: serde_json::Value = serde_json::from_slice(&plan.stdout).unwrap();
+    assert_eq!(
+        (&json["diagnostics"][0]["code"], &json["diagnostics"][0]["key"]),
+        (&"E0511".into(), &"gate.margin".into())
+    );
+    assert!(text(&plan.stderr).contains("the margin 0.02 of `facts` is smaller"), "{}", text(&plan.stderr));
+
     // A task of the mapping table is known before anything has run.
-    sweep.write(&spec.replace("\"facts\", \"sums\"", "{ task = \"arc100_acc\", limit = 40 }"));
+    sweep.write(
+        &spec.replace("\"facts\", \"sums\"", "{ task = \"arc100_acc\", limit = 40 }").replace("[\"sums\"]", "[]"),
+    );
     let plan = with(&sweep, &["plan", "sweep.toml"], "10", "0");
     assert_eq!(plan.status.code(), Some(2), "{}", text(&plan.stdout));
     assert!(text(&plan.stderr).contains("40 documents bound the difference to ±0.0554"), "{}", text(&plan.stderr));

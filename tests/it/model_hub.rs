@@ -211,3 +211,38 @@ fn a_hub_that_does_not_answer_is_told() {
     let told = locator.locate(&"owner/name".parse().unwrap()).unwrap_err().to_string();
     assert!(told.contains(": the hub cannot be reached: "), "{told}");
 }
+
+/// An interpreter that answers so the first time, and with a whole model ever after.
+fn answers_at_first(folder: &Path, first: &str) -> Hub {
+    use std::os::unix::fs::PermissionsExt;
+    let (python, model) = (folder.join("python"), folder.join("model"));
+    std::fs::create_dir_all(&model).unwrap();
+    for name in ["config.json", "model.safetensors"] {
+        std::fs::write(model.join(name), "{}").unwrap();
+    }
+    let answer = |kind: &str, message: &str| {
+        format!("echo 'mergesweep-answer {{\"kind\": \"{kind}\", \"message\": \"{message}\"}}'")
+    };
+    let script = format!(
+        "#!/bin/sh\necho attempt >> '{folder}/attempts'\nif test $(wc -l < '{folder}/attempts') = 1; then {}; else {}; fi\n",
+        answer(first, "told by the hub"),
+        answer("folder", &model.to_string_lossy()),
+        folder = folder.display(),
+    );
+    std::fs::write(&python, script).unwrap();
+    std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+    Hub { cache: folder.join("cache"), ..Hub::from_environment(&|_| None, python) }
+}
+
+#[test]
+fn a_download_that_may_succeed_later_is_tried_again_as_often_as_allowed() {
+    for (first, retries, expected) in [("network", 1, 2), ("busy", 1, 2), ("busy", 0, 1), ("gated", 1, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let hub = Hub { retries, ..answers_at_first(folder.path(), first) };
+        let locator = Locator { root: folder.path().to_owned(), home: None, hub, stand_ins: BTreeMap::new() };
+        let located = locator.locate(&"owner/name".parse().unwrap());
+        assert_eq!(located.is_ok(), expected == 2, "{first}: {located:?}");
+        let attempts = std::fs::read_to_string(folder.path().join("attempts")).unwrap();
+        assert_eq!(attempts.lines().count(), expected, "{first}");
+    }
+}

@@ -143,6 +143,18 @@ fn an_interrupted_run_says_so_leaves_no_process_and_goes_on_later() {
 }
 
 #[test]
+fn a_harness_that_the_kernel_kills_is_tried_with_a_smaller_batch() {
+    let Some(sweep) = Sweep::new() else { return };
+    let run = sweep.run(&["run", "sweep.toml"], "killed-above:2");
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    assert!(
+        text(&run.stdout).contains("`facts` ran with batches of 2 instead of 4: out of memory"),
+        "{}",
+        text(&run.stdout)
+    );
+}
+
+#[test]
 fn a_missing_model_or_harness_is_told_before_anything_is_run() {
     let Some(sweep) = Sweep::new() else { return };
     sweep.write(&SPEC.replace("INPUTS/code", "./nowhere"));

@@ -58,6 +58,9 @@ fn word_misfit(word: &str, rule: &Json, value: &Json, words: &Map<String, Json>,
         "minimum" => {
             value.as_f64().filter(|number| *number < rule.as_f64().unwrap()).and_then(|_| refuse("too small".into()))
         }
+        "exclusiveMinimum" => {
+            value.as_f64().filter(|number| *number <= rule.as_f64().unwrap()).and_then(|_| refuse("too small".into()))
+        }
         "minItems" => value
             .as_array()
             .filter(|items| (items.len() as u64) < rule.as_u64().unwrap())

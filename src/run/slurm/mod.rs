@@ -178,7 +178,12 @@ pub async fn run(
                 break;
             }
         } else {
-            match submit(&session, first).await? {
+            let submitted = match submit(&session, first).await {
+                // Whoever stopped it asks for no reasons why a question had no answer.
+                Err(SlurmError::Run(RunError::Interrupted) | SlurmError::Absent(_)) if cancel.is_cancelled() => break,
+                submitted => submitted?,
+            };
+            match submitted {
                 Submitted::As(number) => {
                     own = Some(number);
                     first.get_or_insert(number);
@@ -209,7 +214,7 @@ pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<
     check(request, options)?;
     let mut session = Session::new(request, options, &silent, cancel, None);
     let records = journal::read(&request.store.journal())?;
-    let (facts, lacks) = look_around(request, false)?;
+    let (facts, lacks) = look_around(request, None)?;
     let number = next_number(&records);
     let facts = Some(facts).filter(|_| lacks.is_empty());
     let state = SweepState::replay(&records);
@@ -374,7 +379,7 @@ async fn submit(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, 
 
 fn submit_rest(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, SlurmError> {
     let request = session.request;
-    let facts = match look_around(request, true)? {
+    let facts = match look_around(request, Some(session.cancel))? {
         (facts, lacks) if lacks.is_empty() => facts,
         (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks)).into()),
     };
@@ -388,7 +393,7 @@ fn submit_rest(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, S
     }
     queue::is_there(session.cancel).map_err(SlurmError::Absent)?;
     // Where there may be a network, for all the tasks that will ask for it again on their nodes.
-    ask_harness(request, session.listener, session.cancel)?;
+    ask_harness(request, &request.settings, session.listener, session.cancel)?;
     let _lock = request.store.lock()?;
     let (mut journal, records) = Journal::open(&request.store.journal())?;
     if is_opened_meanwhile(session, &records) {
@@ -479,7 +484,7 @@ fn prune(session: &Session<'_>) -> Result<(), SlurmError> {
     if session.request.search.is_some() || matches!(session.request.keep, Keep::Nothing | Keep::All) {
         return Ok(());
     }
-    let (facts, lacks): (Facts, Vec<Lack>) = look_around(session.request, false)?;
+    let (facts, lacks): (Facts, Vec<Lack>) = look_around(session.request, None)?;
     if !lacks.is_empty() {
         return Ok(());
     }
