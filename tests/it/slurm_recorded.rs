@@ -92,10 +92,13 @@ impl Told {
         self.command(args).output().unwrap()
     }
 
+    fn manifest(&self) -> String {
+        self.sweep.results().join("slurm/1/manifest.json").to_string_lossy().into_owned()
+    }
+
     /// Does the work of a task.
     fn work(&self, index: usize) {
-        let manifest = self.sweep.results().join("slurm/1/manifest.json");
-        let done = self.run(&["slurm-unit", &manifest.to_string_lossy(), &index.to_string()]);
+        let done = self.run(&["slurm-unit", &self.manifest(), &index.to_string()]);
         assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     }
 
@@ -159,10 +162,7 @@ fn waves_wait_for_each_other_and_evaluations_for_their_merges() {
         .collect();
     // Three units, arrays of two at most.
     assert_eq!(after, ["nothing", "aftercorr:100", "afterany:101", "aftercorr:102", "afterany:101:103"], "{log}");
-    let merges = |index: usize| {
-        let manifest = told.sweep.results().join("slurm/1/manifest.json");
-        told.run(&["slurm-unit", &manifest.to_string_lossy(), &index.to_string(), "--merges"])
-    };
+    let merges = |index: usize| told.run(&["slurm-unit", &told.manifest(), &index.to_string(), "--merges"]);
     ends(&merges(1), 0, "SLERP (t=0.25)");
     let model = || walk(&told.sweep.results()).iter().any(|path| path.ends_with("model/config.json"));
     assert!(model(), "what is merged stays");
@@ -227,9 +227,29 @@ fn a_spec_that_changed_meanwhile_is_not_evaluated() {
     ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
     let spec = fs::read_to_string(told.sweep.path("sweep.toml")).unwrap();
     fs::write(told.sweep.path("sweep.toml"), spec.replace("batch_size = 4", "batch_size = 2")).unwrap();
-    let manifest = told.sweep.results().join("slurm/1/manifest.json");
-    let unit = told.run(&["slurm-unit", &manifest.to_string_lossy(), "0"]);
+    let unit = told.run(&["slurm-unit", &told.manifest(), "0"]);
     ends(&unit, 2, "it asks something else of the harness");
+}
+
+/// What was put into the harness's working directory of the sweep is there for every unit: its node may have no network.
+#[test]
+fn units_work_with_what_was_prepared_for_the_harness() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    let spec = fs::read_to_string(told.sweep.path("sweep.toml")).unwrap();
+    let tiny = "[{ task = \"tinyArc\", columns = { arc = \"acc,none\" } }]";
+    let spec = spec.replace("[\"facts\", \"sums\"]", tiny);
+    fs::write(told.sweep.path("sweep.toml"), spec.replace("\"dummy\"", "\"hf\"\ndevice = \"cpu\"")).unwrap();
+    let home = told.sweep.results().join("harness");
+    fs::create_dir_all(&home).unwrap();
+    fs::write(home.join("tinyBenchmarks.pkl"), "parameters").unwrap();
+    let offline =
+        |args: &[&str]| told.command(args).env("HF_HUB_OFFLINE", "1").env("FAKE_LM_EVAL_WRONG", "20").output().unwrap();
+    ends(&offline(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    ends(&offline(&["slurm-unit", &told.manifest(), "0"]), 0, "unit 0: Base on ");
+    let said =
+        walk(&told.sweep.results().join("trials")).into_iter().find(|path| path.ends_with("stdout.log")).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&fs::read_to_string(said).unwrap()).unwrap();
+    assert_eq!(said["cwd"].as_str().map(PathBuf::from), fs::canonicalize(home).ok());
 }
 
 fn task(line: &str) -> TaskState {
