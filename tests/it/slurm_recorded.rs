@@ -231,6 +231,51 @@ fn a_spec_that_changed_meanwhile_is_not_evaluated() {
     ends(&unit, 2, "it asks something else of the harness");
 }
 
+/// Whoever holds the sweep does what is to be done: followers wait for as long as it takes.
+#[test]
+fn followers_outlast_whoever_holds_the_sweep() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    let lock = fs::File::open(told.sweep.results().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let manifest = told.manifest();
+    let follow = |args: &[&str], log: &str| {
+        let log = fs::File::create(told.path(log)).unwrap();
+        told.command(args).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    };
+    let mut run = follow(&["run", "sweep.toml"], "run.log");
+    let mut table = follow(&["slurm-table", &manifest], "table.log");
+    let log = |name: &str| fs::read_to_string(told.path(name)).unwrap();
+    wait_for(|| {
+        ["run.log", "table.log"].iter().all(|name| log(name).contains("holds this sweep; nothing is concluded"))
+    });
+    (0..3).for_each(|index| told.work(index));
+    lock.unlock().unwrap();
+    for (process, name) in [(&mut run, "run.log"), (&mut table, "table.log")] {
+        assert_eq!(process.wait().unwrap().code(), Some(0), "{}", log(name));
+    }
+    assert!(told.sweep.journal().contains("\"closed\""));
+}
+
+#[test]
+fn a_unit_of_a_submission_that_is_over_is_not_worked_on() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    told.say("squeue.fails", "");
+    ends(&told.run(&["cancel", "sweep.toml", "--abandon"]), 0, "submission 1 of tiny is cancelled");
+    let unit = |index: &str| told.run(&["slurm-unit", &told.manifest(), index]);
+    ends(&unit("1"), 2, "submission 1 was cancelled");
+    assert!(!told.sweep.results().join("trials").exists(), "nothing was begun");
+    fs::remove_file(told.path("squeue.fails")).unwrap();
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    let second = told.sweep.results().join("slurm/2/manifest.json").to_string_lossy().into_owned();
+    for index in ["0", "1", "2"] {
+        ends(&told.run(&["slurm-unit", &second, index]), 0, "on ");
+    }
+    ends(&told.run(&["run", "sweep.toml"]), 0, "3 trials done");
+    ends(&told.run(&["slurm-unit", &second, "1"]), 2, "submission 2 is over");
+}
+
 /// What was put into the harness's working directory of the sweep is there for every unit: its node may have no network.
 #[test]
 fn units_work_with_what_was_prepared_for_the_harness() {
