@@ -276,6 +276,25 @@ fn a_unit_of_a_submission_that_is_over_is_not_worked_on() {
     ends(&told.run(&["slurm-unit", &second, "1"]), 2, "submission 2 is over");
 }
 
+#[test]
+fn a_report_shows_what_units_have_recorded_and_is_watched_while_slurm_has_the_sweep() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    told.work(0);
+    let report = told.run(&["report", "sweep.toml"]);
+    ends(&report, 0, "");
+    let table = text(&report.stdout);
+    let of_base = table.lines().find(|line| line.starts_with("| Base")).unwrap_or_default();
+    assert!(of_base.contains("0.75") && count(&table, "0.75") == 2, "{table}");
+    let shown = told.path("shown");
+    let out = fs::File::create(&shown).unwrap();
+    let mut watch = told.command(&["report", "sweep.toml", "--watch"]).stdout(out).spawn().unwrap();
+    wait_for(|| count(&fs::read_to_string(&shown).unwrap(), "| Base") > 1);
+    told.say("squeue.fails", "");
+    ends(&told.run(&["cancel", "sweep.toml", "--abandon"]), 0, "submission 1 of tiny is cancelled");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
 /// What was put into the harness's working directory of the sweep is there for every unit: its node may have no network.
 #[test]
 fn units_work_with_what_was_prepared_for_the_harness() {
