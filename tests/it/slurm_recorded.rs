@@ -316,6 +316,42 @@ fn units_work_with_what_was_prepared_for_the_harness() {
     assert_eq!(said["cwd"].as_str().map(PathBuf::from), fs::canonicalize(home).ok());
 }
 
+/// `doctor` in a place where only these programs are to be found.
+fn examined(told: &Told, programs: &[(&str, &str)]) -> Output {
+    let bin = tempfile::tempdir().unwrap();
+    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    std::os::unix::fs::symlink(text(&python.stdout).trim(), bin.path().join("python3")).unwrap();
+    for (name, script) in programs {
+        fs::write(bin.path().join(name), script).unwrap();
+        fs::set_permissions(bin.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    told.command(&["doctor", "sweep.toml", "--json"]).env("PATH", bin.path()).output().unwrap()
+}
+
+#[test]
+fn doctor_looks_for_the_cluster_that_a_spec_asks_for() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    let version = "#!/bin/sh\necho slurm 23.11\n";
+    let others = [("squeue", version), ("sacct", version), ("scancel", version), ("sbatch", version)];
+    let silent = [others.as_slice(), &[("scontrol", "#!/bin/sh\nexit 1\n")]].concat();
+    let answers = [others.as_slice(), &[("scontrol", "#!/bin/sh\necho 'MaxArraySize = 1001'\n")]].concat();
+    for (programs, verdict, says) in [
+        (&[][..], "error", "there is no `sbatch` here"),
+        (&silent, "error", "its controller does not answer"),
+        (&answers, "ok", "slurm 23.11"),
+    ] {
+        let report: serde_json::Value = serde_json::from_slice(&examined(&told, programs).stdout).unwrap();
+        let found = report["items"].as_array().unwrap().iter().find(|item| item["item"] == "slurm").unwrap();
+        assert_eq!(found["verdict"], verdict, "{found}");
+        assert!(found["found"].as_str().unwrap().contains(says), "{found}");
+        assert_eq!(found["remedy"].is_null(), verdict == "ok", "{found}");
+    }
+    // Where nothing asks for one, nothing is said.
+    let spec = fs::read_to_string(told.sweep.path("sweep.toml")).unwrap();
+    fs::write(told.sweep.path("sweep.toml"), spec.replace("kind = \"slurm\"", "kind = \"local\"")).unwrap();
+    assert!(!text(&examined(&told, &[]).stdout).contains("\"slurm\""));
+}
+
 fn task(line: &str) -> TaskState {
     queue::listed(&format!("7_3|n|{line}|None|n1")).remove(0).state
 }
