@@ -16,8 +16,9 @@ use crate::paired::{Entrant, Outcomes};
 use crate::plan::{Plan, Subject, TrialId};
 use crate::run::fingerprint::Key;
 use crate::run::imported::{self, Imported};
-use crate::run::journal::{self, Record};
+use crate::run::journal::Record;
 use crate::run::outputs::Outputs;
+use crate::run::slurm::collect::overlaid;
 use crate::run::state::SweepState;
 use crate::run::store::Store;
 use crate::spec::{Sweep, TwinEvaluation};
@@ -51,9 +52,10 @@ enum From {
     Files(BTreeMap<String, PathBuf>),
 }
 
-/// The table of what the journal says now, and what a reader of it must know.
+/// The table of what is recorded now, by the journal and by units on Slurm that were not gathered yet, and what a reader of it must
+/// know.
 pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recorded, Failure> {
-    let records = journal::read(&store.journal())?;
+    let records = overlaid(store)?;
     let state = SweepState::replay(&records);
     let settings = &sweep.evaluate;
     let imported = imported::read(store)?;

@@ -15,6 +15,8 @@ use crate::exit_code::{self, Exit};
 use crate::files::write_atomically;
 use crate::paired::{Against, winners};
 use crate::plan::Plan;
+use crate::run::journal;
+use crate::run::slurm::submission::Submission;
 use crate::run::store::Store;
 use crate::spec::Sweep;
 use crate::stats::SEED;
@@ -147,10 +149,10 @@ pub(super) fn run(args: &ReportArgs) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-/// Prints over and over while a run holds the sweep, and once more at its end.
+/// Prints over and over while a run holds the sweep or Slurm has it, and once more at its end.
 fn watch(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Exit, Failure> {
     loop {
-        let goes_on = store.is_held();
+        let goes_on = store.is_held() || Submission::open(&journal::read(&store.journal())?).is_some();
         let text = report(args, plan, sweep, store)?;
         let clear = if std::io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
         print(&format!("{clear}{}", String::from_utf8_lossy(&text)))?;

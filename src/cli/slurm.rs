@@ -61,6 +61,7 @@ pub(super) fn sort(error: SlurmError, sweep: &Sweep) -> Failure {
         | SlurmError::Keeps { .. }
         | SlurmError::KeptOnNode
         | SlurmError::SplitOnNode
+        | SlurmError::Over { .. }
         | SlurmError::Path(_) => usage(error),
         SlurmError::Unanswered(_) | SlurmError::StillThere(_) | SlurmError::StillWorking(_) => {
             Failure::Busy(error.into())

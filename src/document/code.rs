@@ -552,7 +552,8 @@ pub const CODES: &[CodeSpec] = &[
         "E0509",
         "a token or key stands in a spec",
         "A spec is copied, committed and published. Set the variable (a name that ends in TOKEN, KEY, SECRET or PASSWORD) in the \
-         environment of mergesweep, which hands it on to the harness and keeps it out of every log.",
+         environment of mergesweep, which hands it on to the harness (on Slurm too) and keeps it out of every log; lines of \
+         `engine.prologue` may look it up: `export HF_TOKEN=$(cat ~/.token)`.",
         "HF_TOKEN=... mergesweep run sweep.toml",
     ),
     row(

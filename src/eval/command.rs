@@ -49,11 +49,18 @@ pub struct Paths<'a> {
     pub home: &'a Path,
     /// The harness' cache of built prompts; the default is inside its installed package.
     pub cache: &'a Path,
+    /// The copy of it that a call which is shut in works with.
+    pub own_cache: Option<&'a Path>,
     /// Beginning of the name of its file of answers, which knows nothing of the model: it belongs to one call.
     pub answers: &'a Path,
 }
 
 impl Call {
+    /// Whether it is shut in.
+    pub fn is_shut_in(&self, settings: &Settings) -> bool {
+        self.runs_code && settings.allow_code_eval == CodeEval::Sandboxed
+    }
+
     /// The settings that hold for its tasks, which agree on them.
     pub fn settings(&self, sweep: &Settings) -> Settings {
         self.tasks.first().map_or_else(|| sweep.clone(), |task| sweep.of(task))
@@ -125,8 +132,9 @@ pub fn invocation(
     let args = args.chain([paths.config.to_string_lossy().into_owned()]);
     let mut invocation = Invocation::new(&settings.python, args);
     invocation.folder = Some(paths.home.to_owned());
-    (invocation.environment, invocation.without) = environment(settings, call.runs_code, paths.cache, n_threads);
-    if call.runs_code && settings.allow_code_eval == CodeEval::Sandboxed {
+    let cache = paths.own_cache.unwrap_or(paths.cache);
+    (invocation.environment, invocation.without) = environment(settings, call.runs_code, cache, n_threads);
+    if call.is_shut_in(settings) {
         return sandbox::shut_in(invocation, settings, paths, visible);
     }
     invocation

@@ -5,10 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use tempfile::TempDir;
+
 use super::command::{self, Call, KnownTasks, Paths, limit_of};
 use super::failure::{Cause, EvalFailure, cause_of};
 use super::results::{self, HarnessFacts};
-use super::sandbox::Visible;
+use super::sandbox::{self, Visible};
 use super::warm::Warm;
 use super::{Score, Settings};
 use crate::process::{self, Cancel, Logs};
@@ -119,11 +121,16 @@ pub async fn evaluate(
     let Request { settings, call, .. } = *request;
     let start = Instant::now();
     let output = request.attempt.join("output");
+    // Answers are read as pickles: those that were written under the eyes of a model's code are read there only.
+    let is_shut_in = call.is_shut_in(settings);
+    let answers = if is_shut_in { request.answers.join("shut-in") } else { request.answers.to_owned() };
     // The harness makes the folder of its answers itself, unless it is shut in: then it must be there to be bound.
-    let answers = call.runs_code.then_some(request.answers);
-    for folder in [request.attempt, &output, request.home, request.cache].into_iter().chain(answers) {
+    let bound = is_shut_in.then_some(answers.as_path());
+    for folder in [request.attempt, &output, request.home, request.cache].into_iter().chain(bound) {
         fs::create_dir_all(folder).map_err(|source| unwritable(folder, source))?;
     }
+    let own_cache = is_shut_in.then(|| sandbox::copy_of(request.cache, request.attempt));
+    let own_cache = own_cache.transpose().map_err(|source| unwritable(request.attempt, source))?;
     let config = request.attempt.join("lm_eval.yaml");
     let paths = Paths {
         model: request.model,
@@ -131,7 +138,8 @@ pub async fn evaluate(
         output: &output.join("results.json"),
         home: request.home,
         cache: request.cache,
-        answers: &request.answers.join("requests"),
+        own_cache: own_cache.as_ref().map(TempDir::path),
+        answers: &answers.join("requests"),
     };
     let text = command::config_text(settings, call, request.known, &paths);
     fs::write(&config, text).map_err(|source| unwritable(&config, source))?;
@@ -146,6 +154,7 @@ pub async fn evaluate(
         Some(warm) => warm.run(&invocation, &config, &logs, settings.timeout, cancel, &mut on_line).await,
         None => process::run(&invocation, &logs, settings.timeout, process::GRACE, cancel, &mut on_line).await,
     };
+    drop(own_cache);
     // However it ended: a log may be shown around.
     let secrets = &request.visible.secrets;
     secrets.blot_out(request.attempt).map_err(|source| unwritable(request.attempt, source))?;

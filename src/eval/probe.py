@@ -80,14 +80,17 @@ def tiny_parameters(offline):
         return None
     if offline:
         return "downloads are off"
+    import tempfile
     import urllib.request
 
     try:
         with urllib.request.urlopen(TINY_PARAMETERS, timeout=60) as response:
             content = response.read()
-        with open(name + ".part", "wb") as file:
+        # Jobs on other nodes may be at it too.
+        with tempfile.NamedTemporaryFile(dir=".", prefix=name + ".", delete=False) as file:
             file.write(content)
-        os.replace(name + ".part", name)
+        os.chmod(file.name, 0o644)
+        os.replace(file.name, name)
     except OSError as error:
         return str(error)
     return None

@@ -4,10 +4,15 @@
 //! Inside there is no network, no process but its own, and nothing to write to but the folders of the call and private
 //! temporary ones. The home folder is empty but for what the harness must read: interpreter, model and data caches.
 //! Caches that Python libraries write to while they read lie in the sweep's own folder instead of the user's, filled
-//! before the first merge by preflight, which has a network.
+//! before the first merge by preflight, which has a network. A call gets a copy of them that goes with it: they hold modules
+//! and pickles, which programs outside load. Neither they nor the harness' working directory take anything from a call.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
 
 use super::Settings;
 use super::command::Paths;
@@ -32,6 +37,9 @@ pub struct Visible {
 const CACHES: [(&str, &str); 3] =
     [("HF_DATASETS_CACHE", "datasets"), ("HF_MODULES_CACHE", "modules"), ("HF_EVALUATE_CACHE", "metrics")];
 
+/// Files of a cache up to this size are copied for a call.
+const COPIED: u64 = 1 << 20;
+
 /// A question to the machine: whether programs can be shut in here at all.
 pub fn trial() -> Invocation {
     let mut args = isolation();
@@ -43,6 +51,36 @@ pub fn trial() -> Invocation {
 pub fn cache_variables(settings: &Settings, cache: &Path) -> Vec<(String, String)> {
     let own = CACHES.iter().filter(|(name, _)| !settings.environment.contains_key(*name));
     own.map(|(name, folder)| ((*name).to_owned(), cache.join(folder).to_string_lossy().into_owned())).collect()
+}
+
+/// A copy of a cache for one call, below `folder`; it goes with what is given back. Small files are copied, since libraries open
+/// some of them to write (locks, lists); for large ones there are links to where they can be read.
+///
+/// # Errors
+/// What the file system says.
+pub fn copy_of(cache: &Path, folder: &Path) -> io::Result<TempDir> {
+    let copy = tempfile::Builder::new().prefix("cache-").tempdir_in(folder)?;
+    copy_into(copy.path(), cache)?;
+    Ok(copy)
+}
+
+fn copy_into(copy: &Path, folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let (path, copy) = (entry.path(), copy.join(entry.file_name()));
+        let copied = match entry.metadata() {
+            Ok(found) if found.is_dir() => fs::create_dir(&copy).and_then(|()| copy_into(&copy, &path)),
+            Ok(found) if found.is_file() && found.len() <= COPIED => fs::copy(&path, &copy).map(|_| ()),
+            Ok(_) => symlink(&path, &copy),
+            Err(error) => Err(error),
+        };
+        match copied {
+            // A call of other tasks that is at work in there has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            copied => copied?,
+        }
+    }
+    Ok(())
 }
 
 /// The same call, shut in.
@@ -65,11 +103,18 @@ pub fn shut_in(call: Invocation, settings: &Settings, paths: &Paths<'_>, visible
     for folder in python_folders(&settings.python) {
         bind.push("--ro-bind-try", &folder);
     }
-    let readable = [Some(paths.model), settings.include_path.as_deref(), paths.config.parent()];
+    let readable = [
+        Some(paths.model),
+        settings.include_path.as_deref(),
+        paths.config.parent(),
+        Some(paths.home),
+        Some(paths.cache),
+    ];
     for folder in readable.into_iter().flatten().chain(visible.caches.iter().map(PathBuf::as_path)) {
         bind.push("--ro-bind-try", folder);
     }
-    for folder in [paths.output.parent(), Some(paths.home), Some(paths.cache), paths.answers.parent()] {
+    // Last, since they lie in what can be read.
+    for folder in [paths.output.parent(), paths.own_cache, paths.answers.parent()] {
         folder.iter().for_each(|folder| bind.push("--bind", folder));
     }
     args.extend(bind.0);

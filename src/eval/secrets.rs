@@ -20,6 +20,19 @@ pub fn is_secret(name: &str) -> bool {
     ["TOKEN", "KEY", "SECRET", "PASSWORD"].iter().any(|end| name.ends_with(end))
 }
 
+/// The name of a secret that a text of a shell or of options spells out (`export NAME=value`). A value that is a variable or comes
+/// from a command is none.
+pub fn spelt_out(text: &str) -> Option<&str> {
+    let is_of_name = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+    text.match_indices('=').find_map(|(place, _)| {
+        let before = &text[..place];
+        let name = &before[before.trim_end_matches(is_of_name).len()..];
+        let value = text[place + 1..].trim_start_matches(['"', '\'']).chars().next();
+        let is_told = value.is_some_and(|first| !first.is_whitespace() && !"$`=;,&|)".contains(first));
+        (is_secret(name) && is_told).then_some(name)
+    })
+}
+
 impl Secrets {
     /// Those among variables with their values.
     pub fn among(variables: impl IntoIterator<Item = (String, String)>) -> Self {
@@ -92,6 +105,28 @@ mod tests {
         assert_eq!(secrets().names().collect::<Vec<_>>(), ["OPENAI_API_KEY", "HF_TOKEN"]);
         assert_eq!(Secrets::among([("A_KEY".to_owned(), "short".to_owned())]), Secrets::default());
         assert!(!is_secret("TOKENIZERS_PARALLELISM") && is_secret("hub_token"));
+    }
+
+    #[test]
+    fn a_secret_that_is_spelt_out_is_told_from_one_that_is_looked_up() {
+        for text in [
+            "module load cuda\nexport HF_TOKEN=hf_abcdefgh",
+            "WANDB_API_KEY='abc' true",
+            "ALL,OPENAI_API_KEY=sk-1,A=2",
+            "hf auth login --token=\"hf_abcdefgh\"",
+        ] {
+            assert!(spelt_out(text).is_some(), "{text}");
+        }
+        for text in [
+            "export HF_TOKEN=$(cat ~/.token) A=1",
+            "export HF_TOKEN=\"$MY_TOKEN\"",
+            "HF_TOKEN= true",
+            "[ \"$HF_TOKEN\" = x ] && TOKENIZERS_PARALLELISM=false",
+            "[[ $HF_TOKEN==x ]]",
+            "HF_TOKEN=`cat token`; unset A_KEY",
+        ] {
+            assert_eq!(spelt_out(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ pub fn find(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, RunE
     }
     if super::slurm::submission::Submission::open(&records).is_none() {
         for folder in store.units() {
-            items.push(item(folder, "journal and prompts of a unit on Slurm, all of it gathered".to_owned(), None));
+            items.push(item(folder, "journal and answers of a unit on Slurm, all of it gathered".to_owned(), None));
         }
     }
     items.retain(|item| is_older(&item.path, age));

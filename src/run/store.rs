@@ -196,17 +196,17 @@ impl Store {
         merge_files_in(&self.trial(trial))
     }
 
-    /// The prepared working directory of the harness, shared by all trials.
+    /// The prepared working directory of the harness, shared by all trials: a node may have no network to prepare one.
     pub fn harness_home(&self) -> PathBuf {
-        self.root.join("harness")
+        self.sweep().join("harness")
     }
 
     /// Where the harness keeps built prompts, shared by all trials: they depend on tasks, not on models.
     pub fn harness_cache(&self) -> PathBuf {
-        self.root.join("harness").join("cache")
+        self.harness_home().join("cache")
     }
 
-    /// Answers of evaluations in flight, by what they rest on: an evaluation that is killed goes on from them.
+    /// Answers of evaluations in flight, by what they rest on: an evaluation that is killed goes on from them. A unit has its own.
     pub fn harness_answers(&self) -> PathBuf {
         self.root.join("harness").join("answers")
     }

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::evaluate::duration;
+use super::evaluate::{duration, refuse_secret};
 use super::keys;
 use super::resources::bytes;
 use crate::document::read::{Field, Table};
 use crate::document::shape::TableShape;
 use crate::document::{Code, Problems};
+use crate::eval::secrets::spelt_out;
 
 /// Where a run works.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -137,15 +138,12 @@ pub fn engine(field: Option<&Field<'_>>, problems: &mut Problems) -> Engine {
     if let Some(field) = table.optional("table") {
         of_one_kind(&field, &keys::JOB, &mut slurm.table, problems);
     }
-    let text = |field: Option<Field<'_>>, problems: &mut Problems| {
-        field.and_then(|field| field.text(problems)).map(str::to_owned)
-    };
-    slurm.prologue = text(table.optional("prologue"), problems);
-    slurm.work_dir = text(table.optional("work_dir"), problems);
+    slurm.prologue = table.optional("prologue").and_then(|field| line(&field, problems)).map(str::to_owned);
+    slurm.work_dir = table.optional("work_dir").and_then(|field| field.text(problems)).map(str::to_owned);
     if let Some(field) = table.optional("container") {
         let items = field.list("a command as a list: `[\"apptainer\", \"exec\", \"image.sif\"]`", problems);
         slurm.container =
-            items.unwrap_or_default().iter().filter_map(|item| item.text(problems)).map(str::to_owned).collect();
+            items.unwrap_or_default().iter().filter_map(|item| line(item, problems)).map(str::to_owned).collect();
     }
     slurm.trials_per_job = count(table.optional("trials_per_job"), 1, problems);
     slurm.tasks_at_once = count(table.optional("tasks_at_once"), 1, problems);
@@ -205,6 +203,15 @@ fn word(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
     is_word.then(|| text.to_owned())
 }
 
+/// What a job script holds, and its log may show.
+fn line<'a>(field: &Field<'a>, problems: &mut Problems) -> Option<&'a str> {
+    let text = field.text(problems)?;
+    if let Some(name) = spelt_out(text) {
+        refuse_secret(field, name, problems);
+    }
+    Some(text)
+}
+
 /// An option of `sbatch`.
 fn option(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
     let text = field.text(problems)?;
@@ -212,6 +219,10 @@ fn option(field: &Field<'_>, problems: &mut Problems) -> Option<String> {
     let is_option = name.starts_with(|letter: char| letter.is_ascii_alphabetic()) && !text.contains(['\n', '\r']);
     if !is_option {
         field.expected("an option of `sbatch` such as `--constraint=a100`", problems);
+    }
+    // In its value: `--wckey` is a name like any other.
+    if let Some(secret) = text.split_once(['=', ' ']).and_then(|(_, value)| spelt_out(value)) {
+        refuse_secret(field, secret, problems);
     }
     is_option.then(|| text.to_owned())
 }

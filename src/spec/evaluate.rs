@@ -115,14 +115,19 @@ fn model_args(field: &Field<'_>, problems: &mut Problems) -> BTreeMap<String, Sc
 fn refuse_secrets(field: &Field<'_>, pairs: &BTreeMap<String, Scalar>, problems: &mut Problems) {
     let held = |value: &Scalar| matches!(value, Scalar::Text(text) if !text.is_empty());
     if let Some((name, _)) = pairs.iter().find(|(name, value)| is_secret(name) && held(value)) {
-        let hint = "set it in the environment of mergesweep, which hands it on".to_owned();
-        field.problem(
-            Code::Secret,
-            format!("`{name}` looks like a secret, which does not belong into a spec"),
-            Some(hint),
-            problems,
-        );
+        refuse_secret(field, name, problems);
     }
+}
+
+/// Tells that a secret of this name stands here.
+pub(super) fn refuse_secret(field: &Field<'_>, name: &str, problems: &mut Problems) {
+    let hint = "set it in the environment of mergesweep, which hands it on".to_owned();
+    field.problem(
+        Code::Secret,
+        format!("`{name}` looks like a secret, which does not belong into a spec"),
+        Some(hint),
+        problems,
+    );
 }
 
 /// `harness = { mode = "warm" }`.

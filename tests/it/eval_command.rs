@@ -19,6 +19,7 @@ fn paths() -> Paths<'static> {
         output: Path::new("/run/output/results.json"),
         home: Path::new("/run/home"),
         cache: Path::new("/run/cache"),
+        own_cache: None,
         answers: Path::new("/run/answers/requests"),
     }
 }

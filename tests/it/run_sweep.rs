@@ -527,8 +527,19 @@ fn a_token_is_handed_on_and_written_nowhere() {
         assert!(!text(&said).contains(token), "{}", text(&said));
     }
 
-    sweep.write(&SPEC.replace("batch_size = 4", "batch_size = 4\nmodel_args = { token = \"hf_never\" }"));
-    let refused = sweep.run(&["plan", "sweep.toml"], "ok");
-    assert_eq!(refused.status.code(), Some(2));
-    assert!(text(&refused.stderr).contains("`token` looks like a secret"), "{}", text(&refused.stderr));
+    let script = |lines: &str| format!("{SPEC}\n[engine]\n{lines}\n");
+    for (spec, name) in [
+        (SPEC.replace("batch_size = 4", "batch_size = 4\nmodel_args = { token = \"hf_never\" }"), "token"),
+        (script("prologue = '''\nmodule load cuda\nexport HF_TOKEN=hf_never\n'''"), "HF_TOKEN"),
+        (script("sbatch = [\"--export=ALL,HF_TOKEN=hf_never\"]"), "HF_TOKEN"),
+        (script("merge.sbatch = [\"--export=ALL,A_KEY=hf_never\"]\nsplit = true"), "A_KEY"),
+        (script("container = [\"apptainer\", \"exec\", \"--env\", \"HF_TOKEN=hf_never\"]"), "HF_TOKEN"),
+    ] {
+        sweep.write(&spec);
+        let refused = sweep.run(&["plan", "sweep.toml"], "ok");
+        assert_eq!(refused.status.code(), Some(2), "{spec}");
+        assert!(text(&refused.stderr).contains(&format!("`{name}` looks like a secret")), "{}", text(&refused.stderr));
+    }
+    sweep.write(&script("sbatch = [\"--wckey=project\"]\nprologue = \"export HF_TOKEN=$(cat ~/.token)\""));
+    assert_eq!(sweep.run(&["plan", "sweep.toml"], "ok").status.code(), Some(0));
 }

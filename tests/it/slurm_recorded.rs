@@ -92,10 +92,13 @@ impl Told {
         self.command(args).output().unwrap()
     }
 
+    fn manifest(&self) -> String {
+        self.sweep.results().join("slurm/1/manifest.json").to_string_lossy().into_owned()
+    }
+
     /// Does the work of a task.
     fn work(&self, index: usize) {
-        let manifest = self.sweep.results().join("slurm/1/manifest.json");
-        let done = self.run(&["slurm-unit", &manifest.to_string_lossy(), &index.to_string()]);
+        let done = self.run(&["slurm-unit", &self.manifest(), &index.to_string()]);
         assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
     }
 
@@ -159,10 +162,7 @@ fn waves_wait_for_each_other_and_evaluations_for_their_merges() {
         .collect();
     // Three units, arrays of two at most.
     assert_eq!(after, ["nothing", "aftercorr:100", "afterany:101", "aftercorr:102", "afterany:101:103"], "{log}");
-    let merges = |index: usize| {
-        let manifest = told.sweep.results().join("slurm/1/manifest.json");
-        told.run(&["slurm-unit", &manifest.to_string_lossy(), &index.to_string(), "--merges"])
-    };
+    let merges = |index: usize| told.run(&["slurm-unit", &told.manifest(), &index.to_string(), "--merges"]);
     ends(&merges(1), 0, "SLERP (t=0.25)");
     let model = || walk(&told.sweep.results()).iter().any(|path| path.ends_with("model/config.json"));
     assert!(model(), "what is merged stays");
@@ -227,9 +227,129 @@ fn a_spec_that_changed_meanwhile_is_not_evaluated() {
     ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
     let spec = fs::read_to_string(told.sweep.path("sweep.toml")).unwrap();
     fs::write(told.sweep.path("sweep.toml"), spec.replace("batch_size = 4", "batch_size = 2")).unwrap();
-    let manifest = told.sweep.results().join("slurm/1/manifest.json");
-    let unit = told.run(&["slurm-unit", &manifest.to_string_lossy(), "0"]);
+    let unit = told.run(&["slurm-unit", &told.manifest(), "0"]);
     ends(&unit, 2, "it asks something else of the harness");
+}
+
+/// Whoever holds the sweep does what is to be done: followers wait for as long as it takes.
+#[test]
+fn followers_outlast_whoever_holds_the_sweep() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    let lock = fs::File::open(told.sweep.results().join("lock")).unwrap();
+    lock.lock().unwrap();
+    let manifest = told.manifest();
+    let follow = |args: &[&str], log: &str| {
+        let log = fs::File::create(told.path(log)).unwrap();
+        told.command(args).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    };
+    let mut run = follow(&["run", "sweep.toml"], "run.log");
+    let mut table = follow(&["slurm-table", &manifest], "table.log");
+    let log = |name: &str| fs::read_to_string(told.path(name)).unwrap();
+    wait_for(|| {
+        ["run.log", "table.log"].iter().all(|name| log(name).contains("holds this sweep; nothing is concluded"))
+    });
+    (0..3).for_each(|index| told.work(index));
+    lock.unlock().unwrap();
+    for (process, name) in [(&mut run, "run.log"), (&mut table, "table.log")] {
+        assert_eq!(process.wait().unwrap().code(), Some(0), "{}", log(name));
+    }
+    assert!(told.sweep.journal().contains("\"closed\""));
+}
+
+#[test]
+fn a_unit_of_a_submission_that_is_over_is_not_worked_on() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    told.say("squeue.fails", "");
+    ends(&told.run(&["cancel", "sweep.toml", "--abandon"]), 0, "submission 1 of tiny is cancelled");
+    let unit = |index: &str| told.run(&["slurm-unit", &told.manifest(), index]);
+    ends(&unit("1"), 2, "submission 1 was cancelled");
+    assert!(!told.sweep.results().join("trials").exists(), "nothing was begun");
+    fs::remove_file(told.path("squeue.fails")).unwrap();
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    let second = told.sweep.results().join("slurm/2/manifest.json").to_string_lossy().into_owned();
+    for index in ["0", "1", "2"] {
+        ends(&told.run(&["slurm-unit", &second, index]), 0, "on ");
+    }
+    ends(&told.run(&["run", "sweep.toml"]), 0, "3 trials done");
+    ends(&told.run(&["slurm-unit", &second, "1"]), 2, "submission 2 is over");
+}
+
+#[test]
+fn a_report_shows_what_units_have_recorded_and_is_watched_while_slurm_has_the_sweep() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    told.work(0);
+    let report = told.run(&["report", "sweep.toml"]);
+    ends(&report, 0, "");
+    let table = text(&report.stdout);
+    let of_base = table.lines().find(|line| line.starts_with("| Base")).unwrap_or_default();
+    assert!(of_base.contains("0.75") && count(&table, "0.75") == 2, "{table}");
+    let shown = told.path("shown");
+    let out = fs::File::create(&shown).unwrap();
+    let mut watch = told.command(&["report", "sweep.toml", "--watch"]).stdout(out).spawn().unwrap();
+    wait_for(|| count(&fs::read_to_string(&shown).unwrap(), "| Base") > 1);
+    told.say("squeue.fails", "");
+    ends(&told.run(&["cancel", "sweep.toml", "--abandon"]), 0, "submission 1 of tiny is cancelled");
+    assert_eq!(watch.wait().unwrap().code(), Some(0));
+}
+
+/// What was put into the harness's working directory of the sweep is there for every unit: its node may have no network.
+#[test]
+fn units_work_with_what_was_prepared_for_the_harness() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    let spec = fs::read_to_string(told.sweep.path("sweep.toml")).unwrap();
+    let tiny = "[{ task = \"tinyArc\", columns = { arc = \"acc,none\" } }]";
+    let spec = spec.replace("[\"facts\", \"sums\"]", tiny);
+    fs::write(told.sweep.path("sweep.toml"), spec.replace("\"dummy\"", "\"hf\"\ndevice = \"cpu\"")).unwrap();
+    let home = told.sweep.results().join("harness");
+    fs::create_dir_all(&home).unwrap();
+    fs::write(home.join("tinyBenchmarks.pkl"), "parameters").unwrap();
+    let offline =
+        |args: &[&str]| told.command(args).env("HF_HUB_OFFLINE", "1").env("FAKE_LM_EVAL_WRONG", "20").output().unwrap();
+    ends(&offline(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    ends(&offline(&["slurm-unit", &told.manifest(), "0"]), 0, "unit 0: Base on ");
+    let said =
+        walk(&told.sweep.results().join("trials")).into_iter().find(|path| path.ends_with("stdout.log")).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&fs::read_to_string(said).unwrap()).unwrap();
+    assert_eq!(said["cwd"].as_str().map(PathBuf::from), fs::canonicalize(home).ok());
+}
+
+/// `doctor` in a place where only these programs are to be found.
+fn examined(told: &Told, programs: &[(&str, &str)]) -> Output {
+    let bin = tempfile::tempdir().unwrap();
+    let python = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output().unwrap();
+    std::os::unix::fs::symlink(text(&python.stdout).trim(), bin.path().join("python3")).unwrap();
+    for (name, script) in programs {
+        fs::write(bin.path().join(name), script).unwrap();
+        fs::set_permissions(bin.path().join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    told.command(&["doctor", "sweep.toml", "--json"]).env("PATH", bin.path()).output().unwrap()
+}
+
+#[test]
+fn doctor_looks_for_the_cluster_that_a_spec_asks_for() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    let version = "#!/bin/sh\necho slurm 23.11\n";
+    let others = [("squeue", version), ("sacct", version), ("scancel", version), ("sbatch", version)];
+    let silent = [others.as_slice(), &[("scontrol", "#!/bin/sh\nexit 1\n")]].concat();
+    let answers = [others.as_slice(), &[("scontrol", "#!/bin/sh\necho 'MaxArraySize = 1001'\n")]].concat();
+    for (programs, verdict, says) in [
+        (&[][..], "error", "there is no `sbatch` here"),
+        (&silent, "error", "its controller does not answer"),
+        (&answers, "ok", "slurm 23.11"),
+    ] {
+        let report: serde_json::Value = serde_json::from_slice(&examined(&told, programs).stdout).unwrap();
+        let found = report["items"].as_array().unwrap().iter().find(|item| item["item"] == "slurm").unwrap();
+        assert_eq!(found["verdict"], verdict, "{found}");
+        assert!(found["found"].as_str().unwrap().contains(says), "{found}");
+        assert_eq!(found["remedy"].is_null(), verdict == "ok", "{found}");
+    }
+    // Where nothing asks for one, nothing is said.
+    let spec = fs::read_to_string(told.sweep.path("sweep.toml")).unwrap();
+    fs::write(told.sweep.path("sweep.toml"), spec.replace("kind = \"slurm\"", "kind = \"local\"")).unwrap();
+    assert!(!text(&examined(&told, &[]).stdout).contains("\"slurm\""));
 }
 
 fn task(line: &str) -> TaskState {

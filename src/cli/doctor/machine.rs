@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::{DoctorArgs, Finding};
 use crate::eval::{CodeEval, Settings, preflight};
 use crate::process::{self, Cancel, Invocation};
-use crate::spec::Sweep;
+use crate::run::slurm::queue;
+use crate::spec::{EngineKind, Sweep};
 
 /// Bytes that are written to see how fast the disk is, a piece at a time.
 const WRITTEN: usize = 64 << 20;
@@ -28,7 +29,7 @@ pub(super) fn findings(args: &DoctorArgs, sweep: Option<&Sweep>, settings: &Sett
         findings.push(disk("work_dir", work, sweep.and_then(|sweep| sweep.resources.disk)));
     }
     findings.extend(sandbox(settings));
-    findings.extend(slurm());
+    findings.extend(slurm(sweep));
     findings
 }
 
@@ -175,16 +176,24 @@ fn sandbox(settings: &Settings) -> Option<Finding> {
     }
 }
 
-/// Commands of the batch system, where there is one.
-fn slurm() -> Option<Finding> {
-    let version = capture("sbatch", &["--version"])?;
-    let missing: Vec<&str> = ["squeue", "sacct", "scancel"]
-        .into_iter()
-        .filter(|command| capture(command, &["--version"]).is_none())
-        .collect();
+/// Commands of the batch system, where there is one or the spec asks for it.
+fn slurm(sweep: Option<&Sweep>) -> Option<Finding> {
+    let item = "slurm";
+    let is_asked = sweep.is_some_and(|sweep| sweep.engine.kind == EngineKind::Slurm);
+    let Some(version) = capture("sbatch", &["--version"]) else {
+        let remedy = "run it on a login node of the cluster, or here with `--engine local`".to_owned();
+        return is_asked
+            .then(|| Finding::error(item, "`engine.kind` is `slurm`, and there is no `sbatch` here", remedy));
+    };
+    if is_asked && queue::max_array_size(&Cancel::never()).is_none() {
+        let text = format!("{version}; `engine.kind` is `slurm`, and its controller does not answer");
+        return Some(Finding::error(item, text, "`scontrol ping` and `scontrol show config` say why".to_owned()));
+    }
+    let commands = ["squeue", "sacct", "scancel"].into_iter();
+    let missing: Vec<&str> = commands.filter(|command| capture(command, &["--version"]).is_none()).collect();
     Some(if missing.is_empty() {
-        Finding::ok("slurm", version)
+        Finding::ok(item, version)
     } else {
-        Finding::warning("slurm", format!("{version}; without {}", missing.join(", ")), None)
+        Finding::warning(item, format!("{version}; without {}", missing.join(", ")), None)
     })
 }

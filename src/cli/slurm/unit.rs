@@ -36,18 +36,18 @@ pub(in crate::cli) fn run(args: &UnitArgs) -> Result<Exit, Failure> {
     warn(&format!("unit {index}: {} on {node}", unit.label()));
     let sweep_args = arguments(&manifest);
     let (mut request, mut sweep) = run::request(&sweep_args, &[], &[])?;
+    let (home, number) = (Store::new(&manifest.results, &sweep.name)?, manifest.submission);
+    task::refuse_over(&home, number).map_err(|error| sort(error, &sweep))?;
     give(&mut request, &mut sweep, &variable);
     let work = manifest.work_dir.as_deref().map(|text| work_dir(text, &variable)).transpose();
     if let Some(name) = variable("SLURM_JOB_NAME").filter(|_| args.merges || !manifest.split) {
         task::make_room(&request, &manifest, index, &name).map_err(|error| sort(error, &sweep))?;
     }
     let narrowed = work.and_then(|work| task::narrow(&request, &manifest, unit, args.merges, work.as_ref()));
-    let home = Store::new(&manifest.results, &sweep.name)?;
     let job = match (variable("SLURM_ARRAY_JOB_ID"), variable("SLURM_ARRAY_TASK_ID")) {
         (Some(job), Some(task)) => format!("{job}_{task}"),
         _ => variable("SLURM_JOB_ID").unwrap_or_default(),
     };
-    let number = manifest.submission;
     let work = async |listener: &Listener, cancel: &Cancel| {
         task::work(narrowed, &home, number, unit, &job, listener, cancel).await
     };

@@ -136,6 +136,14 @@ pub enum SlurmError {
         /// The number asked for.
         index: usize,
     },
+    /// A task began after its submission was over.
+    #[error("submission {submission} {how}: its units are no longer worked on (`mergesweep run` submits what is left)")]
+    Over {
+        /// The submission.
+        submission: u32,
+        /// What became of it.
+        how: &'static str,
+    },
     /// Jobs did not end when they were told to.
     #[error("the jobs of submission {0} have not ended yet (`squeue` shows them; run `mergesweep cancel` again)")]
     StillThere(u32),
@@ -488,7 +496,13 @@ fn prune(session: &Session<'_>) -> Result<(), SlurmError> {
     if !lacks.is_empty() {
         return Ok(());
     }
-    let _lock = session.request.store.lock_within(Duration::from_secs(30))?;
+    let _lock = match session.request.store.lock_within(session.patience()) {
+        Err(StoreError::Held { holder, .. }) => {
+            session.note(format!("{holder} holds this sweep; models that need not stay are deleted by the next run"));
+            return Ok(());
+        }
+        lock => lock?,
+    };
     let (journal, records) = Journal::open(&session.request.store.journal())?;
     let state = SweepState::replay(&records);
     let board = Board::new(session.request, &facts, session.listener, session.cancel, journal, state);

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use super::super::event::RunEvent;
 use super::super::fingerprint::digest;
-use super::super::journal::{Record, Stage, What};
+use super::super::journal::{self, Record, Stage, What};
 use super::super::search::settings_of;
 use super::super::state::SweepState;
+use super::super::store::StoreError;
 use super::super::{Failed, Listener, Request, Summary};
 use super::manifest::Manifest;
 use super::queue::{self, Ending, Task, TaskState, Unanswered};
@@ -169,11 +170,18 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Asks Slurm, takes a step, and tells what is new.
+    /// Asks Slurm, takes a step, and tells what is new. While somebody else holds the sweep, a step is theirs to take: the journal
+    /// says how things stand.
     pub fn advance(&self) -> Result<Option<Submission>, SlurmError> {
         let mut polled = self.poll();
         self.release(polled.tasks.as_deref().unwrap_or_default());
-        let submission = step::step(self, &mut polled)?;
+        let submission = match step::step(self, &mut polled) {
+            Err(SlurmError::Store(StoreError::Held { holder, .. })) => {
+                self.note_once(format!("{holder} holds this sweep; nothing is concluded until it lets go"));
+                Submission::open(&journal::read(&self.request.store.journal())?)
+            }
+            stepped => stepped?,
+        };
         if let Some(submission) = &submission {
             self.report(submission, &polled)?;
         }

@@ -85,7 +85,7 @@ fn store(sweep: &Store, unit: &Unit, work_dir: Option<&PathBuf>) -> Result<Store
 /// the task for Slurm.
 ///
 /// # Errors
-/// [`SlurmError`] where another task holds the unit or its end cannot be recorded.
+/// [`SlurmError`] where another task holds the unit, the submission is over, or the end of the unit cannot be recorded.
 pub async fn work(
     request: Result<Request, String>,
     home: &Store,
@@ -97,6 +97,8 @@ pub async fn work(
 ) -> Result<Done, SlurmError> {
     let own = home.unit(&unit.id);
     let lock = hold(&own, cancel).await?;
+    // It may have been given up while the lock was waited for.
+    refuse_over(home, number)?;
     let done = match &request {
         Ok(request) => run_held(request, &lock, listener, cancel).await.map_err(|error| error.to_string()),
         Err(reason) => Err(reason.clone()),
@@ -117,6 +119,21 @@ pub async fn work(
     let ended = Step::UnitEnded { submission: number, job: job.to_owned(), reason };
     journal.append(None, What::Slurm(ended))?;
     Ok(done)
+}
+
+/// Refuses to work for a submission that was cancelled or is over: another run may have its trials. A journal that does not know
+/// of it refuses nothing, since file systems show a node the past for a while.
+///
+/// # Errors
+/// [`SlurmError::Over`], or that the journal of the sweep cannot be read.
+pub fn refuse_over(home: &Store, number: u32) -> Result<(), SlurmError> {
+    let submissions = Submission::all(&journal::read(&home.journal())?);
+    let how = match submissions.iter().find(|submission| submission.number == number) {
+        Some(submission) if submission.is_cancelled => "was cancelled",
+        Some(submission) if submission.is_closed => "is over",
+        _ => return Ok(()),
+    };
+    Err(SlurmError::Over { submission: number, how })
 }
 
 /// Lets go of the models that tasks left when they were lost or failed: their room is for those who work now. `own` is the unit
