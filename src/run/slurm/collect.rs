@@ -13,7 +13,11 @@ use crate::plan::TrialId;
 
 /// Records about trials of the unit that are not among `known`.
 pub(super) fn missing(from: &[Record], known: &HashSet<String>, unit: &Unit) -> Vec<Record> {
-    let trials: BTreeSet<&TrialId> = unit.trials.iter().map(|trial| &trial.id).collect();
+    about(&unit.trials.iter().map(|trial| &trial.id).collect(), from, known)
+}
+
+/// Records about trials that are not among `known`.
+fn about(trials: &BTreeSet<&TrialId>, from: &[Record], known: &HashSet<String>) -> Vec<Record> {
     let is_wanted = |record: &&Record| {
         record.trial.as_ref().is_some_and(|trial| trials.contains(trial)) && !known.contains(&line(record))
     };
@@ -49,8 +53,11 @@ pub(super) fn ended(records: &[Record], number: u32) -> Option<Option<String>> {
 /// [`StoreError::Held`] where a task works on the unit, and whatever the disk says.
 pub(super) fn seed(store: &Store, unit: &Unit, records: &[Record]) -> Result<(), SeedError> {
     let own = store.unit(&unit.id);
-    let known = lines(&journal::read(&own.journal())?);
-    let missing = missing(records, &known, unit);
+    let its = journal::read(&own.journal())?;
+    // Also of trials that dropped out of a search since it worked on them: their models are gone.
+    let worked_on = its.iter().filter_map(|record| record.trial.as_ref());
+    let trials = unit.trials.iter().map(|trial| &trial.id).chain(worked_on).collect();
+    let missing = about(&trials, records, &lines(&its));
     if missing.is_empty() {
         return Ok(());
     }
