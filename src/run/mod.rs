@@ -425,7 +425,7 @@ impl<'a> Session<'a> {
         if request.slots.is_empty() {
             return Ok(());
         }
-        let asked = ask_harness(request, &on_all_slots(request), listener, cancel);
+        let asked = ask_harness(request, &on_all_slots(request), self.listener, self.cancel);
         self.facts.known_tasks = match (asked, short_of_gpus(request)) {
             (Err(RunError::Lacks(mut lacks)), Some(short)) => {
                 lacks.push(short.into());
