@@ -55,6 +55,8 @@ pub(super) struct Session<'a> {
     pub split: bool,
     /// Bytes that the models of a wave may take, where it is split.
     pub disk: Option<u64>,
+    /// Number of the submission that it looks after: of no other one it takes a step.
+    pub number: u32,
     /// What is asked of the trials.
     pub settings: Settings,
     seen: Mutex<Seen>,
@@ -97,6 +99,7 @@ impl<'a> Session<'a> {
             at_once: None,
             split: false,
             disk: None,
+            number: 0,
             settings: request.settings.clone(),
             seen: Mutex::default(),
         }
@@ -132,6 +135,7 @@ impl<'a> Session<'a> {
     /// Begins to look after a submission.
     pub fn join(&mut self, submission: &Submission) -> Result<(), SlurmError> {
         let store = &self.request.store;
+        self.number = submission.number;
         self.learn(&self.manifest(submission.number)?);
         let mut told = BTreeMap::new();
         for unit in submission.unsettled() {

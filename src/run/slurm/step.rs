@@ -43,13 +43,15 @@ enum Fate {
     Again(String),
 }
 
-/// Takes one step and gives back the submission as it is then; none where there is none.
+/// Takes one step and gives back the submission as it is then; none where it is over. Another one may be open by then, which has other
+/// settings, and followers of its own.
 pub(super) fn step(session: &Session<'_>, polled: &mut Polled) -> Result<Option<Submission>, SlurmError> {
     let store = &session.request.store;
     // No longer than until the next look: whoever holds it does what is to be done.
     let _lock = store.lock_within(session.options.slurm.poll.min(session.patience()))?;
     let (mut journal, records) = Journal::open(&store.journal())?;
-    let Some(mut submission) = Submission::open(&records) else { return Ok(None) };
+    let open = Submission::open(&records).filter(|open| open.number == session.number);
+    let Some(mut submission) = open else { return Ok(None) };
     jobs::find_or_send(session, &mut submission, polled, &mut journal)?;
     let ended = accounted(session, &submission, polled);
     let mut again: Vec<usize> = Vec::new();
