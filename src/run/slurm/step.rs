@@ -46,8 +46,7 @@ enum Fate {
 /// Takes one step and gives back the submission as it is then; none where there is none.
 pub(super) fn step(session: &Session<'_>, polled: &mut Polled) -> Result<Option<Submission>, SlurmError> {
     let store = &session.request.store;
-    // No longer than until the next look: whoever holds it does what is to be done.
-    let _lock = store.lock_within(session.options.slurm.poll.min(session.patience()))?;
+    let _lock = store.lock_within(session.patience())?;
     let (mut journal, records) = Journal::open(&store.journal())?;
     let Some(mut submission) = Submission::open(&records) else { return Ok(None) };
     jobs::find_or_send(session, &mut submission, polled, &mut journal)?;
