@@ -47,8 +47,7 @@ enum Fate {
 /// settings, and followers of its own.
 pub(super) fn step(session: &Session<'_>, polled: &mut Polled) -> Result<Option<Submission>, SlurmError> {
     let store = &session.request.store;
-    // No longer than until the next look: whoever holds it does what is to be done.
-    let _lock = store.lock_within(session.options.slurm.poll.min(session.patience()))?;
+    let _lock = store.lock_within(session.patience())?;
     let (mut journal, records) = Journal::open(&store.journal())?;
     let open = Submission::open(&records).filter(|open| open.number == session.number);
     let Some(mut submission) = open else { return Ok(None) };
