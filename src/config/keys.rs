@@ -206,7 +206,12 @@ pub static TOKEN: TableShape = TableShape {
     name: "token",
     expected: "token settings (a mapping)",
     keys: &[
-        must("source", Shape::Either(&[MODEL, Shape::Table(&TOKEN_ROW)]), "a model or a mapping with `kind`"),
+        key(
+            "source",
+            Shape::Either(&[MODEL, Shape::Table(&TOKEN_ROW)]),
+            "none, which will do where every model has the token",
+            "a model or a mapping with `kind`",
+        ),
         key("force", Shape::Switch, "false", "whether models that have the token take it from there too"),
     ],
     private_keys: false,

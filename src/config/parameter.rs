@@ -205,8 +205,12 @@ impl Scalar {
         }
     }
 
-    fn is_number(&self) -> bool {
-        matches!(self, Self::Int(_) | Self::Float(_))
+    /// Itself as a value of that kind.
+    fn read(&self, kind: Kind) -> Option<Self> {
+        match kind {
+            Kind::Float => self.as_float().map(Self::Float),
+            Kind::Bool => self.as_bool().map(Self::Bool),
+        }
     }
 }
 
@@ -225,35 +229,41 @@ impl Setting {
     /// The value for one tensor, if this setting speaks about it.
     ///
     /// An empty gradient and a conditional without a matching case are absent: look-up goes on at the next level.
-    pub fn value_at(&self, site: Site<'_>) -> Option<Scalar> {
-        self.answer_at(site).map(|(value, _)| value)
+    pub fn value_at(&self, kind: Kind, site: Site<'_>) -> Option<Scalar> {
+        self.answer_at(kind, site).map(|(value, _)| value)
     }
 
     /// The value for one tensor with the number of the case that gives it.
-    fn answer_at(&self, site: Site<'_>) -> Option<(Scalar, usize)> {
+    fn answer_at(&self, kind: Kind, site: Site<'_>) -> Option<(Scalar, usize)> {
         match self {
             Self::Scalar(value) => Some((value.clone(), 0)),
-            Self::Gradient(values) => interpolate(values, site.t).map(|value| (value, 0)),
+            Self::Gradient(values) => interpolate(values, kind, site.t).map(|value| (value, 0)),
             Self::Conditional(cases) => {
                 let number = cases.iter().position(|case| case.matches(site.tensor))?;
-                cases[number].value.value_at(site).map(|value| (value, number))
+                cases[number].value.value_at(kind, site).map(|value| (value, number))
             }
         }
     }
 }
 
-/// The value of a gradient at `t` in 0..=1. Anything that is not a number is picked, not interpolated.
-fn interpolate(values: &[Scalar], t: f64) -> Option<Scalar> {
+/// The value of a gradient at `t` in 0..=1: numbers are interpolated between, switches are picked. Which they are is the
+/// parameter's business and not that of their spelling. A value that is neither is the answer, for the caller to refuse.
+fn interpolate(values: &[Scalar], kind: Kind, t: f64) -> Option<Scalar> {
     let last = values.len().checked_sub(1)?;
+    let read = |value: &Scalar| value.read(kind).ok_or_else(|| value.clone());
+    let values: Vec<Scalar> = match values.iter().map(read).collect() {
+        Ok(values) => values,
+        Err(odd) => return Some(odd),
+    };
     let position = t * last as f64;
     let below = (position.floor() as usize).min(last);
-    if !values.iter().all(Scalar::is_number) {
-        return Some(values[below].clone());
+    match (&values[below], &values[(below + 1).min(last)]) {
+        (Scalar::Float(low), Scalar::Float(high)) => {
+            let fraction = position - position.floor();
+            Some(Scalar::Float((1.0 - fraction) * low + fraction * high))
+        }
+        (picked, _) => Some(picked.clone()),
     }
-    let fraction = position - position.floor();
-    let low = values[below].as_float()?;
-    let high = values[(below + 1).min(last)].as_float()?;
-    Some(Scalar::Float((1.0 - fraction) * low + fraction * high))
 }
 
 impl MergeConfig {
@@ -290,7 +300,7 @@ impl MergeConfig {
         let mut met = Vec::new();
         for (level, parameters) in self.levels(slice, source) {
             let Some(setting) = parameters.get(row.name) else { continue };
-            let fared = match setting.answer_at(site) {
+            let fared = match setting.answer_at(row.kind, site) {
                 _ if found.is_some() => Fared::Overridden,
                 Some((value, case)) => {
                     found = Some(value);
@@ -350,7 +360,7 @@ mod tests {
     }
 
     fn at(setting: &Setting, tensor: &str, t: f64) -> Option<f64> {
-        setting.value_at(Site { tensor, t }).and_then(|value| value.as_float())
+        setting.value_at(Kind::Float, Site { tensor, t }).and_then(|value| value.as_float())
     }
 
     #[test]
@@ -365,9 +375,24 @@ mod tests {
 
     #[test]
     fn switches_in_a_gradient_are_picked() {
-        let setting = Setting::Gradient(vec![Scalar::Bool(true), Scalar::Bool(false)]);
-        assert_eq!(setting.value_at(Site { tensor: "x", t: 0.99 }), Some(Scalar::Bool(true)));
-        assert_eq!(setting.value_at(Site { tensor: "x", t: 1.0 }), Some(Scalar::Bool(false)));
+        let spellings = [
+            [Scalar::Bool(true), Scalar::Bool(false)],
+            [Scalar::Int(1), Scalar::Int(0)],
+            [Scalar::Float(1.0), Scalar::Text("no".to_owned())],
+        ];
+        for values in spellings {
+            let setting = Setting::Gradient(values.to_vec());
+            let at = |t| setting.value_at(Kind::Bool, Site { tensor: "x", t });
+            assert_eq!((at(0.99), at(1.0)), (Some(Scalar::Bool(true)), Some(Scalar::Bool(false))), "{setting}");
+        }
+    }
+
+    #[test]
+    fn numbers_in_a_gradient_are_numbers_however_they_are_spelled() {
+        let setting = Setting::Gradient(vec![Scalar::Text("2e-1".to_owned()), Scalar::Bool(true)]);
+        assert_eq!(at(&setting, "x", 0.5), Some(0.6));
+        let odd = Setting::Gradient(vec![Scalar::Int(1), Scalar::Text("much".to_owned())]);
+        assert_eq!(odd.value_at(Kind::Float, Site { tensor: "x", t: 0.0 }), Some(Scalar::Text("much".to_owned())));
     }
 
     #[test]

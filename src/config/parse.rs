@@ -117,7 +117,7 @@ pub fn parse(document: &Node, reading: &dyn Reading) -> Result<Parsed, Problems>
         return Err(Problems(vec![problem]));
     }
     let config = parser.document(document);
-    other_readings(document, false, reading, &mut parser.problems);
+    other_readings(document, reading, &mut parser.problems);
     let mut problems = parser.problems;
     problems.sort();
     match problems.unless_errors(config)? {
@@ -173,11 +173,12 @@ impl Parser<'_> {
         };
         let top_parameters = top.optional("parameters");
         let parameters = top_parameters.map(|field| self.parameters(field, method)).unwrap_or_default();
-        let dtype = top.optional("dtype").and_then(|field| self.dtype(&field));
-        let out_dtype = top.optional("out_dtype").and_then(|field| self.dtype(&field));
+        let dtype = top.optional("dtype").filter(|field| !self.is_blank(field)).and_then(|field| self.dtype(&field));
+        let out_dtype = top.optional("out_dtype").filter(|field| !self.is_blank(field));
+        let out_dtype = out_dtype.and_then(|field| self.dtype(&field));
         let tokenizer = self.tokenizer(&mut top);
-        let chat_template =
-            top.optional("chat_template").and_then(|field| field.text(&mut self.problems)).map(str::to_owned);
+        let chat_template = top.optional("chat_template").filter(|field| !self.is_blank(field));
+        let chat_template = chat_template.and_then(|field| field.text(&mut self.problems)).map(str::to_owned);
         self.finish(top);
         let (form, _) = form?;
         let method = method?;
@@ -201,6 +202,30 @@ impl Parser<'_> {
             check::inputs(&config, field, base_field.as_ref(), self.parameters_unclear, &mut self.problems);
         }
         Some(config)
+    }
+
+    /// Whether a value was written for mergekit, whose reader turns texts into numbers and switches where such are wanted.
+    pub(super) fn is_lax(&self, field: &Field<'_>) -> bool {
+        !self.reading.refuses_unknown(&field.node.span)
+    }
+
+    /// Whether it is an empty text, which mergekit takes for nothing at all.
+    pub(super) fn is_blank(&self, field: &Field<'_>) -> bool {
+        field.node.as_text() == Some("") && self.is_lax(field)
+    }
+
+    /// `true` or `false`.
+    pub(super) fn switch(&mut self, field: &Field<'_>) -> Option<bool> {
+        match &field.node.value {
+            Value::Scalar(scalar) if self.is_lax(field) && scalar.as_bool().is_some() => scalar.as_bool(),
+            _ => field.switch(&mut self.problems),
+        }
+    }
+
+    /// A whole number of at least `least`.
+    pub(super) fn whole(&mut self, field: &Field<'_>, least: u64) -> Option<u64> {
+        let spelled = field.node.as_text().filter(|_| self.is_lax(field)).and_then(|text| text.trim().parse().ok());
+        spelled.filter(|number| *number >= least).or_else(|| field.whole(least, &mut self.problems))
     }
 
     /// Reports something that mergekit passes over in silence.
@@ -307,7 +332,9 @@ impl Parser<'_> {
     fn models_form(&mut self, field: &Field<'_>, base: Option<&ModelRef>, method: Method) -> Slice {
         let entries = self.list(field, "a list of models");
         let mut sources = self.sources(&entries, method, false);
-        if let Some(base) = base.filter(|base| sources.iter().all(|source| source.model != **base)) {
+        let joins = |base: &&ModelRef| sources.iter().all(|source| source.model != **base);
+        // mergekit takes an empty list for none.
+        if let Some(base) = base.filter(|_| !entries.is_empty()).filter(joins) {
             sources.push(SourceModel { model: base.clone(), layer_range: None, parameters: Parameters::new() });
         }
         Slice { sources, base_model: None, parameters: Parameters::new() }
@@ -336,8 +363,13 @@ impl Parser<'_> {
         let parameters = table.optional("parameters");
         // mergekit accepts the key and reads it nowhere.
         if let Some(dead) = table.optional("residual_weight") {
-            let message = "`residual_weight` has no effect: no merge method reads it";
-            dead.warning(Code::NoEffect, message, None, &mut self.problems);
+            let is_number = matches!(&dead.node.value, Value::Scalar(scalar) if scalar.as_float().is_some());
+            if is_number || !self.is_lax(&dead) {
+                let message = "`residual_weight` has no effect: no merge method reads it";
+                dead.warning(Code::NoEffect, message, None, &mut self.problems);
+            } else {
+                dead.expected("a number", &mut self.problems);
+            }
         }
         self.finish(table);
         let parameters = parameters.map(|field| self.parameters(field, Some(method))).unwrap_or_default();
@@ -419,7 +451,7 @@ impl Parser<'_> {
             field.problem(Code::Layers, message, None, &mut self.problems);
             return None;
         };
-        let (start, end) = (start.whole(0, &mut self.problems)?, end.whole(0, &mut self.problems)?);
+        let (start, end) = (self.whole(start, 0)?, self.whole(end, 0)?);
         if start > end {
             let message = format!("layer range ends before it starts: [{start}, {end}]");
             field.problem(
@@ -529,12 +561,12 @@ impl Parser<'_> {
 
 /// Reports plain scalars that PyYAML, and so mergekit, reads as something else: an oddity in a file written for mergekit. In
 /// a spec mergekit reads nothing, and only what one of the two readers takes for another number or a switch is a mistake.
-pub(crate) fn other_readings(node: &Node, in_list: bool, reading: &dyn Reading, problems: &mut Problems) {
+pub(crate) fn other_readings(node: &Node, reading: &dyn Reading, problems: &mut Problems) {
     match &node.value {
         Value::Map(entries) => {
-            entries.iter().for_each(|entry| other_readings(&entry.value, false, reading, problems));
+            entries.iter().for_each(|entry| other_readings(&entry.value, reading, problems));
         }
-        Value::List(items) => items.iter().for_each(|item| other_readings(item, true, reading, problems)),
+        Value::List(items) => items.iter().for_each(|item| other_readings(item, reading, problems)),
         Value::Scalar(scalar) if node.span.source.format == Format::Yaml => {
             let text = node.span.text().trim_end();
             let Some(other) = pyyaml::other_reading(text) else { return };
@@ -551,9 +583,8 @@ pub(crate) fn other_readings(node: &Node, in_list: bool, reading: &dyn Reading, 
                 }
                 return;
             }
-            // mergekit takes a text that spells a number for that number, except inside a gradient, where one text
-            // turns interpolation off.
-            if other == "a text" && !in_list {
+            // mergekit takes a text that spells a number for that number.
+            if other == "a text" {
                 return;
             }
             let hint = Some("write it in a form that both read alike, for example with a point: `1.0e-3`".to_owned());

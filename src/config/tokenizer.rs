@@ -39,8 +39,9 @@ pub enum VocabularySource {
 /// What a token becomes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct TokenSettings {
-    /// Where models that do not have the token take its row from.
-    pub source: TokenSource,
+    /// Where models that do not have the token take its row from; none will do where all have it.
+    #[serde(default)]
+    pub source: Option<TokenSource>,
     /// Whether models that have it do so too.
     #[serde(default)]
     pub force: bool,
@@ -151,7 +152,12 @@ pub(super) fn detailed(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Tok
         }
     }
     if let Some(field) = pad {
-        settings.insert("pad_to_multiple_of".to_owned(), Json::from(field.whole(1, &mut parser.problems)?));
+        // To mergekit 0 is no padding.
+        let least = u64::from(!parser.is_lax(&field));
+        let multiple = parser.whole(&field, least)?;
+        if multiple > 0 {
+            settings.insert("pad_to_multiple_of".to_owned(), Json::from(multiple));
+        }
     }
     // A mapping that says no more than the word is the word.
     Some(if settings.len() == 1 {
@@ -163,14 +169,16 @@ pub(super) fn detailed(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Tok
 
 fn token(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
     let mut table = field.table(&keys::TOKEN, &mut parser.problems)?;
-    // mergekit accepts settings without a source, and fails once it gets to the token.
-    let origin = table.required("source", &mut parser.problems);
+    // Only a token that some model lacks needs it, which the models will show.
+    let origin = table.optional("source");
     let force = table.optional("force");
     parser.finish(table);
     let mut settings = Map::new();
-    settings.insert("source".to_owned(), token_source(parser, &origin?)?);
+    if let Some(field) = origin {
+        settings.insert("source".to_owned(), token_source(parser, &field)?);
+    }
     if let Some(field) = force {
-        settings.insert("force".to_owned(), Json::Bool(field.switch(&mut parser.problems)?));
+        settings.insert("force".to_owned(), Json::Bool(parser.switch(&field)?));
     }
     Some(Json::Object(settings))
 }
@@ -197,7 +205,7 @@ fn token_source(parser: &mut Parser<'_>, field: &Field<'_>) -> Option<Json> {
                 settings.insert("token".to_owned(), Json::from(token.text(&mut parser.problems)?));
             }
             (None, Some(id)) => {
-                settings.insert("token_id".to_owned(), Json::from(id.whole(0, &mut parser.problems)?));
+                settings.insert("token_id".to_owned(), Json::from(parser.whole(&id, 0)?));
             }
             _ => {
                 table.problem(Code::Conflict, "expected one of `token`, `token_id`", None, &mut parser.problems);

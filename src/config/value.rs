@@ -4,7 +4,7 @@ use super::method::{Kind, METHODS, Method, ParameterSpec};
 use super::parse::Parser;
 use super::{Parameters, Scalar, Setting, keys, parameter::Case};
 use crate::document::read::{Field, listed, nearest};
-use crate::document::{Code, Problem, Value};
+use crate::document::{Code, Format, Problem, Value, pyyaml};
 
 const SETTING: &str = "a value, a gradient (list of values) or `{filter, value}` entries";
 
@@ -73,11 +73,26 @@ fn case(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>)
     let filter = table.optional("filter");
     let value = table.required("value", &mut parser.problems);
     parser.finish(table);
-    let filter = match filter {
-        Some(filter) => Some(filter.text(&mut parser.problems)?.to_owned()),
+    let filter = match filter.filter(|filter| !parser.is_blank(filter)) {
+        Some(filter) => Some(text(parser, &filter)?.to_owned()),
         None => None,
     };
     Some(Case { filter, value: plain(parser, &value?, row)? })
+}
+
+/// A text to mergekit as well, which stops at an unquoted `no`.
+fn text<'a>(parser: &mut Parser<'_>, field: &Field<'a>) -> Option<&'a str> {
+    let text = field.text(&mut parser.problems)?;
+    let span = field.span();
+    let other = Some(&span).filter(|span| span.source.format == Format::Yaml && parser.is_lax(field));
+    match other.and_then(|span| pyyaml::other_reading(span.text().trim_end())) {
+        Some(other) if other != "a text" => {
+            let message = format!("expected a text, found `{text}`, which mergekit reads as {other}");
+            field.problem(Code::WrongValue, message, Some("put it in quotes".to_owned()), &mut parser.problems);
+            None
+        }
+        _ => Some(text),
+    }
 }
 
 fn scalar(parser: &mut Parser<'_>, field: &Field<'_>, row: Option<&ParameterSpec>) -> Option<Scalar> {

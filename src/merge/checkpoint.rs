@@ -96,20 +96,6 @@ pub enum CheckpointError {
         /// The file.
         shard: String,
     },
-    /// A tensor that is in a file and not in the index.
-    #[error(
-        "`{}`: expected tensor `{tensor}`, which is in `{shard}`, found no entry for it: programs differ in whether they load \
-         it (make the index anew with `save_pretrained` of transformers, or add the entry)",
-        .index.display()
-    )]
-    NotInIndex {
-        /// The index.
-        index: PathBuf,
-        /// The tensor.
-        tensor: String,
-        /// The file.
-        shard: String,
-    },
     /// One name in two files.
     #[error("`{}`: tensor `{tensor}` is in both `{first}` and `{second}`", .index.display())]
     InTwoShards {
@@ -134,8 +120,25 @@ pub struct Checkpoint {
     pub folder: PathBuf,
     /// `config.json`, keys in the order of the file; empty for an adapter.
     pub config: Map<String, Value>,
+    weights: Weights,
+}
+
+/// The weights of a checkpoint.
+#[derive(Debug, Default)]
+struct Weights {
     shards: Vec<Mmap>,
     tensors: BTreeMap<String, Tensor>,
+    /// Tensors in the files that the index does not have.
+    unlisted: Vec<String>,
+}
+
+impl Weights {
+    /// Those of one file.
+    fn of_file(file: &Path) -> Result<Self, CheckpointError> {
+        let (map, infos) = open_shard(file)?;
+        let tensors = infos.into_iter().map(|(name, info)| (name, info.in_shard(0))).collect();
+        Ok(Self { shards: vec![map], tensors, unlisted: Vec::new() })
+    }
 }
 
 /// Where a tensor lies.
@@ -174,8 +177,7 @@ impl Checkpoint {
     /// [`CheckpointError`], one variant for each thing that can be wrong.
     pub fn open(folder: &Path) -> Result<Self, CheckpointError> {
         let config = read_json(&folder.join(CONFIG))?;
-        let (shards, tensors) = open_weights(folder)?;
-        Ok(Self { folder: folder.to_owned(), config, shards, tensors })
+        Ok(Self { folder: folder.to_owned(), config, weights: open_weights(folder)? })
     }
 
     /// Opens one safetensors file, with no config beside it.
@@ -183,10 +185,8 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`] as for [`Checkpoint::open`].
     pub fn open_file(file: &Path) -> Result<Self, CheckpointError> {
-        let (map, infos) = open_shard(file)?;
-        let tensors = infos.into_iter().map(|(name, info)| (name, info.in_shard(0))).collect();
         let folder = file.parent().unwrap_or(Path::new("")).to_owned();
-        Ok(Self { folder, config: Map::new(), shards: vec![map], tensors })
+        Ok(Self { folder, config: Map::new(), weights: Weights::of_file(file)? })
     }
 
     /// Opens the weights of a folder alone.
@@ -194,30 +194,34 @@ impl Checkpoint {
     /// # Errors
     /// [`CheckpointError`] as for [`Checkpoint::open`].
     pub fn open_weights_of(folder: &Path) -> Result<Self, CheckpointError> {
-        let (shards, tensors) = open_weights(folder)?;
-        Ok(Self { folder: folder.to_owned(), config: Map::new(), shards, tensors })
+        Ok(Self { folder: folder.to_owned(), config: Map::new(), weights: open_weights(folder)? })
     }
 
     /// Every tensor by name.
     pub fn tensors(&self) -> &BTreeMap<String, Tensor> {
-        &self.tensors
+        &self.weights.tensors
+    }
+
+    /// Tensors in the files that the index does not have: they are no part of the checkpoint.
+    pub fn unlisted(&self) -> &[String] {
+        &self.weights.unlisted
     }
 
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<&Tensor> {
-        self.tensors.get(name)
+        self.weights.tensors.get(name)
     }
 
     /// The bytes of one of this checkpoint's tensors.
     pub fn bytes(&self, tensor: &Tensor) -> &[u8] {
-        &self.shards[tensor.shard][tensor.bytes.0..tensor.bytes.1]
+        &self.weights.shards[tensor.shard][tensor.bytes.0..tensor.bytes.1]
     }
 
     /// Asks the operating system to have a tensor's bytes at hand soon.
     pub fn read_ahead(&self, tensor: &Tensor) {
         let (start, end) = tensor.bytes;
         // A hint: where it is not taken, the bytes come when they are read.
-        let _ = self.shards[tensor.shard].advise_range(Advice::WillNeed, start, end - start);
+        let _ = self.weights.shards[tensor.shard].advise_range(Advice::WillNeed, start, end - start);
     }
 
     /// A whole number of the config, at the top or in the part about text.
@@ -255,26 +259,29 @@ pub fn read_json<T: serde::de::DeserializeOwned>(file: &Path) -> Result<T, Check
     serde_json::from_slice(&text).map_err(|source| CheckpointError::Json { file: file.to_owned(), source })
 }
 
-fn open_weights(folder: &Path) -> Result<(Vec<Mmap>, BTreeMap<String, Tensor>), CheckpointError> {
-    let index = folder.join(INDEX);
-    if folder.join(SINGLE).exists() && index.exists() {
-        return Err(CheckpointError::TwoSets { folder: folder.to_owned() });
-    }
-    if folder.join(SINGLE).exists() {
-        let (map, infos) = open_shard(&folder.join(SINGLE))?;
-        return Ok((vec![map], infos.into_iter().map(|(name, info)| (name, info.in_shard(0))).collect()));
-    }
+fn open_weights(folder: &Path) -> Result<Weights, CheckpointError> {
+    let (single, index) = (folder.join(SINGLE), folder.join(INDEX));
     if !index.exists() {
-        return Err(no_weights(folder));
+        return if single.exists() { Weights::of_file(&single) } else { Err(no_weights(folder)) };
     }
     let Index { weight_map } = read_json(&index)?;
+    // An index of that very file is no second set.
+    let is_of_single = !weight_map.is_empty() && weight_map.values().all(|shard| shard == SINGLE);
+    if single.exists() && !is_of_single {
+        return Err(CheckpointError::TwoSets { folder: folder.to_owned() });
+    }
     let names = shard_names(folder, &index, &weight_map)?;
     let mut shards = Vec::with_capacity(names.len());
     let mut tensors: BTreeMap<String, Tensor> = BTreeMap::new();
+    let mut unlisted = Vec::new();
     for (number, name) in names.iter().enumerate() {
         let (map, infos) = open_shard(&folder.join(name))?;
         shards.push(map);
         for (tensor, info) in infos {
+            if !weight_map.contains_key(&tensor) {
+                unlisted.push(tensor);
+                continue;
+            }
             // The last file would silently win.
             if let Some(first) = tensors.get(&tensor) {
                 let first = names[first.shard].clone();
@@ -289,11 +296,7 @@ fn open_weights(folder: &Path) -> Result<(Vec<Mmap>, BTreeMap<String, Tensor>), 
             return Err(CheckpointError::MissingInShard { index, tensor, shard });
         }
     }
-    if let Some((tensor, found)) = tensors.iter().find(|(tensor, _)| !weight_map.contains_key(*tensor)) {
-        let (tensor, shard) = (tensor.clone(), names[found.shard].clone());
-        return Err(CheckpointError::NotInIndex { index, tensor, shard });
-    }
-    Ok((shards, tensors))
+    Ok(Weights { shards, tensors, unlisted })
 }
 
 /// The files an index names, each once and each there.

@@ -342,6 +342,8 @@ impl Pool {
             Some(format!("`{}`: {found}", source.key))
         };
         let mut notes: Vec<String> = sources.iter().filter_map(contradiction).collect();
+        notes.extend(recipe::note_of_cut(config));
+        notes.extend(sources.iter().filter_map(note_of_unlisted));
         notes.extend(recipe::extra_tensors(&sources).into_iter().map(note_of_extra));
         notes.extend(vocabulary.into_iter().flat_map(|vocabulary| vocabulary.notes));
         notes.extend(sidecars.notes.iter().cloned());
@@ -387,10 +389,24 @@ fn refuse_input(out: &Path, folder: &Path) -> Result<(), OutputError> {
 }
 
 fn note_of_extra((model, tensors): (&str, Vec<&str>)) -> String {
+    let names = some_of(&tensors);
+    format!("`{model}`: left out, since not part of its architecture ({} in all): {names}", tensors.len())
+}
+
+fn note_of_unlisted(source: &Source) -> Option<String> {
+    let tensors = source.checkpoint.unlisted();
+    let names = some_of(tensors);
+    let note =
+        format!("`{}`: left out, since not in the index of its files ({} in all): {names}", source.key, tensors.len());
+    (!tensors.is_empty()).then_some(note)
+}
+
+/// A few names of many.
+fn some_of(names: &[impl AsRef<str>]) -> String {
     const SHOWN: usize = 3;
-    let mut names: Vec<String> = tensors.iter().take(SHOWN).map(|name| format!("`{name}`")).collect();
-    if tensors.len() > SHOWN {
-        names.push("…".to_owned());
+    let mut shown: Vec<String> = names.iter().take(SHOWN).map(|name| format!("`{}`", name.as_ref())).collect();
+    if names.len() > SHOWN {
+        shown.push("…".to_owned());
     }
-    format!("`{model}`: left out, since not part of its architecture ({} in all): {}", tensors.len(), names.join(", "))
+    shown.join(", ")
 }

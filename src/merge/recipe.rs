@@ -13,6 +13,7 @@ use super::vocabulary::{Table, Vocabulary, VocabularyError};
 use crate::config::method::{Inputs, Method};
 use crate::config::parameter::ParameterError;
 use crate::config::{Dtype, MergeConfig, Numerics, Slice, SourceModel};
+use crate::model::ModelRef;
 
 /// How one output tensor is computed.
 #[derive(Debug, Clone, PartialEq)]
@@ -216,6 +217,22 @@ pub enum RecipeError {
         /// Its value.
         found: f64,
     },
+    /// Sources that mergekit leaves out, without which the method cannot do.
+    #[error(
+        "merging `{tensor}`: as in mergekit, only the first {n_merged} of the {n_sources} sources of the last slice are merged into \
+         what follows the layers, since the first slice has no more"
+    )]
+    CutShort {
+        /// The tensor.
+        tensor: String,
+        /// Sources that are merged.
+        n_merged: usize,
+        /// Sources of the slice.
+        n_sources: usize,
+        /// What is wrong with those.
+        #[source]
+        why: Box<RecipeError>,
+    },
     /// A row that cannot be ranked.
     #[error("merging `{tensor}` ({method}): rows of one element cannot be ranked by magnitude")]
     SingleElementRows {
@@ -355,6 +372,42 @@ pub fn positions<'a>(stacks: &[Stack<'a>]) -> impl Iterator<Item = Position<'a>>
     outside.chain(layers)
 }
 
+/// How many sources of its slice are merged into a tensor: all of them, but behind the layers no more than the first slice
+/// has. mergekit pairs the models of the last slice with as many weights as there are sources in the first.
+pub fn n_merged(config: &MergeConfig, position: &Position<'_>) -> usize {
+    let n_sources = |slice: usize| config.slices.get(slice).map_or(0, |slice| slice.sources.len());
+    match position.part.place {
+        Place::Post => n_sources(position.slice).min(n_sources(0)),
+        Place::Pre | Place::Layer => n_sources(position.slice),
+    }
+}
+
+/// Whether the method can do with the first `n_merged` sources of a slice, where that is not all of them.
+///
+/// # Errors
+/// [`RecipeError::CutShort`].
+pub fn check_merged(config: &MergeConfig, slice: usize, tensor: &str, n_merged: usize) -> Result<(), RecipeError> {
+    let Some(of) = config.slices.get(slice).filter(|of| n_merged < of.sources.len()) else { return Ok(()) };
+    let base = config.base_of(of);
+    let listed = base.is_some_and(|base| of.sources[..n_merged].iter().any(|source| source.model == *base));
+    let inputs = config.method.spec().inputs;
+    check_inputs(config.method, inputs, slice, n_merged, listed, base.map(ToString::to_string)).map_err(|why| {
+        let (tensor, n_sources) = (tensor.to_owned(), of.sources.len());
+        RecipeError::CutShort { tensor, n_merged, n_sources, why: Box::new(why) }
+    })
+}
+
+/// What the user should know about sources that are left out behind the layers.
+pub fn note_of_cut(config: &MergeConfig) -> Option<String> {
+    let (first, last) = (config.slices.first()?.sources.len(), config.slices.last()?.sources.len());
+    (first < last).then(|| {
+        format!(
+            "what follows the layers (the last norm, the head) is merged from the first {first} of the last slice's {last} \
+             sources, since the first slice has no more: so does mergekit"
+        )
+    })
+}
+
 /// Tensors of the models that no recipe can use, by model.
 pub fn extra_tensors(sources: &[Source]) -> BTreeMap<&str, Vec<&str>> {
     let extra = |source: &Source, name: &str| !source.architecture.has(name);
@@ -481,8 +534,10 @@ impl<'a> Planner<'a> {
         input_name: impl Fn(&Member<'_>) -> String,
     ) -> Result<(), RecipeError> {
         let Position { part, name, t, .. } = position;
+        let n_merged = n_merged(self.config, position);
+        check_merged(self.config, layout.number, name, n_merged)?;
         let named: Vec<(Member<'a>, String)> =
-            layout.members.iter().map(|member| (*member, input_name(member))).collect();
+            layout.members.iter().take(n_merged).map(|member| (*member, input_name(member))).collect();
         let present =
             |(member, input): &(Member<'_>, String)| self.sources[member.source].checkpoint.tensor(input).is_some();
         if part.optional && !named.iter().any(present) {
@@ -497,7 +552,7 @@ impl<'a> Planner<'a> {
             .config
             .dtype
             .unwrap_or_else(|| found.iter().map(|input| input.dtype).reduce(Dtype::promote).unwrap_or(Dtype::F32));
-        let base = layout.base.filter(|_| self.config.method.spec().inputs != Inputs::Any);
+        let base = layout.base.filter(|base| *base < n_merged && self.config.method.spec().inputs != Inputs::Any);
         let found = self.in_order(found, base);
         let inputs: Vec<Asked<'_>> = found
             .iter()
@@ -510,7 +565,7 @@ impl<'a> Planner<'a> {
         let tensor = operation::Tensor { name, t: *t, row_len: shape.last().copied().unwrap_or(1) };
         let operation =
             operation::resolve(self.config, layout.slice, &inputs, base.is_some(), tensor, self.choices.seed, None)?;
-        let rows = self.rows(name, &found)?;
+        let rows = self.rows(name, &found, self.config.base_of(layout.slice))?;
         let input =
             |(input, rows): (Found<'_>, _)| RecipeInput { source: input.member.source, tensor: input.tensor, rows };
         let inputs = found.into_iter().zip(rows).map(input).collect();
@@ -559,12 +614,18 @@ impl<'a> Planner<'a> {
     }
 
     /// How the rows of every input are laid out for the vocabulary of the output.
-    fn rows(&self, name: &str, found: &[Found<'_>]) -> Result<Vec<Option<Arc<[Row]>>>, RecipeError> {
+    fn rows(
+        &self,
+        name: &str,
+        found: &[Found<'_>],
+        base: Option<&ModelRef>,
+    ) -> Result<Vec<Option<Arc<[Row]>>>, RecipeError> {
         let Some(vocabulary) = self.vocabulary.filter(|_| is_vocabulary(name)) else {
             return Ok(vec![None; found.len()]);
         };
         let table = |input: &Found<'_>| Table { source: input.member.source, n_rows: input.shape[0] };
-        Ok(vocabulary.layouts(&found.iter().map(table).collect::<Vec<_>>())?)
+        let base = base.and_then(|base| self.sources.iter().position(|source| source.model == *base));
+        Ok(vocabulary.layouts(&found.iter().map(table).collect::<Vec<_>>(), base)?)
     }
 
     fn shape(&self, name: &str, found: &[Found<'_>]) -> Result<Vec<usize>, RecipeError> {

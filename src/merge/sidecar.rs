@@ -19,6 +19,7 @@ use super::tokenizer::{TOKENIZER, TOKENIZER_CONFIG};
 use super::vocabulary::{VOCAB_SIZE, Vocabulary};
 use super::{MergeOptions, TokenizerFiles};
 use crate::config::MergeConfig;
+use crate::model::ModelRef;
 
 /// Files of a tokenizer and of generation that are copied where the donor has them.
 const COPIED: &[&str] = &[
@@ -68,9 +69,6 @@ pub enum SidecarError {
         /// What stands there.
         found: String,
     },
-    /// `auto` without a template to choose.
-    #[error("`chat_template: auto`: none of the models has a chat template")]
-    NoChatTemplate,
 }
 
 /// What will lie beside the weights.
@@ -116,7 +114,14 @@ pub fn sidecars(
         None => sidecars.copy_tokenizer(parts.donor, options.tokenizer)?,
     }
     if let Some(wanted) = &config.chat_template {
-        sidecars.set_chat_template(chat_template(wanted, parts.sources)?)?;
+        match chat_template(wanted, parts.sources)? {
+            Some(template) => sidecars.set_chat_template(template)?,
+            None => {
+                let note =
+                    "`chat_template: auto`: none of the models has a chat template, so the output has none either";
+                sidecars.notes.push(note.to_owned());
+            }
+        }
     }
     if options.write_model_card {
         sidecars.files.insert("mergekit_config.yml".to_owned(), config_text.as_bytes().to_vec());
@@ -218,6 +223,7 @@ fn model_config(config: &MergeConfig, parts: &Parts<'_>) -> Map<String, Value> {
         let key = LAYER_COUNTS.iter().find(|key| text.contains_key(**key)).unwrap_or(&LAYER_COUNTS[0]);
         text.insert((*key).to_owned(), Value::from(parts.recipes.n_layers));
     });
+    stack_layer_lists(&mut model, config, parts);
     if let Some(vocabulary) = parts.vocabulary {
         let n_rows = Value::from(vocabulary.n_rows);
         if let Some(size) = model.get_mut(VOCAB_SIZE) {
@@ -228,9 +234,41 @@ fn model_config(config: &MergeConfig, parts: &Parts<'_>) -> Map<String, Value> {
     model
 }
 
+/// Makes the lists of a config that have an entry for every layer (`layer_types`) those of the layers that are stacked.
+fn stack_layer_lists(model: &mut Map<String, Value>, config: &MergeConfig, parts: &Parts<'_>) {
+    let source = |model: &ModelRef| parts.sources.iter().find(|source| source.model == *model);
+    // Where every output layer comes from: the donor, if it is in the slice, else the first source.
+    let layers = config.slices.iter().flat_map(|slice| {
+        let listed = slice.sources.iter().find(|listed| listed.model == parts.donor.model);
+        let found = listed.or(slice.sources.first()).and_then(|listed| Some((listed, source(&listed.model)?)));
+        found.into_iter().flat_map(|(listed, source)| {
+            let (start, end) = listed.layer_range.unwrap_or((0, source.architecture.n_layers));
+            (start..end).map(move |layer| (source, layer))
+        })
+    });
+    let layers: Vec<(&Source, usize)> = layers.collect();
+    let n_layers = parts.donor.architecture.n_layers;
+    edit_text_table(model, |text| {
+        for (key, value) in text.iter_mut().filter(|(key, _)| key.contains("layer")) {
+            let Value::Array(list) = value else { continue };
+            if list.len() != n_layers {
+                continue;
+            }
+            let entry = |(source, layer): &(&Source, usize)| {
+                let list = text_table(&source.checkpoint.config).get(key).and_then(Value::as_array).unwrap_or(list);
+                list.get(*layer).cloned()
+            };
+            // A layer that no list speaks of leaves the list as it is.
+            if let Some(stacked) = layers.iter().map(entry).collect() {
+                *value = Value::Array(stacked);
+            }
+        }
+    });
+}
+
 /// Where a config says something else than the tensors beside it.
 fn contradictions(model: &Map<String, Value>, recipes: &[Recipe]) -> Vec<String> {
-    let text = model.get("text_config").and_then(Value::as_object).unwrap_or(model);
+    let text = text_table(model);
     let setting = |key: &str| text.get(key).or_else(|| model.get(key));
     let tensor = |name: &str| recipes.iter().find(|recipe| recipe.name == name);
     let mut notes = Vec::new();
@@ -257,6 +295,11 @@ fn contradictions(model: &Map<String, Value>, recipes: &[Recipe]) -> Vec<String>
     notes
 }
 
+/// The table that describes the language model: the config itself, or the part of it about text.
+fn text_table(model: &Map<String, Value>) -> &Map<String, Value> {
+    model.get("text_config").and_then(Value::as_object).unwrap_or(model)
+}
+
 /// Edits the table that describes the language model: the config itself, or the part of it about text.
 fn edit_text_table(model: &mut Map<String, Value>, edit: impl FnOnce(&mut Map<String, Value>)) {
     match model.get_mut("text_config") {
@@ -265,15 +308,22 @@ fn edit_text_table(model: &mut Map<String, Value>, edit: impl FnOnce(&mut Map<St
     }
 }
 
-fn chat_template(wanted: &str, sources: &[Source]) -> Result<String, SidecarError> {
+/// The template that is asked for; none where the models have none to choose from.
+fn chat_template(wanted: &str, sources: &[Source]) -> Result<Option<String>, SidecarError> {
     if wanted != "auto" {
         let is_template = wanted.contains('{') && wanted.chars().count() >= 20;
         let template = chat::built_in(wanted).or(is_template.then_some(wanted));
-        return template.map(str::to_owned).ok_or_else(|| SidecarError::ChatTemplate { found: wanted.to_owned() });
+        let template = template.ok_or_else(|| SidecarError::ChatTemplate { found: wanted.to_owned() })?;
+        return Ok(Some(template.to_owned()));
     }
     let mut counts: Vec<(String, usize)> = Vec::new();
     for source in sources {
         let Some(template) = own_chat_template(&source.checkpoint.folder)? else { continue };
+        // Files that differ in a last line break have the same template.
+        let template = template.trim().to_owned();
+        if template.is_empty() {
+            continue;
+        }
         match counts.iter_mut().find(|(known, _)| *known == template) {
             Some((_, count)) => *count += 1,
             None => counts.push((template, 1)),
@@ -282,7 +332,7 @@ fn chat_template(wanted: &str, sources: &[Source]) -> Result<String, SidecarErro
     // The first of equally common ones: `max_by_key` would take the last.
     counts.reverse();
     let most = counts.into_iter().max_by_key(|(_, count)| *count);
-    most.map(|(template, _)| template).ok_or(SidecarError::NoChatTemplate)
+    Ok(most.map(|(template, _)| template))
 }
 
 /// The chat template of a model: a file of its own, else part of `tokenizer_config.json`.

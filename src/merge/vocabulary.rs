@@ -7,9 +7,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde_json::{Map, Value};
-
-use super::checkpoint::{CONFIG, number_in, read_json};
 use super::rows::{Place, Row};
 use super::source::Source;
 use super::tokenizer::{AddedToken, Tokenizer, TokenizerError};
@@ -54,6 +51,14 @@ pub enum VocabularyError {
         /// The models that are.
         merged: Vec<String>,
     },
+    /// A row that nothing is said of.
+    #[error("`tokenizer.tokens`: `{token}`: missing key `source`: {why}")]
+    NoSource {
+        /// The token.
+        token: String,
+        /// Why there must be one.
+        why: &'static str,
+    },
     /// A token that its source does not have.
     #[error("`tokenizer.tokens`: `{token}`: its source `{model}` has no token `{wanted}`")]
     UnknownToken {
@@ -91,8 +96,6 @@ pub struct Vocabulary {
     /// What the user should know.
     pub notes: Vec<String>,
     settings: VocabularySettings,
-    /// The base model, where there is one.
-    base: Option<usize>,
     /// By number of the source.
     tokenizers: Vec<Arc<Tokenizer>>,
     models: Vec<ModelRef>,
@@ -148,8 +151,8 @@ pub fn vocabulary(
             Some(index) => Tokenizer::clone(&tokenizers[index]),
             None => {
                 let located = locate(model).map_err(|source| MergeError::of_model(model, source))?;
-                let config: Map<String, Value> = read_json(&located.base.join(CONFIG))?;
-                Tokenizer::open(&located.base, number_in(&config, &[VOCAB_SIZE]))
+                // No row of it is read, so that no token can be without one.
+                Tokenizer::open(&located.base, None)
                     .map_err(VocabularyError::from)?
                     .ok_or_else(|| missing(model, &located.base))?
             }
@@ -160,7 +163,6 @@ pub fn vocabulary(
     }
     Ok(Some(Vocabulary {
         n_rows: tokenizer.n_ids().next_multiple_of(settings.pad_to_multiple_of.unwrap_or(1)),
-        base: config.base_model.as_ref().and_then(|base| sources.iter().position(|source| source.model == *base)),
         models: sources.iter().map(|source| source.model.clone()).collect(),
         tokenizer,
         notes,
@@ -198,23 +200,45 @@ fn union(base: &Tokenizer, others: &[Arc<Tokenizer>]) -> Result<Tokenizer, Token
     Ok(output)
 }
 
+/// What a model without a token gets: the row of the only model that has it, else of the base, else the mean.
+fn usual(tables: &[Table], rows: &[Option<usize>], base: Option<usize>) -> Row {
+    let places: Vec<Place> =
+        rows.iter().enumerate().filter_map(|(input, row)| Some(Place { input, row: (*row)? })).collect();
+    let of_base = places.iter().find(|place| Some(tables[place.input].source) == base);
+    match (places.as_slice(), of_base) {
+        ([], _) => Row::Zero,
+        ([only], _) => Row::At(*only),
+        (_, Some(base)) => Row::At(*base),
+        _ => Row::Mean(places.into()),
+    }
+}
+
 impl Vocabulary {
-    /// Where the rows of every input of a tensor come from; `None` for one that is read as it lies.
+    /// Where the rows of every input of a tensor come from; `None` for one that is read as it lies. `base` is the number of
+    /// the model that is the base where the tensor is taken from.
     ///
     /// # Errors
     /// [`VocabularyError`] where a token's source is not there.
-    pub fn layouts(&self, tables: &[Table]) -> Result<Vec<Option<Arc<[Row]>>>, VocabularyError> {
+    pub fn layouts(&self, tables: &[Table], base: Option<usize>) -> Result<Vec<Option<Arc<[Row]>>>, VocabularyError> {
         let n_ids = self.tokenizer.n_ids();
         // Ids that no token has, and tokens that no model has, are zeros.
         let mut layouts = vec![vec![Row::Zero; n_ids]; tables.len()];
         for (token, id) in self.tokenizer.ids() {
             let rows: Vec<Option<usize>> = tables.iter().map(|table| self.row(table, token)).collect();
             let settings = self.settings.tokens.get(token);
-            let default = match settings {
-                Some(settings) => self.configured(token, &settings.source, tables)?,
-                None => self.usual(tables, &rows),
-            };
             let force = settings.is_some_and(|settings| settings.force);
+            let default = match settings {
+                // What a setting names may be missing where nobody needs it.
+                _ if !force && rows.iter().all(Option::is_some) => Row::Zero,
+                Some(settings) => match &settings.source {
+                    Some(source) => self.configured(token, source, tables)?,
+                    None => {
+                        let why = if force { "`force` is set" } else { "not every model has the token" };
+                        return Err(VocabularyError::NoSource { token: token.clone(), why });
+                    }
+                },
+                None => usual(tables, &rows, base),
+            };
             for (input, (layout, row)) in layouts.iter_mut().zip(rows).enumerate() {
                 layout[*id] = match row {
                     Some(row) if !force => Row::At(Place { input, row }),
@@ -233,19 +257,6 @@ impl Vocabulary {
     /// The row of a token in a model's own tensor.
     fn row(&self, table: &Table, token: &str) -> Option<usize> {
         self.tokenizers[table.source].id(token).filter(|row| *row < table.n_rows)
-    }
-
-    /// What a model without the token gets: the row of the only model that has it, else of the base, else the mean.
-    fn usual(&self, tables: &[Table], rows: &[Option<usize>]) -> Row {
-        let places: Vec<Place> =
-            rows.iter().enumerate().filter_map(|(input, row)| Some(Place { input, row: (*row)? })).collect();
-        let of_base = places.iter().find(|place| Some(tables[place.input].source) == self.base);
-        match (places.as_slice(), of_base) {
-            ([], _) => Row::Zero,
-            ([only], _) => Row::At(*only),
-            (_, Some(base)) => Row::At(*base),
-            _ => Row::Mean(places.into()),
-        }
     }
 
     fn configured(&self, token: &str, source: &TokenSource, tables: &[Table]) -> Result<Row, VocabularyError> {

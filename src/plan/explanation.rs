@@ -72,7 +72,7 @@ pub fn explain(
         if members.is_empty() {
             continue;
         }
-        let formula = words::formula(operation, &words::inputs(&resolution, class.slice, naming));
+        let formula = words::formula(operation, &words::inputs(&resolution, class, naming));
         let names = members.iter().map(|member| sites.sites[*member].name.clone());
         match formulas.iter_mut().find(|(known, _)| *known == formula) {
             Some((_, tensors)) => tensors.extend(names),

@@ -3,13 +3,13 @@
 
 use std::sync::Arc;
 
-use super::sites::Sites;
+use super::sites::{Class, Sites};
 use crate::config::method::Inputs;
 use crate::config::parameter::{LookUp, Recorder};
-use crate::config::{MergeConfig, Numerics, Slice};
+use crate::config::{MergeConfig, Numerics, Slice, SourceModel};
 use crate::merge::method::Operation;
 use crate::merge::operation::{self, Asked, Tensor};
-use crate::merge::recipe::RecipeError;
+use crate::merge::recipe::{self, RecipeError};
 use crate::merge::source;
 use crate::model::ModelRef;
 
@@ -65,9 +65,12 @@ pub fn resolve<'a>(
             let listed = &slice.sources[*source];
             Asked { listed, tensor: &site.inputs[*source], key: key(&listed.model) }
         };
-        let inputs: Vec<Asked<'_>> = orders[class.slice].iter().map(asked).collect();
+        let n_merged = site.inputs.len();
+        recipe::check_merged(config, class.slice, &site.name, n_merged)?;
+        let inputs: Vec<Asked<'_>> =
+            orders[class.slice].iter().filter(|source| **source < n_merged).map(asked).collect();
         let tensor = Tensor { name: &site.name, t: site.t, row_len: ROW_LEN };
-        let has_base = base_of(config, slice).is_some();
+        let has_base = base_of(config, slice).is_some_and(|base| base < n_merged);
         let told = recorder.map(|recorder| move |look_up: &LookUp<'_>| recorder(number, look_up));
         let told = told.as_ref().map(|told| told as &Recorder<'_>);
         operations.push(operation::resolve(config, slice, &inputs, has_base, tensor, seed, told)?);
@@ -82,9 +85,11 @@ pub fn base_of(config: &MergeConfig, slice: &Slice) -> Option<usize> {
 }
 
 impl Resolution<'_> {
-    /// The models of a slice in the order in which its operations take them.
-    pub fn models(&self, slice: usize) -> Vec<&ModelRef> {
-        self.orders[slice].iter().map(|source| &self.config.slices[slice].sources[*source].model).collect()
+    /// The sources of its slice that are merged into a class of tensors, in the order in which the operation takes them.
+    pub fn sources(&self, class: &Class) -> impl Iterator<Item = &SourceModel> {
+        let n_merged = self.sites.first(class).inputs.len();
+        let order = self.orders[class.slice].iter().filter(move |source| **source < n_merged);
+        order.map(|source| &self.config.slices[class.slice].sources[*source])
     }
 
     /// The name by which the random numbers of a model are told apart from those of others.

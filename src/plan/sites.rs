@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{MergeConfig, Parameters, Setting};
 use crate::merge::arch::Architecture;
-use crate::merge::recipe::{Stack, positions};
+use crate::merge::recipe::{Stack, n_merged, positions};
 use crate::model::ModelRef;
 
 /// Layers that a model has of which nothing is known.
@@ -43,7 +43,7 @@ pub struct Site {
     pub slice: usize,
     /// Its name.
     pub name: String,
-    /// Its tensor in every source of the slice, in their order.
+    /// Its tensor in every source of the slice that is merged into it, in their order: see [`n_merged`].
     pub inputs: Vec<String>,
     /// Its place among the layers of the slice, 0..=1; 0 outside the layers.
     pub t: f64,
@@ -168,10 +168,10 @@ impl<'a> Looks<'a> {
     }
 
     /// The same for tensors that nothing tells apart.
-    fn at(&self, site: &Site) -> (usize, u64, Vec<bool>) {
+    fn at(&self, site: &Site) -> (usize, usize, u64, Vec<bool>) {
         let names = || std::iter::once(&site.name).chain(&site.inputs);
         let hits = self.filters.iter().flat_map(|filter| names().map(move |name| name.contains(filter))).collect();
-        (site.slice, if self.has_gradients { site.t.to_bits() } else { 0 }, hits)
+        (site.slice, site.inputs.len(), if self.has_gradients { site.t.to_bits() } else { 0 }, hits)
     }
 }
 
@@ -227,6 +227,7 @@ impl Sites {
             .map(|position| {
                 let sources = layouts[position.slice].sources.iter().enumerate();
                 let inputs = sources
+                    .take(n_merged(config, &position))
                     .map(|(source, architecture)| position.input(architecture, range(position.slice, source).0))
                     .collect();
                 Site { slice: position.slice, inputs, t: position.t, name: position.name }

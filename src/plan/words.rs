@@ -1,6 +1,7 @@
 //! Merges in words and formulas, with the short names of models.
 
 use super::resolution::Resolution;
+use super::sites::Class;
 use super::twins::rounding::{Form, number};
 use crate::merge::method::{Operation, Sparsity, TaskModel, TaskVector, nuslerp};
 use crate::model::ModelRef;
@@ -8,9 +9,9 @@ use crate::model::ModelRef;
 /// What a model is called.
 pub type Naming<'a> = dyn Fn(&ModelRef) -> String + 'a;
 
-/// Short names of the inputs of a slice's operations.
-pub fn inputs(resolution: &Resolution<'_>, slice: usize, naming: &Naming<'_>) -> Vec<String> {
-    resolution.models(slice).into_iter().map(naming).collect()
+/// Short names of the inputs of an operation.
+pub fn inputs(resolution: &Resolution<'_>, class: &Class, naming: &Naming<'_>) -> Vec<String> {
+    resolution.sources(class).map(|source| naming(&source.model)).collect()
 }
 
 /// A sum of inputs times coefficients: `0.5 code + 0.5 math`.
@@ -145,7 +146,7 @@ pub fn reduction(resolution: &Resolution<'_>, forms: &[Form], naming: &Naming<'_
     let classes = resolution.sites.classes.iter().zip(&resolution.operations).zip(forms);
     let mut found: Option<String> = None;
     for ((class, operation), form) in classes {
-        let names = inputs(resolution, class.slice, naming);
+        let names = inputs(resolution, class, naming);
         let one = reduced(operation, form, &names, resolution.config.method.name())?;
         match &found {
             Some(known) if *known != one => return None,

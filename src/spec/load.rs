@@ -97,7 +97,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         top.problem(Code::Empty, "nothing to evaluate, expected at least one `baseline` or `merge`", None, problems);
     }
     top.finish(problems);
-    other_readings(document, false, &names, problems);
+    other_readings(document, &names, problems);
     for Problem { span, key_path, .. } in &mut problems.0 {
         // The rewritten documents have places of their own: speak of those in the file.
         if names.in_spec(span)

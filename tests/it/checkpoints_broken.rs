@@ -112,7 +112,7 @@ fn other_broken_folders() {
         }),
         broken(&options(), |model| {
             fs::rename(model.join("model.safetensors"), model.join("one.safetensors")).unwrap();
-            let index = r#"{"weight_map": {"lm_head.weight": "one.safetensors"}}"#;
+            let index = r#"{"weight_map": {"lm_head.weight": "one.safetensors", "model.embed_tokens.weight": "one.safetensors"}}"#;
             fs::write(model.join("model.safetensors.index.json"), index).unwrap();
         }),
         broken(&options(), |model| {
@@ -135,7 +135,7 @@ fn other_broken_folders() {
     `ROOT/code/model.safetensors.index.json`: tensor `a` should be in `model-1.safetensors`, which does not exist
     `ROOT/code/model.safetensors.index.json`: tensor `a`: expected the name of a file in the same folder, found `../math/model.safetensors`
     `ROOT/code/model.safetensors.index.json`: tensor `a` should be in `one.safetensors`, which does not have it (fetch that file and the index again from one source)
-    `ROOT/code/model.safetensors.index.json`: expected tensor `model.embed_tokens.weight`, which is in `one.safetensors`, found no entry for it: programs differ in whether they load it (make the index anew with `save_pretrained` of transformers, or add the entry)
+    merging `model.norm.weight`: `code` has no tensor `model.norm.weight`
     `ROOT/code/model.safetensors.index.json`: tensor `lm_head.weight` is in both `one.safetensors` and `two.safetensors`
     `math` is a `LlamaForCausalLM`, `code` a `MistralForCausalLM` (`--allow-crimes` merges them all the same)
     "#);
@@ -238,6 +238,26 @@ fn two_sets_of_weights_in_one_folder() {
         fs::write(model.join("model.safetensors.index.json"), "{\"weight_map\": {}}").unwrap();
     });
     insta::assert_snapshot!(message, @"`ROOT/code`: both `model.safetensors` and `model.safetensors.index.json` are there, and programs differ in which they read (remove one of the two sets)");
+}
+
+#[test]
+fn an_index_may_speak_of_the_one_file_and_leave_tensors_out() {
+    let folder = TempDir::new().unwrap();
+    let code = folder.path().join("code");
+    copy_model("code", &code);
+    let names: Vec<String> = fixture("code").into_keys().collect();
+    rewrite(&code, |tensors| {
+        let odd = tensors["model.norm.weight"].clone();
+        tensors.insert("odd".to_owned(), odd);
+    });
+    let map: std::collections::BTreeMap<&str, &str> =
+        names.iter().map(|name| (name.as_str(), "model.safetensors")).collect();
+    let index = serde_json::json!({ "weight_map": map }).to_string();
+    fs::write(code.join("model.safetensors.index.json"), index).unwrap();
+    let text = "merge_method: passthrough\nmodels:\n- model: code\n";
+    let output = crate::merge_support::merge_in(folder.path(), text, &options()).unwrap();
+    assert_eq!(output.tensors(), fixture("code"));
+    assert_eq!(output.merge.notes, ["`code`: left out, since not in the index of its files (1 in all): `odd`"]);
 }
 
 #[test]

@@ -86,8 +86,32 @@ fn numbers_that_mergekit_reads_otherwise_are_warned_of() {
     let text = "merge_method: linear\nmodels:\n- {model: a/b, parameters: {weight: 010}}\n- {model: a/c, parameters: {weight: 1e-3}}\n- {model: a/d, parameters: {weight: [0, 1e-3]}}\n";
     let found = warnings(text);
     assert!(found.contains("c.yml:3:37: mergekit reads `010` as the whole number 8"), "{found}");
-    assert!(!found.contains("c.yml:4"), "{found}");
-    assert!(found.contains("c.yml:5:41: mergekit reads `1e-3` as a text"), "{found}");
+    // A text that spells a number is that number to it, in a gradient as well.
+    assert!(!found.contains("c.yml:4") && !found.contains("c.yml:5"), "{found}");
+}
+
+#[test]
+fn spellings_that_mergekit_takes_for_a_value_are_that_value() {
+    let read = |tail: &str| {
+        let text =
+            format!("merge_method: linear\nslices:\n- sources: [{{model: a/b, layer_range: [\"0\", \"3\"]}}]\n{tail}");
+        read(&text).unwrap_or_else(|problems| panic!("{problems}\n{text}")).config
+    };
+    let plain = read(
+        "parameters: {weight: {value: 1}}\ntokenizer: {pad_to_multiple_of: 32, tokens: {t: {force: true, \
+         source: {kind: model_token, model: a/b, token_id: 5}}}}\n",
+    );
+    assert_eq!(plain.slices[0].sources[0].layer_range, Some((0, 3)));
+    for force in ["yes", "\"true\"", "1", "1.0", "\"T\""] {
+        let spelled = read(&format!(
+            "parameters: {{weight: {{filter: '', value: 1}}}}\ndtype: ''\nout_dtype: \"\"\nchat_template: ''\n\
+             tokenizer: {{pad_to_multiple_of: \"32\", tokens: {{t: {{force: {force}, \
+             source: {{kind: model_token, model: a/b, token_id: \"5\"}}}}}}}}\n"
+        ));
+        assert_eq!(spelled, plain, "{force}");
+    }
+    let unpadded = read("parameters: {weight: 1}\ntokenizer: {source: union, pad_to_multiple_of: 0}\n");
+    assert_eq!(unpadded.tokenizer, Some(Tokenizer::Source("union".to_owned())));
 }
 
 #[test]
@@ -98,6 +122,18 @@ fn what_mergekit_refuses_is_refused() {
         ("merge_method: linear\n", "missing sources, expected one of `models`, `slices`, `modules`"),
         ("models: []\n", "missing key `merge_method`"),
         ("merge_method: linear\nmodels: []\n", "c.yml:2:9: `models`: expected at least one source, found none"),
+        (
+            "merge_method: linear\nbase_model: a/b\nparameters: {weight: 1}\nmodels: []\n",
+            "c.yml:4:9: `models`: expected at least one source, found none",
+        ),
+        (
+            "merge_method: linear\nparameters: {weight: 1}\nslices:\n- sources: [{model: a/b, layer_range: [0, 2]}]\n  residual_weight: abc\n",
+            "c.yml:5:20: `slices[0].residual_weight`: expected a number, found the text `abc`",
+        ),
+        (
+            "merge_method: linear\nparameters: {weight: {filter: no, value: 1}}\nmodels: [{model: a/b}]\n",
+            "c.yml:2:31: `parameters.weight.filter`: expected a text, found `no`, which mergekit reads as false\nhint: put it in quotes",
+        ),
         (
             "merge_method: lineer\nmodels: [{model: a/b}]\n",
             "c.yml:1:15: `merge_method`: unknown merge method `lineer`\nhint: did you mean `linear`?",

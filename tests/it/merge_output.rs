@@ -169,6 +169,54 @@ fn a_chat_template_is_set() {
 }
 
 #[test]
+fn where_no_model_has_a_chat_template_auto_sets_none() {
+    let output = merge(&format!("{AVERAGE}chat_template: auto\n"));
+    assert!(!output.path().join("chat_template.jinja").exists());
+    let notes = output.merge.notes.join("\n");
+    assert!(notes.contains("`chat_template: auto`: none of the models has a chat template"), "{notes}");
+    let folder = TempDir::new().unwrap();
+    // The two of math and code are one but for blanks.
+    for (model, template) in [("base", "{{ a }}"), ("math", "{{ b }}\n"), ("code", " {{ b }}")] {
+        copy_model(model, &folder.path().join(model));
+        fs::write(folder.path().join(model).join("chat_template.jinja"), template).unwrap();
+    }
+    let text = "merge_method: linear\nparameters: { weight: 1 }\nmodels: [{ model: base }, { model: math }, { model: code }]\n\
+                chat_template: auto\n";
+    let output = merge_in(folder.path(), text, &options()).unwrap();
+    assert_eq!(fs::read_to_string(output.path().join("chat_template.jinja")).unwrap(), "{{ b }}");
+}
+
+#[test]
+fn lists_by_layer_are_stacked_as_the_layers_are() {
+    let folder = TempDir::new().unwrap();
+    copy_model("math", &folder.path().join("math"));
+    let file = folder.path().join("math/config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&file).unwrap()).unwrap();
+    config["layer_types"] = serde_json::json!(["a", "b", "c"]);
+    fs::write(&file, config.to_string()).unwrap();
+    let text = "merge_method: passthrough\nslices:\n- sources: [{ model: math, layer_range: [0, 3] }]\n\
+                - sources: [{ model: math, layer_range: [1, 3] }]\n";
+    let output = merge_in(folder.path(), text, &options()).unwrap();
+    assert_eq!(output.json("config.json")["layer_types"], serde_json::json!(["a", "b", "c", "b", "c"]));
+}
+
+#[test]
+fn behind_the_layers_no_more_sources_are_merged_than_the_first_slice_has() {
+    let text = "merge_method: linear\nparameters: { weight: 1 }\nslices:\n\
+                - sources: [{ model: inputs/code, layer_range: [0, 2] }]\n\
+                - sources: [{ model: inputs/math, layer_range: [2, 3] }, { model: inputs/code, layer_range: [2, 3] }]\n";
+    let output = merge(text);
+    let (found, math) = (output.tensors(), crate::merge_support::fixture("math"));
+    assert_eq!(found["lm_head.weight"], math["lm_head.weight"]);
+    assert_ne!(found["model.layers.2.mlp.up_proj.weight"], math["model.layers.2.mlp.up_proj.weight"]);
+    insta::assert_snapshot!(output.merge.notes.join("\n"), @"what follows the layers (the last norm, the head) is merged from the first 1 of the last slice's 2 sources, since the first slice has no more: so does mergekit");
+    let text = "merge_method: task_arithmetic\nbase_model: inputs/base\nparameters: { weight: 1 }\nslices:\n\
+                - sources: [{ model: inputs/base, layer_range: [0, 2] }]\n\
+                - sources: [{ model: inputs/math, layer_range: [2, 3] }, { model: inputs/base, layer_range: [2, 3] }]\n";
+    insta::assert_snapshot!(failure(&fixtures(), text, &options()), @"merging `model.norm.weight`: as in mergekit, only the first 1 of the 2 sources of the last slice are merged into what follows the layers, since the first slice has no more: slice 1: the base model `inputs/base` is not among the sources (in `slices` form it must be listed)");
+}
+
+#[test]
 fn zero_layer_slices_choose_head_and_embedding() {
     let text = "merge_method: passthrough\nslices:\n- sources: [{ model: inputs/code, layer_range: [0, 0] }]\n\
                 - sources: [{ model: inputs/math, layer_range: [0, 3] }]\n- sources: [{ model: inputs/base, layer_range: [1, 1] }]\n";

@@ -135,3 +135,70 @@ fn steps_have_the_same_bytes_at_any_number_of_threads() {
         assert_eq!(one, merged(case, 7), "{}", case.display());
     }
 }
+
+/// What a method makes of models of one tensor each.
+fn result(models: &[(&str, Vec<f64>)], dtype: Dtype, numerics: Numerics, text: &str) -> Vec<f64> {
+    let folder = TempDir::new().unwrap();
+    for (model, values) in models {
+        let tensor = Numbers { dtype, shape: vec![values.len()], values: values.clone() };
+        write_model(&folder.path().join(model), &[("w", tensor)]);
+    }
+    let options = MergeOptions { numerics, ..options() };
+    merge_in(folder.path(), text, &options).unwrap().tensors().remove("w").unwrap().values
+}
+
+#[test]
+fn changes_that_cancel_in_32_bits_elect_the_positive_sign() {
+    let models = [("base", vec![0.0; 2]), ("a", vec![1.0; 2]), ("b", vec![-1.0; 2])];
+    let text = "{merge_method: ties, base_model: base, models: [{model: a, parameters: {weight: 0.1}}, \
+                {model: b, parameters: {weight: 0.1000000001}}]}";
+    assert_eq!(result(&models, Dtype::F32, Numerics::F32, text), [1.0; 2]);
+}
+
+#[test]
+fn sce_selects_the_floor_of_a_32_bit_product() {
+    // 0.29 * 100 is below 29 in 64 bits.
+    let models = [
+        ("base", vec![0.0; 100]),
+        ("a", (1..=100).map(|i| f64::from(i) / 128.0).collect::<Vec<f64>>()),
+        ("b", vec![0.0; 100]),
+    ];
+    let text =
+        "{merge_method: sce, base_model: base, models: [{model: a}, {model: b}], parameters: {select_topk: 0.29}}";
+    for numerics in [Numerics::F32, Numerics::Mergekit] {
+        let found = result(&models, Dtype::F32, numerics, text);
+        assert_eq!(found.iter().filter(|value| **value != 0.0).count(), 29, "{numerics:?}");
+    }
+}
+
+#[test]
+fn random_drops_of_float16_are_rescaled_in_32_bits() {
+    // Its L1 norm is beyond the largest float16.
+    let n = 70_000;
+    let models = [("base", vec![0.0; n]), ("a", vec![2.0; n])];
+    let text = "{merge_method: dare_linear, base_model: base, \
+                models: [{model: a, parameters: {weight: 1, density: 0.5, rescale: true}}], parameters: {rescale: true}}";
+    let found = result(&models, Dtype::F16, Numerics::Mergekit, text);
+    assert!(found.iter().all(|value| *value == 0.0 || (3.9..4.1).contains(value)), "{:?}", &found[..4]);
+}
+
+#[test]
+fn vectors_that_are_opposite_in_32_bits_are_interpolated_linearly() {
+    let first = pseudo_random(1000, 1);
+    let mut second: Vec<f64> = first.iter().map(|x| -x).collect();
+    second[0] *= 1.001;
+    let expected: Vec<f64> =
+        first.iter().zip(&second).map(|(a, b)| 0.5 * (*a as f32) as f64 + 0.5 * (*b as f32) as f64).collect();
+    let text = "{merge_method: nuslerp, parameters: {weight: 0.5}, models: [{model: a}, {model: b}]}";
+    let found = result(&[("a", first), ("b", second)], Dtype::F32, Numerics::F32, text);
+    assert!(found.iter().zip(&expected).all(|(found, expected)| (found - expected).abs() < 1e-8), "{:?}", &found[..4]);
+}
+
+#[test]
+fn a_negative_alpha_scales_what_one_model_alone_changed_the_other_way() {
+    let models = [("base", vec![0.0; 3]), ("a", vec![1.0, 0.0, 1.0]), ("b", vec![0.0, 1.0, 1.0])];
+    let text = "{merge_method: ramplus_tl, base_model: base, models: [{model: a}, {model: b}], parameters: {r: 1, alpha: -0.5}}";
+    for numerics in [Numerics::F32, Numerics::Mergekit] {
+        assert_eq!(result(&models, Dtype::F32, numerics, text), [0.5, 0.5, 1.0], "{numerics:?}");
+    }
+}

@@ -100,6 +100,47 @@ fn tokens_have_the_rows_that_the_config_says() {
 }
 
 #[test]
+fn settings_of_a_token_that_every_model_has_are_not_looked_at() {
+    let models = ["inputs/math", "inputs/code"];
+    let tokens = "tokenizer: { source: union, tokens: { <s>: {}, </s>: { source: inputs/chat } } }\n";
+    let plain = merge(&first(&models, "tokenizer_source: union\n"));
+    assert_eq!(merge(&first(&models, tokens)).merge.weights_digest, plain.merge.weights_digest);
+}
+
+#[test]
+fn the_base_of_a_slice_lends_its_rows_to_what_is_taken_from_that_slice() {
+    let source = |model: &str, weight: usize, layers: &str| {
+        format!("  - {{ model: {model}, layer_range: {layers}, parameters: {{ weight: {weight} }} }}\n")
+    };
+    let slice = |layers: &str| {
+        let models = [("inputs/code-perm", 1), ("inputs/math-v136", 0), ("inputs/base", 0)];
+        models.map(|(model, weight)| source(model, weight, layers)).concat()
+    };
+    let text = format!(
+        "merge_method: linear\nbase_model: inputs/base\ntokenizer_source: union\nslices:\n- base_model: inputs/math-v136\n  \
+         sources:\n{}- sources:\n{}",
+        slice("[0, 2]"),
+        slice("[2, 3]")
+    );
+    let output = merge(&text);
+    let (found, id) = (output.tensors(), output.vocabulary()["ğ"]);
+    let [math, base] = ["math-v136", "base"].map(fixture);
+    assert_eq!(row(&found, EMBEDDING, id), row(&math, EMBEDDING, 33), "the first slice's base");
+    assert_eq!(row(&found, HEAD, id), row(&base, HEAD, 33), "the base of all");
+}
+
+#[test]
+fn a_vocabulary_of_a_model_that_is_not_merged_is_taken_whole() {
+    let folder = TempDir::new().unwrap();
+    copy_model("base", &folder.path().join("base"));
+    copy_model("math-v136", &folder.path().join("other"));
+    edit(&folder.path().join("other/config.json"), |config| config["vocab_size"] = json!(130));
+    let text = "merge_method: passthrough\nmodels: [{ model: base }]\ntokenizer_source: other\n";
+    let output = merge_in(folder.path(), text, &options()).unwrap();
+    assert_eq!(output.json("config.json")["vocab_size"], 136);
+}
+
+#[test]
 fn padding_is_the_mean_of_all_rows() {
     let tail = "tokenizer: { source: union, pad_to_multiple_of: 64 }\n";
     let output = merge(&first(&["inputs/math-v136", "inputs/base"], tail));
@@ -213,7 +254,7 @@ fn impossible_vocabularies_are_refused_before_anything_is_written() {
     messages.push(broken(&|base| edit(&base.join("tokenizer.json"), |json| json["added_tokens"] = json!([7]))));
     messages.push(broken(&|base| fs::rename(base.join("tokenizer.json"), base.join("tokenizer.model")).unwrap()));
     insta::assert_snapshot!(messages.join("\n"), @r#"
-    error[E0102]: config.yml:7:42: `tokenizer.tokens.x`: missing key `source`, expected a model or a mapping with `kind`
+    `tokenizer.tokens`: `x`: missing key `source`: `force` is set
     `tokenizer.tokens`: `x`: its source `inputs/code` is not one of the models merged into the embedding (those of the first slice) and the head (of the last): `inputs/base`, `inputs/math-v136`
     `tokenizer.tokens`: `x`: its source `inputs/base` has no token `x`
     `tokenizer.tokens`: `x`: its source `inputs/base` has no token `nope`

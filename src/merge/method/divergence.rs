@@ -23,7 +23,7 @@ const FLOOR: f64 = 1e-8;
 /// The divergence of `c` from `a`, which are of some working dtype. What is in `scratch` is left over from earlier work.
 pub fn of_row<A: Arithmetic>(c: &[A::Real], a: &[A::Real], working: Dtype, scratch: &mut [Vec<A::Real>; 2]) -> A::Real {
     if A::STEPS {
-        return stepped::<A>(c, a);
+        return stepped::<A>(c, a, working, scratch);
     }
     let near = match working {
         Dtype::Bf16 | Dtype::F16 => vectorised(Near { c, a, scratch }),
@@ -129,11 +129,12 @@ impl<R: Real> Loop for Divergence<'_, R> {
     #[inline(always)]
     fn call(self) -> R {
         let Self { c, a, scratch: [p, q] } = self;
-        let (p_sum, q_sum) = (exponentials(c, p), exponentials(a, q));
+        let one = R::of(1.0);
+        let (of_p, of_q) = (one / exponentials(c, p), one / exponentials(a, q));
         let floor = R::of(FLOOR);
         // First all terms, then their sum: a loop that does both is not vectorised.
         for (p, q) in p.iter_mut().zip(&mut *q) {
-            let (share, other) = (*p / p_sum + floor, *q / q_sum + floor);
+            let (share, other) = (*p * of_p + floor, *q * of_q + floor);
             (*p, *q) = (share, share / other);
         }
         let [smallest, largest] = extremes(q).map(Real::wide);
@@ -156,21 +157,73 @@ fn exponentials<R: Real>(row: &[R], out: &mut Vec<R>) -> R {
     } else {
         out.iter_mut().zip(row).for_each(|(y, x)| *y = exponential(*x - largest));
     }
-    sum(out)
+    sum_by_halves(out)
 }
 
-/// Eight sums side by side and then in pairs: the order in which PyTorch adds up a short row of float32. The terms nearly cancel,
-/// so that another order takes other elements over.
+/// A sum in the order in which PyTorch adds up a row of float32. The terms nearly cancel, so that another order takes other
+/// elements over.
 #[inline(always)]
 fn sum<R: Real>(terms: &[R]) -> R {
-    let (chunks, rest) = terms.as_chunks::<8>();
-    let mut lanes = [R::of(0.0); 8];
-    for chunk in chunks {
-        lanes.iter_mut().zip(chunk).for_each(|(lane, term)| *lane = *lane + *term);
+    if terms.len() < 8 { sum_in_lanes::<1, R>(terms) } else { sum_in_lanes::<8, R>(terms) }
+}
+
+/// The same with so many lanes: four accumulators of them side by side, emptied into the next of four levels whenever they
+/// have taken a number of vectors that grows with the row. What is left of the row comes before the lanes.
+#[inline(always)]
+fn sum_in_lanes<const LANES: usize, R: Real>(terms: &[R]) -> R {
+    const LEVELS: usize = 4;
+    let zero = R::of(0.0);
+    let (vectors, tail) = terms.as_chunks::<LANES>();
+    let (groups, rest) = vectors.as_chunks::<4>();
+    let power = (groups.len().next_power_of_two().ilog2() / LEVELS as u32).max(4);
+    let step = 1usize << power;
+    let mut levels = [[[zero; LANES]; 4]; LEVELS];
+    for (number, groups) in (1..).zip(groups.chunks(step)) {
+        let mut sums = [[zero; LANES]; 4];
+        for group in groups {
+            sums.iter_mut().zip(group).for_each(|(sums, vector)| add(sums, vector));
+        }
+        levels[0] = sums;
+        if groups.len() < step {
+            break;
+        }
+        for level in 1..LEVELS {
+            let below = std::mem::replace(&mut levels[level - 1], [[zero; LANES]; 4]);
+            levels[level].iter_mut().zip(&below).for_each(|(sums, vector)| add(sums, vector));
+            if (number * step) & ((step - 1) << (level as u32 * power)) != 0 {
+                break;
+            }
+        }
     }
-    let [a, b, c, d, e, f, g, h] = lanes;
-    let sum = ((a + b) + (c + d)) + ((e + f) + (g + h));
-    rest.iter().fold(sum, |sum, term| sum + *term)
+    let [mut sums, above @ ..] = levels;
+    for level in &above {
+        sums.iter_mut().zip(level).for_each(|(sums, vector)| add(sums, vector));
+    }
+    let [mut sum, others @ ..] = sums;
+    rest.iter().chain(&others).for_each(|vector| add(&mut sum, vector));
+    tail.iter().chain(&sum).fold(zero, |total, term| total + *term)
+}
+
+#[inline(always)]
+fn add<const LANES: usize, R: Real>(sums: &mut [R; LANES], vector: &[R; LANES]) {
+    sums.iter_mut().zip(vector).for_each(|(sum, term)| *sum = *sum + *term);
+}
+
+/// A sum in the order in which PyTorch's softmax adds up exponentials: sixteen lanes, folded by halves.
+#[inline(always)]
+fn sum_by_halves<R: Real>(terms: &[R]) -> R {
+    let (chunks, rest) = terms.as_chunks::<16>();
+    let Some((first, chunks)) = chunks.split_first() else {
+        return rest.iter().fold(R::of(0.0), |sum, term| sum + *term);
+    };
+    let mut lanes = *first;
+    chunks.iter().for_each(|chunk| add(&mut lanes, chunk));
+    lanes.iter_mut().zip(rest).for_each(|(lane, term)| *lane = *lane + *term);
+    for width in [8, 4, 2, 1] {
+        let (low, high) = lanes.split_at_mut(width);
+        low.iter_mut().zip(high).for_each(|(low, high)| *low = *low + *high);
+    }
+    lanes[0]
 }
 
 // As many terms as the number format needs.
@@ -218,20 +271,27 @@ fn extremes<R: Real>(row: &[R]) -> [R; 2] {
 }
 
 /// The same, step by step.
-fn stepped<A: Arithmetic>(c: &[A::Real], a: &[A::Real]) -> A::Real {
-    let (p, q) = (stepped_softmax::<A>(c), stepped_softmax::<A>(a));
+fn stepped<A: Arithmetic>(c: &[A::Real], a: &[A::Real], working: Dtype, [p, q]: &mut [Vec<A::Real>; 2]) -> A::Real {
+    stepped_softmax::<A>(c, p);
+    stepped_softmax::<A>(a, q);
     let floor = A::Real::of(FLOOR);
-    let term = |(p, q): (A::Real, A::Real)| {
-        let (p, q) = (A::step(p + floor), A::step(q + floor));
-        A::step(p * A::step(A::step(p / q).ln()))
-    };
-    A::step(p.zip(q).map(term).fold(A::Real::of(0.0), |sum, term| sum + term))
+    for (p, q) in p.iter_mut().zip(&*q) {
+        let (share, other) = (A::step(*p + floor), A::step(*q + floor));
+        *p = A::step(share * A::step(A::step(share / other).ln()));
+    }
+    A::step(match working {
+        Dtype::Bf16 | Dtype::F16 => p.iter().fold(A::Real::of(0.0), |sum, term| sum + *term),
+        Dtype::F32 | Dtype::F64 => sum(p),
+    })
 }
 
-fn stepped_softmax<A: Arithmetic>(row: &[A::Real]) -> impl Iterator<Item = A::Real> {
+/// PyTorch's softmax multiplies by the reciprocal of the sum.
+fn stepped_softmax<A: Arithmetic>(row: &[A::Real], out: &mut Vec<A::Real>) {
     let largest = row.iter().fold(A::Real::of(f64::NEG_INFINITY), |largest, x| largest.max(*x));
-    let sum = row.iter().fold(A::Real::of(0.0), |sum, x| sum + (*x - largest).exp());
-    row.iter().map(move |x| A::step((*x - largest).exp() / sum))
+    out.clear();
+    out.extend(row.iter().map(|x| (*x - largest).exp()));
+    let share = A::Real::of(1.0) / sum_by_halves(out);
+    out.iter_mut().for_each(|x| *x = A::step(*x * share));
 }
 
 #[cfg(test)]
@@ -246,6 +306,18 @@ mod tests {
             exponentials.into_iter().map(move |x| x / sum + FLOOR)
         };
         softmax(c).zip(softmax(a)).map(|(p, q)| p * (p / q).ln() - p + q).sum()
+    }
+
+    #[test]
+    fn sums_take_every_term_once_at_any_length() {
+        for n in [0, 1, 7, 8, 31, 33, 64, 300, 2049, 5000, 70_000] {
+            let ones = vec![1.0f32; n];
+            assert_eq!((sum(&ones), sum_by_halves(&ones)), (n as f32, n as f32));
+        }
+        // The tail comes first, then lane after lane: here the large ones meet before the small one is added.
+        let mut terms = vec![0.0f32; 33];
+        (terms[0], terms[1], terms[32]) = (-1e8, 1.0, 1e8);
+        assert_eq!(sum(&terms), 1.0);
     }
 
     #[test]

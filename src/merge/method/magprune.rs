@@ -8,7 +8,9 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::sparsify::draw_step;
 use super::stream::Stream;
+use crate::config::Dtype;
 use crate::merge::arithmetic::Arithmetic;
 use crate::merge::inputs::{Inputs, block_sum};
 use crate::merge::real::Real;
@@ -55,7 +57,7 @@ fn prune_vector<A: Arithmetic>(inputs: &Inputs<'_>, vector: Vector, prunes: &[Pr
     // Rows do not start at multiples of 64, so two threads may set bits of one word.
     let words = || (0..inputs.len().div_ceil(64)).map(|_| AtomicU64::new(0)).collect::<Vec<_>>();
     let bits: Vec<Vec<AtomicU64>> = prunes.iter().map(|_| words()).collect();
-    let row_len = inputs.rows().len;
+    let (row_len, working) = (inputs.rows().len, inputs.working);
     let which: Vec<usize> = [Some(vector.input), vector.minus].into_iter().flatten().collect();
     inputs.fold_rows::<A::Real, (Vec<A::Real>, Ranker<A::Real>)>(
         &which,
@@ -65,7 +67,7 @@ fn prune_vector<A: Arithmetic>(inputs: &Inputs<'_>, vector: Vector, prunes: &[Pr
             ranker.rank(delta);
             let (first, ranks) = (row * row_len, &*ranker.ranks);
             for (prune, bits) in prunes.iter().zip(&bits) {
-                vectorised(Draw::<A> { prune, first, ranks, bits, arithmetic: PhantomData });
+                vectorised(Draw::<A> { prune, first, ranks, bits, working, arithmetic: PhantomData });
             }
         },
     );
@@ -78,6 +80,7 @@ struct Draw<'a, A> {
     first: usize,
     ranks: &'a [u32],
     bits: &'a [AtomicU64],
+    working: Dtype,
     arithmetic: PhantomData<A>,
 }
 
@@ -86,7 +89,7 @@ impl<A: Arithmetic> Loop for Draw<'_, A> {
 
     #[inline(always)]
     fn call(self) {
-        let Self { prune, first, ranks, bits, .. } = self;
+        let Self { prune, first, ranks, bits, working, .. } = self;
         let last_rank = ranks.len().saturating_sub(1).max(1) as f64;
         let lowest = prune.density - prune.epsilon;
         prune.stream.for_batches(first, ranks.len(), |range, numbers| {
@@ -94,10 +97,11 @@ impl<A: Arithmetic> Loop for Draw<'_, A> {
             let mut kept = 0u64;
             for ((offset, number), rank) in (0..).zip(numbers).zip(&ranks[range]) {
                 let probability = if A::STEPS {
-                    // Ranks are numbers of the working dtype to mergekit.
-                    let rank = A::step(A::step_wide(f64::from(*rank) + 1.0) - A::Real::of(1.0)).wide();
-                    let share = A::step_wide(rank / last_rank).wide().clamp(0.0, 1.0);
-                    A::step_wide(lowest + 2.0 * prune.epsilon * share).wide()
+                    // Ranks are numbers of the dtype it is drawn in to mergekit.
+                    let step = |value| draw_step::<A>(working, value);
+                    let rank = step(step(f64::from(*rank) + 1.0) - 1.0);
+                    let share = step(rank / last_rank).clamp(0.0, 1.0);
+                    step(lowest + 2.0 * prune.epsilon * share)
                 } else {
                     lowest + 2.0 * prune.epsilon * (f64::from(*rank) / last_rank)
                 };

@@ -134,7 +134,8 @@ impl Operation {
 impl Operation {
     /// Whether a result for float32 is computed in 64 bits before it is rounded once: sums and angles, so that a result
     /// is never farther from the exact one than a 32-bit computation in another order gets. Methods that compare
-    /// magnitudes with each other do so in 32 bits, as everyone else. A model of weight zero decides nothing.
+    /// magnitudes with each other or elect signs do so in 32 bits, as everyone else: changes that cancel there would still
+    /// elect a sign in 64. A model of weight zero decides nothing.
     pub fn is_wide(&self) -> bool {
         match self {
             Self::Linear { .. }
@@ -144,8 +145,8 @@ impl Operation {
             | Self::Karcher { .. }
             | Self::ModelStock { .. }
             | Self::Sce { .. } => true,
-            Self::TaskVector(TaskVector { models, .. }) => {
-                models.iter().all(|model| model.weight == 0.0 || !model.sparsity.compares())
+            Self::TaskVector(TaskVector { consensus, models, .. }) => {
+                !consensus && models.iter().all(|model| model.weight == 0.0 || !model.sparsity.compares())
             }
             Self::Passthrough { .. } | Self::ArceeFusion | Self::Nearswap { .. } | Self::Ram { .. } => false,
         }
@@ -354,9 +355,9 @@ impl Task<'_> {
             Operation::Passthrough { scale: Some(scale) } => Kernel::Scaled(<A::Real as super::real::Real>::of(*scale)),
             Operation::Linear { weights, normalize } => Kernel::Linear(linear::Kernel::new(weights, *normalize)),
             Operation::TaskVector(task_vector) => {
-                let sparse = self.sparsities().zip(masks).map(|((vector, _), mask)| {
+                let sparse = self.sparsities().zip(masks).map(|((vector, sparsity), mask)| {
                     let factor = if task_vector.rescale {
-                        sparsify::rescale_factor(vector, &mask, survey)
+                        sparsity.rescale_factor(vector, &mask, survey)
                     } else {
                         num_traits::one()
                     };

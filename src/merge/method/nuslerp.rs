@@ -12,6 +12,7 @@
 use rayon::prelude::*;
 
 use super::Block;
+use crate::config::Dtype;
 use crate::merge::arithmetic::Arithmetic;
 use crate::merge::inputs::{BLOCK, Inputs, pair_sums};
 use crate::merge::real::Real;
@@ -84,9 +85,10 @@ fn norms<A: Arithmetic>(products: &Products) -> [f64; 2] {
     [products[0], products[1]].map(|square| step(square.sqrt()).max(step(SMALLEST_NORM)))
 }
 
-fn factors<A: Arithmetic>(t: f64, cos: f64) -> Factors<A::Real> {
+fn factors<A: Arithmetic>(t: f64, cos: f64, working: Dtype) -> Factors<A::Real> {
     let (step, one) = (A::stepped, A::Real::of(1.0));
-    let cos = step(cos.clamp(-1.0, 1.0));
+    // A float32 cosine is one, however wide the computation.
+    let cos = if working == Dtype::F32 { f64::from(cos as f32) } else { step(cos) }.clamp(-1.0, 1.0);
     let colinear = if A::STEPS { step(1.0 - step(cos * cos)) <= step(COLINEAR) } else { 1.0 - cos * cos <= COLINEAR };
     if colinear {
         return Factors { left: A::Real::of(1.0 - t), right: A::Real::of(t), divisor: one };
@@ -132,7 +134,7 @@ impl<A: Arithmetic> Kernel<A> {
         } else {
             raw.iter().zip(&norms).map(|([.., dot], [first, second])| dot / (first * second)).collect()
         };
-        let factors = cosines.into_iter().map(|cos| factors::<A>(t, cos)).collect();
+        let factors = cosines.into_iter().map(|cos| factors::<A>(t, cos, tensors.working)).collect();
         let row_len = match axis {
             Axis::First => tensors.len() / tensors.shape[0].max(1),
             Axis::Last | Axis::Whole => tensors.rows().len,

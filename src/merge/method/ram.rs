@@ -53,14 +53,14 @@ impl<A: Arithmetic> Kernel<A> {
         );
         let factor = |model: usize| {
             let [shared, alone] = [0, 1].map(|kind| pieces.iter().map(|piece| piece[model][kind]).sum::<u64>() as f64);
-            let alpha = alpha.max(0.0);
+            // PyTorch's clamp lets an upper bound below the lower one win; Rust's would panic.
             if A::STEPS {
                 // Counts are whole numbers to PyTorch, and their ratio is a 32-bit one whatever the dtype.
                 let (r, alpha) = (r as f32, alpha as f32);
                 let ratio = shared as f32 / (alone as f32).max(epsilon as f32);
-                return A::Real::of(f64::from(1.0 + r * ratio.clamp(0.0, alpha)));
+                return A::Real::of(f64::from(1.0 + r * ratio.max(0.0).min(alpha)));
             }
-            A::Real::of(1.0 + r * (shared / alone.max(epsilon)).clamp(0.0, alpha))
+            A::Real::of(1.0 + r * (shared / alone.max(epsilon)).max(0.0).min(alpha))
         };
         Self { epsilon: threshold, unique: (0..vectors.len()).map(factor).collect(), wide: true }
     }

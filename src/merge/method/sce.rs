@@ -206,9 +206,9 @@ fn selection<A: Arithmetic>(share: f64, inputs: &[usize], survey: &Survey<'_, A>
     );
     let varying: u64 = pieces.iter().sum();
     let n = survey.inputs.len() as u64;
-    // A float to integer cast saturates: negative shares give 0.
-    let kept = if A::STEPS { f64::from(share as f32 * varying as f32) } else { share * varying as f64 };
-    let kept = (kept as u64).min(varying);
+    // A 32-bit product, as in PyTorch: how many stay must not hang on the numerics. The cast to an integer saturates, so
+    // that negative shares give 0.
+    let kept = ((share as f32 * varying as f32) as u64).min(varying);
     if kept == 0 {
         return Mask::Nothing;
     }

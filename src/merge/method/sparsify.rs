@@ -135,7 +135,7 @@ impl Sparsity {
             Self::Random { density, stream } => {
                 // mergekit draws in bfloat16 where that is the dtype, in 32 bits everywhere else.
                 let narrow = A::STEPS && survey.inputs.working == Dtype::Bf16;
-                Mask::random(stream, if narrow { A::step_wide(density).wide() } else { density })
+                Mask::random(stream, if narrow { A::stepped(density) } else { density })
             }
             Self::Magprune { .. } => {
                 let wanted = self.prune(vector);
@@ -228,11 +228,26 @@ pub fn rescale_sums<R: Real>(vector: Vector, mask: &Mask<R>) -> Vec<Sum<R>> {
     if thins(mask) { vec![Sum::Magnitude(vector), Sum::Kept(vector, mask.clone())] } else { Vec::new() }
 }
 
-/// |delta|_1 / |kept|_1, where something was lost.
-pub fn rescale_factor<A: Arithmetic>(vector: Vector, mask: &Mask<A::Real>, survey: &Survey<'_, A>) -> A::Real {
-    let [full, kept] = match rescale_sums(vector, mask).as_slice() {
-        [full, kept] => [survey.sum(full), survey.sum(kept)].map(|sum| A::step_wide(sum).wide()),
-        _ => return A::Real::of(1.0),
-    };
-    if full < SMALLEST_NORM || kept < SMALLEST_NORM { A::Real::of(1.0) } else { A::step_wide(full / kept) }
+impl Sparsity {
+    /// |delta|_1 / |kept|_1, where something was lost.
+    pub fn rescale_factor<A: Arithmetic>(
+        self,
+        vector: Vector,
+        mask: &Mask<A::Real>,
+        survey: &Survey<'_, A>,
+    ) -> A::Real {
+        let draws = matches!(self, Self::Random { .. } | Self::Magprune { .. });
+        let step = |value| if draws { draw_step::<A>(survey.inputs.working, value) } else { A::stepped(value) };
+        let [full, kept] = match rescale_sums(vector, mask).as_slice() {
+            [full, kept] => [survey.sum(full), survey.sum(kept)].map(step),
+            _ => return A::Real::of(1.0),
+        };
+        A::Real::of(if full < SMALLEST_NORM || kept < SMALLEST_NORM { 1.0 } else { step(full / kept) })
+    }
+}
+
+/// The result of one step of a random sparsifier. mergekit computes those in 32 bits where the dtype is float16, for which
+/// PyTorch draws no numbers on a CPU, and rounds what comes of them once.
+pub fn draw_step<A: Arithmetic>(working: Dtype, value: f64) -> f64 {
+    if working == Dtype::F16 { A::held(value) } else { A::stepped(value) }
 }

@@ -80,7 +80,7 @@ fn select(x: &Operands, models: &[Tensor], deltas: &[Tensor], share: f64) -> Res
     let variance = (sum(pairs, &models[0])? / (n * n))?;
     let values = variance.to_vec1::<f64>()?;
     let varying = values.iter().filter(|value| **value != 0.0).count();
-    let count = (share * varying as f64).max(0.0) as usize;
+    let count = ((share as f32 * varying as f32).max(0.0) as usize).min(varying);
     let order = descending(&values);
     let mut selected = vec![0u8; values.len()];
     order[..count].iter().for_each(|index| selected[*index] = 1);
@@ -119,10 +119,12 @@ pub fn ram(x: &Operands, epsilon: f64, unique: Option<UniqueScale>) -> Result<Ou
     let (alone, shared) = (count.eq(1.0)?.to_dtype(DType::F64)?, count.gt(1.0)?.to_dtype(DType::F64)?);
     let mut change = base.zeros_like()?;
     let mut terms = base.abs()?;
+    // PyTorch's clamp, which lets an upper bound below the lower one win.
+    let clamped = |ratio: f64, most: f64| ratio.max(0.0).min(most);
     for (changed, delta) in changed.iter().zip(&deltas) {
         let number = |of: &Tensor| (changed * of)?.sum_all()?.to_scalar::<f64>();
         let factor = match unique {
-            Some(scale) => 1.0 + scale.r * (number(&shared)? / number(&alone)?.max(epsilon)).clamp(0.0, scale.alpha),
+            Some(scale) => 1.0 + scale.r * clamped(number(&shared)? / number(&alone)?.max(epsilon), scale.alpha),
             None => 1.0,
         };
         let part = ((&alone * factor)? + &shared / count.maximum(1.0)?)?;

@@ -12,8 +12,9 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 
 use super::resolution::Resolution;
-use super::sites::{Origin, levels};
-use crate::config::{Numerics, Setting};
+use super::sites::{Class, Origin, levels};
+use crate::config::{Numerics, Setting, SourceModel};
+use crate::merge::method::Operation;
 use rounding::Form;
 
 /// Names a computation; equal for twins.
@@ -39,38 +40,32 @@ pub struct Twins {
     pub rounding: Vec<Vec<usize>>,
 }
 
-/// Names of the inputs of a slice's operations: the model and its layers.
-pub fn names(resolution: &Resolution<'_>, slice: usize) -> Vec<String> {
-    let sources = &resolution.config.slices[slice].sources;
-    let name = |source: &usize| {
-        let source = &sources[*source];
-        let all = (resolution.sites.origin == Origin::Headers).then_some((0, resolution.sites.n_layers));
-        match source.layer_range.or(all) {
-            Some((start, end)) => format!("{}[{start}..{end}]", source.model),
-            None => source.model.to_string(),
-        }
-    };
-    resolution.orders[slice].iter().map(name).collect()
+/// Names of the inputs of an operation: the model and its layers.
+pub fn names(resolution: &Resolution<'_>, class: &Class) -> Vec<String> {
+    resolution.sources(class).map(|source| name(resolution, source)).collect()
+}
+
+fn name(resolution: &Resolution<'_>, source: &SourceModel) -> String {
+    let all = (resolution.sites.origin == Origin::Headers).then_some((0, resolution.sites.n_layers));
+    match source.layer_range.or(all) {
+        Some((start, end)) => format!("{}[{start}..{end}]", source.model),
+        None => source.model.to_string(),
+    }
 }
 
 /// The forms of all classes of tensors in exact arithmetic.
 pub fn forms(resolution: &Resolution<'_>) -> Vec<Form> {
-    let names: Vec<Vec<String>> = (0..resolution.config.slices.len()).map(|slice| names(resolution, slice)).collect();
     let classes = resolution.sites.classes.iter().zip(&resolution.operations);
-    classes.map(|(class, operation)| rounding::form(operation, &names[class.slice])).collect()
+    classes.map(|(class, operation)| rounding::form(operation, &names(resolution, class))).collect()
 }
 
 /// The exact texts of all classes of tensors.
 pub fn exact_texts(resolution: &Resolution<'_>) -> Vec<String> {
-    let slices = 0..resolution.config.slices.len();
-    let names: Vec<Vec<String>> = slices.clone().map(|slice| names(resolution, slice)).collect();
-    let keys: Vec<Vec<&str>> = slices
-        .map(|slice| resolution.models(slice).into_iter().map(|model| resolution.key_of(model)).collect())
-        .collect();
-    let classes = resolution.sites.classes.iter().zip(&resolution.operations);
-    classes
-        .map(|(class, operation)| exact::text(operation, &names[class.slice], &keys[class.slice], resolution))
-        .collect()
+    let text = |(class, operation): (&Class, &Operation)| {
+        let keys: Vec<&str> = resolution.sources(class).map(|source| resolution.key_of(&source.model)).collect();
+        exact::text(operation, &names(resolution, class), &keys, resolution)
+    };
+    resolution.sites.classes.iter().zip(&resolution.operations).map(text).collect()
 }
 
 /// Names what a merge computes.
@@ -80,13 +75,11 @@ pub fn canonical(resolution: &Resolution<'_>) -> Canonical {
 
 /// The same from [`forms`] and [`exact_texts`].
 pub fn canonical_of(resolution: &Resolution<'_>, forms: &[Form], exact_texts: &[String]) -> Canonical {
-    let slices = 0..resolution.config.slices.len();
-    let names: Vec<Vec<String>> = slices.map(|slice| names(resolution, slice)).collect();
     // Seed and names decide where random numbers are left in the form.
     let draws = |(form, operation): (&Form, _)| matches!(form, Form::Other(_)) && exact::is_random(operation);
     let is_random = forms.iter().zip(&resolution.operations).any(draws);
     let forms = forms.iter().zip(&resolution.sites.classes);
-    let rounding: Vec<String> = forms.map(|(form, class)| form.text(&names[class.slice])).collect();
+    let rounding: Vec<String> = forms.map(|(form, class)| form.text(&names(resolution, class))).collect();
     let exact = digest(&exact_header(resolution), resolution, exact_texts);
     let algebra = digest(&rounding_header(resolution, is_random), resolution, &rounding);
     let rounding = match resolution.numerics {
@@ -113,8 +106,8 @@ fn exact_header(resolution: &Resolution<'_>) -> String {
     let donor = config.base_model.as_ref().map_or_else(|| models.first().cloned(), |base| Some(base.to_string()));
     models.sort();
     let mut text = header(resolution) + &format!("{donor:?} {models:?}\n");
-    for slice in 0..config.slices.len() {
-        let mut names = names(resolution, slice);
+    for slice in &config.slices {
+        let mut names: Vec<String> = slice.sources.iter().map(|source| name(resolution, source)).collect();
         names.sort();
         // Writing to a text cannot fail.
         let _ = writeln!(text, "{names:?}");
