@@ -27,6 +27,8 @@ pub struct TrialState {
     pub seconds: f64,
     /// Harness processes that began and were neither accepted nor failed, by their folders.
     pub unfinished: BTreeMap<String, Unfinished>,
+    /// Folders of all harness processes that ever began.
+    pub attempts: BTreeSet<String>,
     /// The trial whose merge stands for its own.
     pub twin: Option<String>,
     /// Whose scores were taken over, by task.
@@ -194,6 +196,7 @@ impl TrialState {
                 self.in_flight = Some(Stage::Evaluate);
                 let begun = Unfinished { keys: keys.clone(), batch_size: batch_size.clone() };
                 self.unfinished.insert(folder.clone(), begun);
+                self.attempts.insert(folder.clone());
             }
             What::EvaluationRetried { folder, .. } => _ = self.unfinished.remove(folder),
             What::Shared { task, harness, from } => {

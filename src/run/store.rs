@@ -1,5 +1,6 @@
 //! Where a sweep lies on disk, and who holds it.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -285,14 +286,16 @@ impl Store {
         Ok(())
     }
 
-    /// The first attempt folder of a trial that is not there yet: `evaluations/<n>/`. It is made once the journal knows of it, so
-    /// that a run which is killed in between leaves none that nobody knows.
-    pub fn next_attempt(&self, trial: &Trial) -> PathBuf {
-        let parent = self.trial(trial).join("evaluations");
+    /// The first attempt folder of a trial that neither is there nor ever was, by what is `known` of those that were: `evaluations/<n>/`.
+    /// It is made once the journal knows of it, so that a run which is killed in between leaves none that nobody knows.
+    pub fn next_attempt(&self, trial: &Trial, known: &BTreeSet<String>) -> PathBuf {
+        let trial = self.trial(trial);
         let mut number = 1_u64;
         loop {
-            let path = parent.join(number.to_string());
-            if !path.exists() {
+            let folder = format!("evaluations/{number}");
+            let path = trial.join(&folder);
+            // A journal may have come without the folders it speaks of.
+            if !path.exists() && !known.contains(&folder) {
                 return path;
             }
             number += 1;

@@ -306,7 +306,7 @@ impl<'a> Work<'a> {
     ) -> Result<(), Attempt> {
         let request = self.board.request;
         let begun = Instant::now();
-        let folder = request.store.next_attempt(self.trial);
+        let folder = request.store.next_attempt(self.trial, &self.state().attempts);
         let relative_folder = self.relative(&folder);
         let tasks: Vec<String> = call.tasks.iter().map(|task| task.name.clone()).collect();
         let keys = asked.iter().map(|task| (task.request.name.clone(), task.key.clone())).collect();

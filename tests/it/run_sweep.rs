@@ -315,6 +315,18 @@ fn a_trial_with_another_name_keeps_its_folder_and_its_answers() {
 }
 
 #[test]
+fn a_journal_that_came_without_its_folders_gives_none_of_their_numbers_again() {
+    let Some(sweep) = Sweep::new() else { return };
+    assert_eq!(sweep.run(&["run", "sweep.toml"], "ok").status.code(), Some(0));
+    fs::remove_dir_all(sweep.results().join("trials")).unwrap();
+    let redone = sweep.run(&["run", "sweep.toml", "--redo", "Base"], "ok");
+    assert_eq!(redone.status.code(), Some(0), "{}", text(&redone.stderr));
+    let attempts = walk(&sweep.results().join("trials"));
+    assert!(attempts.iter().any(|path| path.ends_with("evaluations/2")), "{attempts:?}");
+    assert!(!attempts.iter().any(|path| path.ends_with("evaluations/1")), "{attempts:?}");
+}
+
+#[test]
 fn a_sweep_of_the_same_name_with_other_results_has_models_of_its_own() {
     let Some(sweep) = Sweep::new() else { return };
     let spec = format!("{SPEC}\n[limits]\nkeep = \"all\"\n[resources]\nwork_dir = \"work\"\n");
