@@ -7,6 +7,7 @@ use anyhow::anyhow;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::compare_recipes::Recipes;
 use super::estimates::Tester;
 use super::side::{self, Side};
 use super::{Failure, output_width, print, usage};
@@ -28,6 +29,9 @@ use crate::table::{differences, reference, render, totals};
 /// A and B are SPEC:TRIAL, BASELINE:TRIAL (a folder made by `freeze`), or a folder with output of
 /// the harness (`--log_samples`). B alone is a trial of A's sweep.
 ///
+/// Two recipes of a random method, named as in the table over merge seeds, are compared over the
+/// seeds that both were drawn with: means, and intervals that count the documents and the seeds.
+///
 /// With a CSV table as A and the name of one of its rows as B, all rows are compared with that
 /// one from their totals alone: which differences could be significant at all.
 ///
@@ -35,6 +39,8 @@ use crate::table::{differences, reference, render, totals};
 ///   mergesweep compare sweeps/quickstart.toml:TIES Instruct
 ///   mergesweep compare sweeps/quickstart.toml:TIES Instruct --items
 ///   mergesweep compare sweeps/quickstart.toml:TIES old/lm-eval-output --json
+///   mergesweep compare "sweeps/dare-density.toml:DARE-TIES (density=0.1, seed=*)" \
+///       "DARE-TIES (density=0.9, seed=*)"
 ///   mergesweep compare results/reference/study.csv Instruct
 #[derive(Debug, Args)]
 #[command(verbatim_doc_comment, after_help = exit_code::HELP)]
@@ -75,6 +81,12 @@ struct Outcome<'a> {
 pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     if Path::new(&args.a).extension().is_some_and(|extension| extension == "csv") {
         return totals_of(args);
+    }
+    if let Some((spec, names)) = side::of_one_sweep(&args.a, &args.b)
+        && let Some(recipes) = Recipes::of(spec, names, &args.results)?
+    {
+        recipes.print(args.json)?;
+        return Ok(Exit::Ok);
     }
     let (a, b) = side::both(&args.a, &args.b, &args.results)?;
     let outcomes = compared(&a, &b, args.any_prompt);

@@ -4,6 +4,7 @@
 mod check;
 mod clean;
 mod compare;
+mod compare_recipes;
 mod comparisons;
 mod diagnostics;
 mod diff;

@@ -32,23 +32,29 @@ enum Place<'a> {
     Output(&'a Path),
 }
 
+/// The spec and two names, where both sides are named as trials of one sweep.
+pub(super) fn of_one_sweep<'a>(first: &'a str, second: &'a str) -> Option<(&'a Path, [&'a str; 2])> {
+    match (place(first)?, place(second)) {
+        (Place::Trial(spec, name), None) => Some((spec, [name, second])),
+        (Place::Trial(spec, name), Some(Place::Trial(beside, other))) if spec == beside => Some((spec, [name, other])),
+        _ => None,
+    }
+}
+
 /// Reads the two sides. The second may be a bare name, of a row where the first one is.
 pub(super) fn both(first: &str, second: &str, results: &Path) -> Result<(Side, Side), Failure> {
-    let one = place(first).ok_or_else(|| unknown(first))?;
-    let other = match (place(second), &one) {
-        (Some(place), _) => place,
-        (None, Place::Trial(spec, _)) => Place::Trial(spec, second),
-        (None, Place::Frozen(folder, _)) => Place::Frozen(folder, second),
-        (None, Place::Output(_)) => return Err(unknown(second)),
-    };
-    if let (Place::Trial(spec, first), Place::Trial(beside, second)) = (&one, &other)
-        && spec == beside
-    {
-        let mut sides = of_sweep(spec, &[first, second], results)?.into_iter();
+    if let Some((spec, names)) = of_one_sweep(first, second) {
+        let mut sides = of_sweep(spec, &names, results)?.into_iter();
         if let (Some(one), Some(other)) = (sides.next(), sides.next()) {
             return Ok((one, other));
         }
     }
+    let one = place(first).ok_or_else(|| unknown(first))?;
+    let other = match (place(second), &one) {
+        (Some(place), _) => place,
+        (None, Place::Frozen(folder, _)) => Place::Frozen(folder, second),
+        (None, _) => return Err(unknown(second)),
+    };
     Ok((read(&one, results)?, read(&other, results)?))
 }
 

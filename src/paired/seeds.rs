@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::against::Entrant;
 use super::align::align;
+use super::outcomes::Outcomes;
 use crate::stats::Items;
 use crate::stats::seeds::{SeedSummary, summarise};
 
@@ -34,38 +35,44 @@ pub fn seed_groups(
             SeedGroup {
                 name: name.clone(),
                 trials: members.iter().map(|entrant| entrant.name.clone()).collect(),
-                summaries: (0..n_columns).map(|column| summary(&members, column, None)).collect(),
+                summaries: (0..n_columns).map(|column| summary(&members, column)).collect(),
                 differences: (0..n_columns)
-                    .map(|column| reference.and_then(|reference| summary(&members, column, Some(reference))))
+                    .map(|column| difference(&members, &vec![reference?; members.len()], (column, column)))
                     .collect(),
             }
         })
         .collect()
 }
 
+/// One column of a recipe over its seeds.
+///
 /// Losses are no means of documents: their summary is over the influences, shifted to the score.
-fn summary(members: &[&Entrant], column: usize, reference: Option<&Entrant>) -> Option<SeedSummary> {
-    let of = |entrant: &Entrant| entrant.outcomes.get(column)?.clone();
-    let first = of(members.first()?)?;
-    if first.is_estimate {
-        return None;
-    }
-    let reference = match reference {
-        Some(reference) => Some(of(reference)?),
-        None => None,
-    };
-    let scores: Vec<Vec<f64>> = members
-        .iter()
-        .map(|member| {
-            let outcomes = of(member)?;
-            let pair = align(&outcomes, &first, false).ok()?;
-            let own = linear(&pair.first.items);
-            let Some(reference) = &reference else { return Some(own) };
-            let pair = align(&outcomes, reference, false).ok()?;
-            Some(own.iter().zip(linear(&pair.second.items)).map(|(own, other)| own - other).collect())
-        })
-        .collect::<Option<_>>()?;
-    summarise(&scores)
+pub fn summary(members: &[&Entrant], column: usize) -> Option<SeedSummary> {
+    let first = outcomes(members.first()?, column)?;
+    let scores = members.iter().map(|member| {
+        let pair = align(outcomes(member, column)?, first, false).ok()?;
+        Some(linear(&pair.first.items))
+    });
+    summarise(&scores.collect::<Option<Vec<_>>>()?)
+}
+
+/// What a recipe scores more than another one, `others[k]` with the seed of `members[k]` (or the same trial each time), in
+/// columns of the numbers `columns`: the same summary of the item differences.
+pub fn difference(members: &[&Entrant], others: &[&Entrant], columns: (usize, usize)) -> Option<SeedSummary> {
+    let first = outcomes(members.first()?, columns.0)?;
+    let scores = members.iter().zip(others).map(|(member, other)| {
+        let (own, other) = (outcomes(member, columns.0)?, outcomes(other, columns.1)?);
+        align(own, first, false).ok()?;
+        let pair = align(own, other, false).ok()?;
+        let (own, other) = (linear(&pair.first.items), linear(&pair.second.items));
+        Some(own.iter().zip(other).map(|(own, other)| own - other).collect())
+    });
+    summarise(&scores.collect::<Option<Vec<Vec<f64>>>>()?)
+}
+
+/// What a trial scored in a column that is a mean or a ratio of documents.
+fn outcomes(entrant: &Entrant, column: usize) -> Option<&Outcomes> {
+    entrant.outcomes.get(column)?.as_ref().filter(|outcomes| !outcomes.is_estimate)
 }
 
 /// Numbers per document whose mean is the score, exactly for means and to first order for ratios.

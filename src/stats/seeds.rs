@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::distribution::t_quantile;
+use super::distribution::{t_cdf, t_quantile};
 use super::{Interval, mean, variance};
 
 /// Scores of one recipe over its merge seeds.
@@ -32,6 +32,15 @@ impl SeedSummary {
     pub fn interval(&self) -> Option<Interval> {
         let half = t_quantile(0.975, self.freedom?) * self.stderr?;
         Some(Interval::around(self.mean, half))
+    }
+
+    /// Two-sided p-value, by Student's t, of a mean as far from zero where there is nothing to find: of a summary of differences.
+    pub fn p(&self) -> Option<f64> {
+        let (stderr, freedom) = self.stderr.zip(self.freedom)?;
+        if self.mean == 0.0 || stderr == 0.0 {
+            return Some(if self.mean == 0.0 { 1.0 } else { 0.0 });
+        }
+        Some((2.0 * t_cdf(-self.mean.abs() / stderr, freedom)).min(1.0))
     }
 }
 

@@ -141,6 +141,40 @@ models = { math = { weight = 0.5, density = 0.5 }, code = { weight = 0.5, densit
 }
 
 #[test]
+fn recipes_are_compared_over_their_seeds() {
+    let dare = |name: &str, weight: f64, seeds: &str| {
+        format!(
+            r#"
+[[merge]]
+name = "{name}"
+method = "dare_linear"
+base_model = "base"
+models = {{ math = {{ weight = {weight}, density = 0.5 }}, code = {{ weight = 0.5, density = 0.5 }} }}
+grid = {{ "math.density" = [0.5, 0.7], seed = {seeds} }}
+"#
+        )
+    };
+    let both = dare("DARE ({math.density}, seed={seed})", 0.5, "[1, 2, 3]")
+        + &dare("Two ({math.density}, seed={seed})", 0.4, "[1, 2]");
+    let Some(sweep) = Sweep::of(&tiny(&both)) else { return };
+    let early = with(&sweep, &["compare", "sweep.toml:DARE (0.5, seed=*)", "DARE (0.7, seed=*)"]);
+    assert_eq!(early.status.code(), Some(2), "{}", text(&early.stderr));
+    let run = with(&sweep, &["run", "sweep.toml"]);
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let args = ["compare", "sweep.toml:DARE (0.5, seed=*)", "DARE (0.7, seed=*)"];
+    let told = printed(&sweep, &args);
+    assert!(told.contains("Means over the merge seeds 1, 2, 3, compared seed by seed"), "{told}");
+    let json: Value = serde_json::from_str(&printed(&sweep, &[args.as_slice(), &["--json"]].concat())).unwrap();
+    assert_eq!(json["seeds"], serde_json::json!([1, 2, 3]));
+    for column in json["columns"].as_array().unwrap() {
+        assert_eq!((&column["difference"]["k"], &column["difference"]["mean"]), (&3.into(), &0.0.into()), "{column}");
+        assert_eq!(column["p"], 1.0, "the same answers: {column}");
+    }
+    let refused = with(&sweep, &["compare", "sweep.toml:DARE (0.5, seed=*)", "sweep.toml:Two (0.5, seed=*)"]);
+    assert!(text(&refused.stderr).contains("recipes are compared over the same seeds"), "{}", text(&refused.stderr));
+}
+
+#[test]
 fn old_output_joins_the_table_with_marks_where_it_rests_on_something_else() {
     let Some(sweep) = ran() else { return };
     let old = fixture("lm-eval-output");

@@ -1,6 +1,8 @@
 //! The statistics against vectors: those of the reference sheet, and those that `scripts/stats_vectors.py` computes from
 //! the definitions.
 
+use mergesweep::paired::seeds::difference;
+use mergesweep::paired::{Doc, Entrant, Outcomes};
 use mergesweep::stats::binary::{Discordant, bonett_price, mcnemar, mcnemar_worse, smallest_p};
 use mergesweep::stats::gate::{Verdict, items_for_margin, judge, smallest_margin};
 use mergesweep::stats::interval::{
@@ -240,6 +242,40 @@ fn seeds_are_summed_up_as_the_script_does() {
     let single = summarise(&[vec![1.0, 0.0]]).unwrap();
     assert_eq!((single.k, single.seed_sd, single.stderr), (1, None, None));
     assert_eq!(summarise(&[vec![1.0], vec![1.0, 0.0]]), None);
+}
+
+#[test]
+fn a_summary_of_differences_has_a_p_value_and_that_of_recipes_goes_seed_by_seed() {
+    let summary = summarise(&[vec![0.25; 9], vec![0.75; 9]]).unwrap();
+    // One degree of freedom: p = 1 - 2 atan(t) / pi.
+    let t = summary.mean / summary.stderr.unwrap();
+    near(summary.p().unwrap(), 1.0 - 2.0 * t.atan() / std::f64::consts::PI, 1e-6);
+    assert_eq!(summarise(&[vec![0.0; 4], vec![0.0; 4]]).unwrap().p(), Some(1.0));
+    assert_eq!(summarise(&[vec![0.5; 4]]).unwrap().p(), None);
+
+    // Two seeds that move both recipes alike: nothing of the difference is the seed's.
+    let trial = |items: [f64; 3]| {
+        let doc = |id: u64| Doc { hash: format!("{id}"), id, prompt: String::new() };
+        let outcomes = Outcomes {
+            task: "task".to_owned(),
+            metric: "acc".to_owned(),
+            filter: "none".to_owned(),
+            version: None,
+            higher_is_better: true,
+            is_estimate: false,
+            reported: None,
+            docs: (0..3).map(doc).collect(),
+            items: Items::Graded(items.to_vec()),
+        };
+        Entrant { outcomes: vec![Some(outcomes)], ..Entrant::default() }
+    };
+    let one = [trial([0.2, 0.5, 0.8]), trial([0.4, 0.7, 1.0])];
+    let other = [trial([0.1, 0.5, 0.6]), trial([0.3, 0.7, 0.8])];
+    let found = difference(&one.each_ref(), &other.each_ref(), (0, 0)).unwrap();
+    near(found.mean, 0.1, 1e-12);
+    near(found.seed_sd.unwrap(), 0.0, 1e-12);
+    // The items' differences are .1, 0 and .2.
+    near(found.stderr.unwrap(), 0.1 / 3.0_f64.sqrt(), 1e-12);
 }
 
 #[test]

@@ -162,6 +162,23 @@ fn false_alarms() {
                 holm(&p).into_iter().any(|p| p < 0.05)
             }),
         );
+        for (k, sd) in [(3, 0.0), (3, 0.03), (5, 0.06)] {
+            tell(
+                &format!("two recipes, {k} seeds, seed SD {sd}"),
+                n,
+                share(&format!("recipes {k} {sd} {n}"), |r| {
+                    let difficulty: Vec<f64> = (0..n).map(|_| 0.3 + 0.6 * r.uniform()).collect();
+                    let differences: Vec<Vec<f64>> = (0..k)
+                        .map(|_| {
+                            let shift = sd * (r.normal() - r.normal());
+                            let one = |r: &mut Random, p: f64| f64::from(u8::from(r.uniform() < p));
+                            difficulty.iter().map(|p| one(r, p + shift) - one(r, *p)).collect()
+                        })
+                        .collect();
+                    summarise(&differences).unwrap().p().unwrap() < 0.05
+                }),
+            );
+        }
         for (what, wanted) in [("FAIL", Verdict::Fail), ("PASS", Verdict::Pass)] {
             // The truth lies on the margin: either answer is wrong as often as .05 at most.
             tell(
