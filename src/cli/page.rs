@@ -57,6 +57,7 @@ pub(super) fn page(
     page.remarks.extend(recorded.footnotes.iter().cloned());
     Ok(page)
 }
+    page.remarks.extend(compared.left_out.clone());
 
 /// Identity, hardware and cost of every trial, from the journal.
 fn origins(plan: &Plan, sweep: &Sweep, recorded: &Recorded) -> Vec<Origin> {
