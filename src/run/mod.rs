@@ -4,9 +4,11 @@
 //! fails is recorded and the sweep goes on; an error from [`run`] is what makes the whole sweep meaningless.
 
 mod board;
+mod claim;
 pub mod clean;
 mod dealing;
 pub mod decide;
+mod elsewhere;
 pub mod event;
 pub mod fingerprint;
 pub mod foresight;
@@ -50,8 +52,8 @@ use crate::spec::{Keep, Search, TwinEvaluation};
 use board::Board;
 use decide::HarnessIdentity;
 use event::RunEvent;
+use elsewhere::Elsewhere;
 use journal::{Journal, JournalError, Stage, What};
-use resume::Elsewhere;
 use state::{SweepState, TrialState};
 use store::{Lock, Store, StoreError};
 use trial::Work;
@@ -437,6 +439,7 @@ impl<'a> Session<'a> {
         self.facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
         Ok(())
     }
+        claim::clear(&request.store);
 
     /// Asks the harness what it knows of the tasks.
     fn ask_harness(&mut self) -> Result<(), RunError> {
