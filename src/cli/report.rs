@@ -273,7 +273,7 @@ fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result
     let first_model = || recorded.table.rows.iter().position(|row| row.kind == "model");
     let reference = recorded.reference(args.against.as_deref(), sweep)?.or_else(first_model);
     let compared = compared(args, &recorded, reference, plan, sweep, store)?;
-    let page = page::page(plan, sweep, &recorded, &compared, args.with_items)?;
+    let page = page::page(plan, sweep, &recorded, &compared, store, args.with_items)?;
     let plots = page::draw(&page);
     if let Some(path) = &args.html {
         page::write_html(&page, &plots, path)?;

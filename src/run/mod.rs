@@ -12,6 +12,7 @@ mod elsewhere;
 pub mod event;
 pub mod fingerprint;
 pub mod foresight;
+pub mod hardware;
 pub mod imported;
 pub mod journal;
 mod merging;
@@ -51,8 +52,9 @@ use crate::process::{Cancel, ProcessError};
 use crate::spec::{Keep, Search, TwinEvaluation};
 use board::Board;
 use decide::HarnessIdentity;
-use event::RunEvent;
 use elsewhere::Elsewhere;
+use event::RunEvent;
+use hardware::Hardware;
 use journal::{Journal, JournalError, Stage, What};
 use state::{SweepState, TrialState};
 use store::{Lock, Store, StoreError};
@@ -423,7 +425,8 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let Self { request, since, .. } = *self;
-        self.record(None, What::RunStarted { since, n_slots: request.slots.len() })?;
+        let hardware = Some(tokio::task::block_in_place(|| Hardware::of(&request.slots)));
+        self.record(None, What::RunStarted { since, n_slots: request.slots.len(), hardware })?;
         if request.slots.is_empty() {
             return Ok(());
         }
@@ -436,10 +439,10 @@ impl<'a> Session<'a> {
             (Ok(_), Some(short)) => return Err(RunError::Lacks(vec![short.into()])),
             (asked, _) => asked?,
         };
+        claim::clear(&request.store);
         self.facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
         Ok(())
     }
-        claim::clear(&request.store);
 
     /// Asks the harness what it knows of the tasks.
     fn ask_harness(&mut self) -> Result<(), RunError> {
