@@ -6,7 +6,6 @@ use super::{Failure, estimates};
 use crate::paired::seeds::{SeedGroup, seed_groups};
 use crate::paired::{Against, Entrant, Estimates, against};
 use crate::plan::Plan;
-use crate::run::store::Store;
 use crate::stats::SEED;
 
 /// Comparisons of all rows of a table.
@@ -21,6 +20,8 @@ pub(super) struct Comparisons {
     pub seeds: Vec<SeedGroup>,
     /// Names those that were drawn once.
     pub single_draws: Vec<String>,
+    /// Which comparisons are left out since the answers are not here.
+    pub left_out: Option<String>,
 }
 
 impl Comparisons {
@@ -29,11 +30,10 @@ impl Comparisons {
         recorded: &Recorded,
         reference: Option<usize>,
         plan: &Plan,
-        store: &Store,
         tester: Option<&estimates::Tester>,
     ) -> Result<Self, Failure> {
         let table = &recorded.table;
-        let entrants = recorded.entrants(store)?;
+        let entrants = recorded.entrants()?;
         let tasks: Vec<&str> = table.columns.iter().map(|column| column.task.as_str()).collect();
         let tested = match (tester, reference) {
             (Some(tester), Some(reference)) => tester.all(tasks.len(), &entrants, reference)?,
@@ -48,11 +48,13 @@ impl Comparisons {
             vec![format!("single draw (one merge seed; how far the seed moves it is not known): {}", single.join(", "))]
         };
         let base = reference.map(|place| &entrants[place]);
+        let compares = reference.is_some() || !several.is_empty() || table.race.is_some();
         Ok(Self {
             against: reference.and_then(|reference| against(&tasks, &entrants, reference, &tested, SEED)),
             seeds: seed_groups(&several, &entrants, tasks.len(), base),
             columns: table.columns.iter().map(|column| column.name.clone()).collect(),
             single_draws,
+            left_out: compares.then(|| recorded.left_out(reference)).flatten(),
             entrants,
         })
     }

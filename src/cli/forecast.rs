@@ -13,7 +13,6 @@ use crate::forecast::{self, Forecast, Known};
 use crate::paired::Entrant;
 use crate::plan::Plan;
 use crate::run::Request;
-use crate::run::outputs::Outputs;
 use crate::spec::Sweep;
 
 /// Rows whose earlier results tell how much answers differ, besides the reference.
@@ -58,8 +57,7 @@ fn results(request: &Request, sweep: &Sweep) -> Result<(Vec<task::Column>, Vec<E
     let first = recorded.reference(None, sweep).ok().flatten().or_else(|| has_scores(&recorded).next());
     let others = has_scores(&recorded).filter(|place| Some(*place) != first).take(LOOKED_AT);
     let places: Vec<usize> = first.into_iter().chain(others).collect();
-    let outputs = Outputs::read(store, &recorded.records);
-    let entrants = places.into_iter().map(|place| recorded.entrant(place, &outputs)).collect::<Result<_, _>>()?;
+    let entrants = places.into_iter().map(|place| recorded.entrant(place)).collect::<Result<_, _>>()?;
     Ok((columns, entrants))
 }
 

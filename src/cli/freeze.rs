@@ -59,7 +59,8 @@ pub(super) fn run(args: &FreezeArgs) -> Result<Exit, Failure> {
     let (recorded, entrants) = now(&args.sweep, &sweep, &plan)?;
     let missing: Vec<String> = missing(&recorded, &entrants);
     if !missing.is_empty() {
-        return Err(usage(anyhow!("nothing to freeze for {} (run the sweep first)", missing.join(", "))));
+        let how = recorded.left_out(None).unwrap_or_else(|| "run the sweep first".to_owned());
+        return Err(usage(anyhow!("nothing to freeze for {} ({how})", missing.join(", "))));
     }
     check_margins(&sweep, &recorded, &entrants)?;
     let mut baseline = baseline(&sweep.name, &recorded, entrants);
@@ -83,7 +84,7 @@ pub(super) fn run(args: &FreezeArgs) -> Result<Exit, Failure> {
 pub(super) fn now(args: &SweepArgs, sweep: &Sweep, plan: &Plan) -> Result<(Recorded, Vec<Entrant>), Failure> {
     let store = args.store(sweep)?;
     let recorded = recorded::collect(plan, sweep, &store)?;
-    let entrants = recorded.entrants(&store)?;
+    let entrants = recorded.entrants()?;
     Ok((recorded, entrants))
 }
 

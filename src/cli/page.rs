@@ -18,7 +18,8 @@ use crate::report::page::Origin;
 use crate::report::plot::{self, Plots};
 use crate::report::{Gathered, Page, gather, html};
 use crate::run::fingerprint;
-use crate::run::journal::What;
+use crate::run::journal::{self, Record, What};
+use crate::run::store::Store;
 use crate::spec::Sweep;
 use crate::stats::SEED;
 use crate::table::differences;
@@ -29,6 +30,7 @@ pub(super) fn page(
     sweep: &Sweep,
     recorded: &Recorded,
     compared: &Comparisons,
+    store: &Store,
     with_items: bool,
 ) -> Result<Page, Failure> {
     let table = &recorded.table;
@@ -49,11 +51,13 @@ pub(super) fn page(
     })?;
     let text = std::fs::read_to_string(&sweep.path).with_context(|| sweep.path.display().to_string())?;
     page.settings = settings(&sweep.evaluate, recorded, &text);
+    page.settings.extend(machines(&recorded.records, store).map(|machines| ("hardware".to_owned(), machines)));
     page.sources = vec![(file_name(&sweep.path), text)];
     page.findings = plan.warnings.0.iter().map(|problem| first_line(&problem.to_string())).collect();
     page.findings.extend(review::lines(sweep, plan));
     page.remarks = compared.single_draws.clone();
     page.remarks.extend(compared.against.iter().flat_map(|against| differences::of_estimates(table, against)));
+    page.remarks.extend(compared.left_out.clone());
     page.remarks.extend(recorded.footnotes.iter().cloned());
     Ok(page)
 }
@@ -91,6 +95,21 @@ fn origins(plan: &Plan, sweep: &Sweep, recorded: &Recorded) -> Vec<Origin> {
         }
     };
     plan.trials.iter().map(origin).collect()
+}
+
+/// The machines that runs worked on, each once; jobs on Slurm have journals of their own.
+fn machines(records: &[Record], store: &Store) -> Option<String> {
+    let of_units =
+        store.units().into_iter().filter_map(|unit| journal::read(&unit.join("journal.jsonl")).ok()).flatten();
+    let mut machines: Vec<String> = Vec::new();
+    for record in records.iter().cloned().chain(of_units) {
+        if let What::RunStarted { hardware: Some(hardware), .. } = record.what
+            && !machines.contains(&hardware.to_string())
+        {
+            machines.push(hardware.to_string());
+        }
+    }
+    (!machines.is_empty()).then(|| machines.join("; "))
 }
 
 /// Versions and settings, each once; several values where rows differ.

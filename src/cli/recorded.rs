@@ -32,6 +32,8 @@ pub(super) struct Recorded {
     /// The journal, and where it leaves every trial.
     pub records: Vec<Record>,
     pub state: SweepState,
+    /// The harness' files behind it.
+    outputs: Outputs,
     /// Where the scores of every row come from, row by row.
     sources: Vec<Vec<Source>>,
     weights: Vec<Option<String>>,
@@ -98,7 +100,7 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
     }
     footnotes.splice(0..0, table.versions());
     footnotes.splice(0..0, race::footnotes(&table));
-    Ok(Recorded { table, footnotes, records, state, sources, weights })
+    Ok(Recorded { table, footnotes, records, state, outputs, sources, weights })
 }
 
 /// What is odd about how scores came about.
@@ -171,13 +173,65 @@ impl Recorded {
     }
 
     /// What every row scored, document by document.
-    pub fn entrants(&self, store: &Store) -> Result<Vec<Entrant>, Failure> {
-        let outputs = Outputs::read(store, &self.records);
-        (0..self.table.rows.len()).map(|row| self.entrant(row, &outputs)).collect()
+    pub fn entrants(&self) -> Result<Vec<Entrant>, Failure> {
+        (0..self.table.rows.len()).map(|row| self.entrant(row)).collect()
+    }
+
+    /// Which comparisons (with the row at `reference`, where there is one) are left out since the answers behind the scores are
+    /// not here, and how to get them back; none where all are here.
+    pub fn left_out(&self, reference: Option<usize>) -> Option<String> {
+        // Tasks that lack the same trials are told together.
+        let mut lacking: Vec<(Vec<usize>, Vec<&str>)> = Vec::new();
+        for task in self.tasks() {
+            let rows = self.lacking(task);
+            match lacking.iter_mut().find(|(known, _)| *known == rows) {
+                _ if rows.is_empty() => {}
+                Some((_, tasks)) => tasks.push(task),
+                None => lacking.push((rows, vec![task])),
+            }
+        }
+        let name = |row: &usize| self.table.rows[*row].trial.as_str();
+        let told = lacking.iter().map(|(rows, tasks)| {
+            let is_all = reference.is_some_and(|reference| rows.contains(&reference));
+            let trials =
+                if is_all { "all trials".to_owned() } else { rows.iter().map(name).collect::<Vec<_>>().join(", ") };
+            format!("{trials} in {}", tasks.join(", "))
+        });
+        let told: Vec<String> = told.collect();
+        let example = lacking.first()?.0.first().map(name)?;
+        Some(format!(
+            "not compared, since the harness' answers are not on this machine (deleted, or the journal came without them): {}. Put \
+             the folder `trials/` back beside the journal, or have them asked again: `mergesweep run SPEC --redo '{example}'`",
+            told.join("; ")
+        ))
+    }
+
+    /// Tasks that were evaluated.
+    fn tasks(&self) -> Vec<&str> {
+        let mut tasks: Vec<&str> = Vec::new();
+        for source in self.sources.iter().flatten() {
+            match &source.from {
+                From::Evaluations(_, task, _) if !tasks.contains(&task.as_str()) => tasks.push(task),
+                _ => {}
+            }
+        }
+        tasks
+    }
+
+    /// Rows whose answers to a task are not here, though its scores are.
+    fn lacking(&self, task: &str) -> Vec<usize> {
+        let is_gone = |source: &Source| match &source.from {
+            From::Evaluations(trial, of, keys) if of == task => {
+                keys.iter().any(|key| !self.outputs.has(trial, task, key))
+            }
+            _ => false,
+        };
+        (0..self.sources.len()).filter(|row| self.sources[*row].iter().any(is_gone)).collect()
     }
 
     /// What one row scored.
-    pub fn entrant(&self, row: usize, outputs: &Outputs) -> Result<Entrant, Failure> {
+    pub fn entrant(&self, row: usize) -> Result<Entrant, Failure> {
+        let outputs = &self.outputs;
         let (row, sources, weights) = (&self.table.rows[row], &self.sources[row], &self.weights[row]);
         let mut entrant = Entrant { name: row.trial.clone(), weights: weights.clone(), ..Entrant::default() };
         let mut read = BTreeMap::new();

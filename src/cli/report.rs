@@ -170,6 +170,10 @@ fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Resul
     let compared = compared(args, &recorded, recorded.reference(args.against.as_deref(), sweep)?, plan, sweep, store)?;
     let view = View { columns: args.columns.clone(), sort: args.sort.clone(), filter: args.filter.clone() };
     let (table, against) = view.of(&recorded.table, compared.against.as_ref()).map_err(usage)?;
+    if !matches!(args.format, Format::Markdown | Format::Latex) {
+        // There is no place for it in the data.
+        compared.left_out.iter().for_each(|note| warn(&format!("note: {note}")));
+    }
     let wide_or_long = || if args.long { frame::long(&table, against.as_ref()) } else { frame::wide(&table) };
     Ok(match args.format {
         Format::Csv => frame::to_csv(&wide_or_long()?)?,
@@ -181,7 +185,8 @@ fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Resul
             let place = |name: &str| recorded.table.columns.iter().position(|column| column.name == name);
             let shown: Vec<Option<String>> =
                 table.columns.iter().map(|column| place(&column.name).and_then(|place| all[place].clone())).collect();
-            let notes = against.as_ref().map(|against| differences::footnotes(&table, against)).unwrap_or_default();
+            let mut notes = against.as_ref().map(|against| differences::footnotes(&table, against)).unwrap_or_default();
+            notes.extend(compared.left_out.clone());
             latex::latex(&table, against.as_ref(), &shown, &notes).into_bytes()
         }
         Format::Markdown => markdown(args, &table, against.as_ref(), &compared, &recorded.footnotes)?.into_bytes(),
@@ -201,7 +206,7 @@ fn compared(
     if args.gp_irt && reference.is_none() {
         return Err(usage(anyhow!("`--gp-irt` compares with a reference: name one with `--against`")));
     }
-    Comparisons::of(recorded, reference, plan, store, tester.as_ref())
+    Comparisons::of(recorded, reference, plan, tester.as_ref())
 }
 
 fn markdown(
@@ -234,6 +239,7 @@ fn markdown(
         text.push_str(&format!("\n{}\n", lines.join("\n")));
     }
     remarks.extend(compared.single_draws.iter().cloned());
+    remarks.extend(compared.left_out.clone());
     Ok(with_footnotes(text, remarks.iter().chain(footnotes)))
 }
 
@@ -267,7 +273,7 @@ fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result
     let first_model = || recorded.table.rows.iter().position(|row| row.kind == "model");
     let reference = recorded.reference(args.against.as_deref(), sweep)?.or_else(first_model);
     let compared = compared(args, &recorded, reference, plan, sweep, store)?;
-    let page = page::page(plan, sweep, &recorded, &compared, args.with_items)?;
+    let page = page::page(plan, sweep, &recorded, &compared, store, args.with_items)?;
     let plots = page::draw(&page);
     if let Some(path) = &args.html {
         page::write_html(&page, &plots, path)?;

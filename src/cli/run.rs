@@ -16,7 +16,6 @@ use crate::console::Console;
 use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
 use crate::exit_code::{self, Exit};
-use crate::paired::Against;
 use crate::plan::{self, Plan};
 use crate::process::Cancel;
 use crate::run::search::Grow;
@@ -127,13 +126,15 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     if args.json {
         print(&summary_json(&summary, store).to_string())?;
     } else {
-        let against = beside_reference(&recorded, &plan, &sweep, store);
-        print(&render::markdown(&render::wide(&recorded.table, against.as_ref()), output_width()))?;
+        let compared = beside_reference(&recorded, &plan, &sweep);
+        let against = compared.as_ref().and_then(|compared| compared.against.as_ref());
+        print(&render::markdown(&render::wide(&recorded.table, against), output_width()))?;
         if let Some(race) = &recorded.table.race {
             print(&format!("\n{}", render::markdown(&race::table(race), output_width())))?;
         }
         let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
-        report::print_footnotes(&remarks.chain(recorded.footnotes).collect::<Vec<_>>())?;
+        let left_out = compared.iter().flat_map(|compared| compared.left_out.clone());
+        report::print_footnotes(&remarks.chain(left_out).chain(recorded.footnotes).collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
         tell_failed(&summary);
     }
@@ -178,10 +179,9 @@ pub(super) fn parse_engine(text: &str) -> Result<EngineKind, String> {
 }
 
 /// All rows beside the reference of the spec, for the marks of the table. A table without them is better than none.
-fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep, store: &Store) -> Option<Against> {
+fn beside_reference(recorded: &Recorded, plan: &Plan, sweep: &Sweep) -> Option<Comparisons> {
     let compared = recorded.reference(None, sweep).and_then(|reference| {
-        let Some(reference) = reference else { return Ok(None) };
-        Ok(Comparisons::of(recorded, Some(reference), plan, store, None)?.against)
+        reference.map(|reference| Comparisons::of(recorded, Some(reference), plan, None)).transpose()
     });
     compared.unwrap_or_else(|failure| {
         warn(&format!("warning: the table is without marks of significance: {}", failure.in_words()));

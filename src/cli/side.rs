@@ -13,7 +13,6 @@ use crate::gate::Baseline;
 use crate::paired::Entrant;
 use crate::plan;
 use crate::run::imported;
-use crate::run::outputs::Outputs;
 use crate::run::store::Store;
 
 /// A row with its columns.
@@ -92,17 +91,17 @@ fn of_sweep(spec: &Path, trials: &[&str], results: &Path) -> Result<Vec<Side>, F
     let (sweep, plan) = plan::open(spec)?;
     let store = Store::new(results, &sweep.name)?;
     let recorded = recorded::collect(&plan, &sweep, &store)?;
-    let outputs = Outputs::read(&store, &recorded.records);
     let side = |trial: &&str| {
         let rows = &recorded.table.rows;
         let Some(row) = rows.iter().position(|row| row.trial == *trial) else {
             let names: Vec<&str> = rows.iter().map(|row| row.trial.as_str()).collect();
             return Err(usage(anyhow!("{}: no trial `{trial}`, only {}", spec.display(), names.join(", "))));
         };
-        let entrant = recorded.entrant(row, &outputs)?;
+        let entrant = recorded.entrant(row)?;
         if entrant.outcomes.iter().all(Option::is_none) {
+            let how = recorded.left_out(None).unwrap_or_else(|| "run the sweep first".to_owned());
             return Err(usage(anyhow!(
-                "{}: `{trial}` has no scores with samples under {} (run the sweep first)",
+                "{}: `{trial}` has no scores with samples under {} ({how})",
                 spec.display(),
                 store.root().display()
             )));

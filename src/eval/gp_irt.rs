@@ -2,7 +2,7 @@
 //!
 //! The estimate is no mean of its 100 answers, so tests of means do not apply; exchanging answers between two models and
 //! estimating again does. The parameters are a pickle, which runs code when it is read: its digest is recorded at the first
-//! use, and another file is refused.
+//! use, by an evaluation or by a test, and another file is refused from then on.
 
 use std::fs;
 use std::io::Write;
@@ -134,8 +134,11 @@ pub fn swap_test(
     Ok(SwapTest { first: answer.first, second: answer.second, draws, parameters })
 }
 
-/// The digest of the parameters, recorded beside them at the first use.
-fn recorded_digest(home: &Path) -> Result<String, GpIrtError> {
+/// The digest of the parameters in `home`, recorded beside them at the first use.
+///
+/// # Errors
+/// [`GpIrtError`] where they cannot be read, or are others than were recorded.
+pub(super) fn recorded_digest(home: &Path) -> Result<String, GpIrtError> {
     let path = home.join("tinyBenchmarks.pkl");
     let bytes = fs::read(&path).map_err(|source| GpIrtError::Io { path: path.clone(), source })?;
     let found = sha256(&bytes);

@@ -11,6 +11,7 @@ use serde_json::json;
 
 use super::command::{self, KnownTask, KnownTasks, limit_of};
 use super::failure::{CODE_HINT, Cause, TINY_PARAMETERS_HINT, cause_of, install_hint};
+use super::gp_irt::{self, GpIrtError};
 use super::task::{is_stock_code_task, is_tiny};
 use super::task_files::{self, TaskFile};
 use super::{CodeEval, Settings, TaskRequest, sandbox};
@@ -163,6 +164,9 @@ pub enum Problem {
         /// The limit.
         limit: u64,
     },
+    /// The parameters of tinyBenchmarks are others than earlier scores were made with.
+    #[error(transparent)]
+    OtherParameters(#[from] GpIrtError),
     /// The parameters of tinyBenchmarks are missing.
     #[error("`tinyBenchmarks.pkl` is not in `{}` and cannot be downloaded: {reason}", .home.display())]
     TinyParameters {
@@ -527,8 +531,12 @@ fn told_by_harness(
             told_of_task(settings, task, answer, &mut preflight, problems);
         }
     }
-    if let Some(reason) = answer.tiny_parameters {
-        problems.push(Problem::TinyParameters { home: folders.home.to_owned(), reason });
+    let is_estimated = settings.tasks.iter().any(|task| is_tiny(&task.name));
+    match answer.tiny_parameters {
+        Some(reason) => problems.push(Problem::TinyParameters { home: folders.home.to_owned(), reason }),
+        // Scores of one sweep are made with one file.
+        None if is_estimated => problems.extend(gp_irt::recorded_digest(folders.home).err().map(Problem::from)),
+        None => {}
     }
     preflight.gpu = answer.gpu.clone().filter(|gpu| !gpu.is_empty());
     match (answer.gpu, asks_for_gpu(settings)) {

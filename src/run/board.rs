@@ -18,6 +18,9 @@ use crate::eval::results::HarnessFacts;
 use crate::plan::{Subject, Trial, TrialId};
 use crate::process::Cancel;
 
+/// How long nothing is done before what other sweeps are at is looked at again.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// The shared part of a run.
 pub(super) struct Board<'a> {
     pub request: &'a Request,
@@ -43,6 +46,10 @@ struct Queue {
     ready: VecDeque<(usize, Vec<Key>)>,
     /// What is being evaluated. The same thing is not evaluated twice at once: its twin waits for the answer.
     busy: Vec<(usize, Vec<Key>)>,
+    /// What another sweep is evaluating: taken again once nothing else is left.
+    elsewhere: Vec<(usize, Vec<Key>)>,
+    /// Trials of which that was told.
+    told: HashSet<usize>,
     /// No model will become ready any more.
     is_complete: bool,
     /// Nothing new is begun.
@@ -175,28 +182,55 @@ impl<'a> Board<'a> {
         self.changed.notify_waiters();
     }
 
-    /// The next trial to evaluate; none when all are done or the run is stopping.
+    /// The next trial to evaluate; none when all are done or the run is stopping. What another sweep is evaluating comes last.
     pub async fn take(&self) -> Option<usize> {
-        let taken = self.until(|| {
-            let mut queue = self.queue();
-            if queue.is_halted || self.cancel.is_cancelled() {
-                return Some(None);
-            }
-            let busy: HashSet<&Key> = queue.busy.iter().flat_map(|(_, keys)| keys).collect();
-            let free = queue.ready.iter().position(|(_, keys)| !keys.iter().any(|key| busy.contains(key)));
-            drop(busy);
-            match free.and_then(|free| queue.ready.remove(free)) {
-                Some(taken) => {
-                    queue.busy.push(taken.clone());
-                    Some(Some(taken.0))
+        let taken = loop {
+            match tokio::time::timeout(PAUSE, self.until(|| self.next())).await {
+                Ok(taken) => break taken.flatten(),
+                Err(_) => {
+                    let mut queue = self.queue();
+                    let Queue { ready, elsewhere, .. } = &mut *queue;
+                    ready.extend(elsewhere.drain(..));
                 }
-                None => (queue.is_complete && queue.ready.is_empty()).then_some(None),
             }
-        });
-        let taken = taken.await.flatten();
+        };
         // One waiting model less: a merge may begin.
         self.changed.notify_waiters();
         taken
+    }
+
+    /// The trial whose turn it is; nothing as long as there may be one later, and no trial where there never will be.
+    fn next(&self) -> Option<Option<usize>> {
+        let mut queue = self.queue();
+        if queue.is_halted || self.cancel.is_cancelled() {
+            return Some(None);
+        }
+        let busy: HashSet<&Key> = queue.busy.iter().flat_map(|(_, keys)| keys).collect();
+        let free = queue.ready.iter().position(|(_, keys)| !keys.iter().any(|key| busy.contains(key)));
+        drop(busy);
+        match free.and_then(|free| queue.ready.remove(free)) {
+            Some(taken) => {
+                queue.busy.push(taken.clone());
+                Some(Some(taken.0))
+            }
+            None => (queue.is_complete && queue.ready.is_empty() && queue.elsewhere.is_empty()).then_some(None),
+        }
+    }
+
+    /// Puts a trial back that another sweep is evaluating.
+    pub fn put_back(&self, index: usize) {
+        let mut queue = self.queue();
+        let Queue { busy, elsewhere, .. } = &mut *queue;
+        elsewhere.extend(busy.iter().position(|(busy, _)| *busy == index).map(|place| busy.remove(place)));
+        let is_news = queue.told.insert(index);
+        drop(queue);
+        if is_news {
+            let name = &self.trial(index).name;
+            let text = format!("{name}: another sweep is evaluating these weights: other work first, then its scores");
+            self.say(RunEvent::Note(text));
+        }
+        // What waited for these weights may be taken.
+        self.changed.notify_waiters();
     }
 
     /// A trial is through, for better or worse.
@@ -220,7 +254,8 @@ impl<'a> Board<'a> {
 
     fn tally(&self, queue: &Queue) -> RunEvent {
         let (mut n_done, mut n_reused, mut n_failed, mut n_left, mut n_merges) = (0, 0, 0, 0, 0);
-        let there: HashSet<usize> = queue.ready.iter().chain(&queue.busy).map(|(index, _)| *index).collect();
+        let there: HashSet<usize> =
+            queue.ready.iter().chain(&queue.busy).chain(&queue.elsewhere).map(|(index, _)| *index).collect();
         for index in &self.request.selected {
             match queue.outcomes.get(index) {
                 Some(Outcome::Done) => n_done += 1,
@@ -261,7 +296,8 @@ impl<'a> Board<'a> {
         let queue = self.queue();
         let used: u64 = queue.disk.held.values().sum();
         // Nothing that is there now will go away before something is evaluated.
-        let is_still = self.request.slots.is_empty() || (queue.ready.is_empty() && queue.busy.is_empty());
+        let is_idle = queue.ready.is_empty() && queue.busy.is_empty() && queue.elsewhere.is_empty();
+        let is_still = self.request.slots.is_empty() || is_idle;
         match self.request.disk {
             Some(budget) if bytes > budget => Room::Never(budget),
             Some(budget) if used + bytes > budget && is_still => Room::Never(budget.saturating_sub(used)),

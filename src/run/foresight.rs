@@ -6,8 +6,8 @@ use std::collections::{HashSet, VecDeque};
 use std::convert::Infallible;
 
 use super::dealing::{self, Turn};
+use super::elsewhere::Elsewhere;
 use super::fingerprint::Key;
-use super::resume::Elsewhere;
 use super::state::{SweepState, TrialState};
 use super::{Facts, Request, RunError, decide, journal, search, twins};
 use crate::eval::TaskRequest;

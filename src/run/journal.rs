@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::fingerprint::Key;
+use super::hardware::Hardware;
 use super::search::{Decided, Draw, Refined, Sampled};
 use super::slurm::submission::Step;
 use crate::eval::Score;
@@ -53,6 +54,9 @@ pub enum What {
         since: f64,
         /// Evaluations at once.
         n_slots: usize,
+        /// The machine it works on.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        hardware: Option<Hardware>,
     },
     /// That run ended by itself.
     RunEnded,

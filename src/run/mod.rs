@@ -4,12 +4,15 @@
 //! fails is recorded and the sweep goes on; an error from [`run`] is what makes the whole sweep meaningless.
 
 mod board;
+mod claim;
 pub mod clean;
 mod dealing;
 pub mod decide;
+mod elsewhere;
 pub mod event;
 pub mod fingerprint;
 pub mod foresight;
+pub mod hardware;
 pub mod imported;
 pub mod journal;
 mod merging;
@@ -49,9 +52,10 @@ use crate::process::{Cancel, ProcessError};
 use crate::spec::{Keep, Search, TwinEvaluation};
 use board::Board;
 use decide::HarnessIdentity;
+use elsewhere::Elsewhere;
 use event::RunEvent;
+use hardware::Hardware;
 use journal::{Journal, JournalError, Stage, What};
-use resume::Elsewhere;
 use state::{SweepState, TrialState};
 use store::{Lock, Store, StoreError};
 use trial::Work;
@@ -421,7 +425,8 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         let Self { request, since, .. } = *self;
-        self.record(None, What::RunStarted { since, n_slots: request.slots.len() })?;
+        let hardware = Some(tokio::task::block_in_place(|| Hardware::of(&request.slots)));
+        self.record(None, What::RunStarted { since, n_slots: request.slots.len(), hardware })?;
         if request.slots.is_empty() {
             return Ok(());
         }
@@ -434,6 +439,7 @@ impl<'a> Session<'a> {
             (Ok(_), Some(short)) => return Err(RunError::Lacks(vec![short.into()])),
             (asked, _) => asked?,
         };
+        claim::clear(&request.store);
         self.facts.elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
         Ok(())
     }

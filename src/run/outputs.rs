@@ -58,15 +58,27 @@ impl Outputs {
         }
     }
 
+    /// Whether the harness' files of an evaluation are here: they may have been deleted, or the journal came without them.
+    pub fn has(&self, trial: &TrialId, task: &str, key: &Key) -> bool {
+        let found = self.folder(trial, task, key).map(|folder| results::find(folder));
+        !matches!(found, None | Some(Err(ResultsError::Absent { .. })))
+    }
+
     /// The samples file of a task (`of`, which may be a member of the task that was asked for), from an evaluation of
-    /// `task` under `key`: the trial's own, else a twin's.
+    /// `task` under `key`: the trial's own, else a twin's. None where there is none, or not any more.
     ///
     /// # Errors
     /// [`ResultsError`] where a folder that is there cannot be read.
     pub fn samples(&self, trial: &TrialId, task: &str, key: &Key, of: &str) -> Result<Option<PathBuf>, ResultsError> {
-        let own = self.own.get(&(trial.clone(), task.to_owned(), key.clone()));
-        let Some(folder) = own.or_else(|| self.any.get(&(task.to_owned(), key.clone()))) else { return Ok(None) };
-        let files = if folder.exists() { results::find(folder)?.1 } else { Vec::new() };
+        let files = match self.folder(trial, task, key).map(|folder| results::find(folder)) {
+            None | Some(Err(ResultsError::Absent { .. })) => Vec::new(),
+            Some(found) => found?.1,
+        };
         Ok(files.into_iter().find(|file| samples::task_of(file) == Some(of)))
+    }
+
+    fn folder(&self, trial: &TrialId, task: &str, key: &Key) -> Option<&PathBuf> {
+        let own = self.own.get(&(trial.clone(), task.to_owned(), key.clone()));
+        own.or_else(|| self.any.get(&(task.to_owned(), key.clone())))
     }
 }

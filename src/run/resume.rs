@@ -1,21 +1,18 @@
-//! What earlier runs left behind: processes that outlived a killed one, results that were complete and not recorded yet,
-//! and evaluations of other sweeps that hold here too.
+//! What earlier runs left behind: processes that outlived a killed one, and results that were complete and not recorded yet.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use super::board::Board;
 use super::decide::StaleTask;
 use super::event::RunEvent;
-use super::fingerprint::Key;
-use super::journal::{self, Evaluation, Stage, TaskEvaluation};
+use super::journal::{Evaluation, Stage};
 use super::state::{SweepState, Unfinished};
-use super::store::{self, Store};
+use super::store;
 use super::trial::{Work, task_evaluations};
 use super::{Request, RunError};
 use crate::eval::command;
-use crate::eval::results::{self, HarnessFacts};
+use crate::eval::results;
 use crate::process::{self, Logs};
 
 /// How long an orphan may take to end by itself.
@@ -93,44 +90,4 @@ fn adopt_attempt(work: &Work<'_>, folder: &str, path: &Path, begun: Unfinished) 
         format!("{}: results of {} were complete when the last run ended: taken over", work.name(), names.join(", "));
     board.say(RunEvent::Note(text));
     Ok(true)
-}
-
-/// The evaluations of other sweeps.
-#[derive(Debug, Default)]
-pub(super) struct Elsewhere {
-    /// Name of the sweep that asks.
-    own: String,
-    /// Sweeps by name, each with its plan.
-    sweeps: Vec<(String, serde_json::Value, SweepState)>,
-}
-
-impl Elsewhere {
-    /// Reads the journals beside that of a sweep. One that cannot be read has nothing to give.
-    pub fn read(store: &Store, own: &str) -> Self {
-        let sweeps = store.other_sweeps().into_iter().filter_map(|folder| {
-            let state = SweepState::replay(&journal::read(&folder.join("journal.jsonl")).ok()?);
-            let plan = fs::read(folder.join("plan.json")).ok().and_then(|text| serde_json::from_slice(&text).ok());
-            Some((folder.file_name()?.to_string_lossy().into_owned(), plan.unwrap_or_default(), state))
-        });
-        Self { own: own.to_owned(), sweeps: sweeps.collect() }
-    }
-
-    /// The version of the harness that an evaluation was last made with.
-    pub fn recorded_version(&self) -> Option<String> {
-        let states = self.sweeps.iter().map(|(_, _, state)| state);
-        states.filter_map(SweepState::recorded_version).next_back()
-    }
-
-    /// An evaluation of a task with that key, and whose it is.
-    pub fn evaluation_with(&self, task: &str, key: &Key) -> Option<(String, TaskEvaluation, HarnessFacts)> {
-        self.sweeps.iter().find_map(|(sweep, plan, state)| {
-            let (id, done, harness) = state.evaluation_with(task, key)?;
-            let trials = plan["trials"].as_array().into_iter().flatten();
-            let name = trials.filter(|trial| trial["id"] == id.0.as_str()).find_map(|trial| trial["name"].as_str());
-            let name = name.unwrap_or(&id.0);
-            // To a unit, its own sweep is another one; to a reader it is not.
-            let from = if self.own == *sweep { name.to_owned() } else { format!("{sweep}/{name}") };
-            Some((from, done, harness))
-        })
-    }
 }

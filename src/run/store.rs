@@ -135,6 +135,16 @@ impl Store {
         self.sweep.as_ref().unwrap_or(&self.root)
     }
 
+    /// The folder that holds the results of this sweep and of others.
+    pub fn results(&self) -> &Path {
+        self.sweep().parent().unwrap_or(self.sweep())
+    }
+
+    /// Evaluations that somebody is at now, of all sweeps that are beside each other: `RESULTS/.evaluating/`.
+    pub fn claims(&self) -> PathBuf {
+        self.results().join(".evaluating")
+    }
+
     /// Files of a submission to Slurm: `slurm/<number>/`.
     pub fn submission(&self, number: u32) -> PathBuf {
         self.root.join("slurm").join(number.to_string())
@@ -214,8 +224,10 @@ impl Store {
 
     /// The folders of the other sweeps with their results in the same place; for a unit, that of its own sweep too.
     pub fn other_sweeps(&self) -> Vec<PathBuf> {
-        let beside = self.sweep().parent().map(folders).unwrap_or_default();
-        beside.into_iter().filter(|path| *path != self.root && path.join("journal.jsonl").is_file()).collect()
+        folders(self.results())
+            .into_iter()
+            .filter(|path| *path != self.root && path.join("journal.jsonl").is_file())
+            .collect()
     }
 
     /// Makes the folder and takes its lock.

@@ -66,7 +66,7 @@ pub struct Shares {
 pub fn last_run(records: &[Record], now: Option<f64>) -> Option<Timeline> {
     let started = |record: &Record| matches!(record.what, What::RunStarted { .. });
     let first = records.iter().rposition(started)?;
-    let What::RunStarted { since, n_slots } = records[first].what else { return None };
+    let What::RunStarted { since, n_slots, .. } = records[first].what else { return None };
     let of_run = &records[first..];
     // A run that was killed ends with what it recorded last.
     let end = now.or(of_run.last().map(|record| record.time)).unwrap_or(since);
@@ -214,9 +214,9 @@ mod tests {
     /// A merge from 10 to 20, evaluations from 12 to 30 (slot 0) and from 21 to 38 (slot 1), the end at 40.
     fn records() -> Vec<Record> {
         vec![
-            record(1.0, None, What::RunStarted { since: 1.0, n_slots: 1 }),
+            record(1.0, None, What::RunStarted { since: 1.0, n_slots: 1, hardware: None }),
             record(2.0, Some("old"), What::MergeStarted),
-            record(100.0, None, What::RunStarted { since: 100.0, n_slots: 2 }),
+            record(100.0, None, What::RunStarted { since: 100.0, n_slots: 2, hardware: None }),
             record(110.0, Some("a"), What::MergeStarted),
             record(112.0, Some("base"), evaluation(0)),
             record(120.0, Some("a"), failed(Stage::Merge)),

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::board::{Board, Failure, Stop};
+use super::claim::{Claim, Claimed};
 use super::decide::{self, StaleTask};
 use super::event::RunEvent;
 use super::fingerprint::digest;
@@ -61,6 +62,10 @@ impl<'a> Seat<'a> {
 pub(super) async fn lane(board: &Board<'_>, seat: &mut Seat<'_>) -> Result<(), RunError> {
     while let Some(index) = board.take().await {
         let work = Work::new(board, index);
+        let Some(_claim) = work.claim()? else {
+            board.put_back(index);
+            continue;
+        };
         match work.evaluate(seat).await {
             Ok(()) => {
                 board.mark_redone(index);
@@ -235,9 +240,23 @@ impl<'a> Work<'a> {
         Ok(())
     }
 
+    /// Takes care that no other run begins what is evaluated here; none where one is at it already. What others have recorded
+    /// meanwhile is taken over.
+    fn claim(&self) -> Result<Option<Claim>, RunError> {
+        let (store, elsewhere) = (&self.board.request.store, &self.board.facts.elsewhere);
+        let claimed = Claim::take(store, &self.stale_tasks())?;
+        // Only now is nothing recorded between the look and the beginning.
+        elsewhere.read_again(store, claimed.holder());
+        self.share()?;
+        Ok(match claimed {
+            Claimed::Here(claim) => Some(claim),
+            // What was asked to be done again is not answered by others.
+            Claimed::Elsewhere(_) => (self.redo || self.stale_tasks().is_empty()).then(Claim::default),
+        })
+    }
+
     /// Evaluates what is missing, one call of the harness after the other.
     async fn evaluate(&self, seat: &mut Seat<'_>) -> Result<(), Stop> {
-        self.share()?;
         let request = self.board.request;
         let model = match &self.trial.subject {
             Subject::Checkpoint(model) => request.locator.locate(model).map_err(RunError::from)?.base,

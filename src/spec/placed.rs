@@ -86,7 +86,7 @@ fn code_of(problem: &preflight::Problem) -> Code {
     use preflight::Problem as P;
     match problem {
         P::Interpreter(_) | P::NoAnswer { .. } | P::Harness { .. } | P::MissingPackage { .. } => Code::Harness,
-        P::TinyParameters { .. } | P::Task { .. } => Code::TaskNotLoaded,
+        P::TinyParameters { .. } | P::OtherParameters(_) | P::Task { .. } => Code::TaskNotLoaded,
         P::Cancelled | P::Folder { .. } => Code::Folder,
         P::IncludePath { .. } => Code::IncludePath,
         P::UnknownBackend { .. } | P::ServerBackend { .. } => Code::Backend,

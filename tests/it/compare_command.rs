@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use serde_json::Value;
 
 use crate::support::{fixture, require_python};
-use crate::sweep_support::{Sweep, TINY, text};
+use crate::sweep_support::{Sweep, TINY, text, walk};
 
 /// A sweep whose trials answer alike, but for the spoiled one.
 const SPOILED: &str = r#"
@@ -218,6 +218,56 @@ fn old_output_joins_the_table_with_marks_where_it_rests_on_something_else() {
     let told = text(&refused.stderr);
     assert!(told.contains("contradicts itself") && told.contains("nothing was imported"), "{told}");
     assert_eq!(folders(), 3);
+}
+
+/// Rows of the first table that are marked as better or worse.
+fn marked(table: &str) -> Vec<String> {
+    let rows = table.lines().take_while(|line| !line.is_empty()).filter(|line| line.contains(['▲', '▼']));
+    rows.filter_map(|row| Some(row.split('|').nth(1)?.trim().to_owned())).collect()
+}
+
+#[test]
+fn a_report_without_the_answers_of_old_shows_the_table_and_says_what_it_leaves_out() {
+    let Some(sweep) = ran() else { return };
+    let whole = printed(&sweep, &["report", "sweep.toml"]);
+    assert_eq!(marked(&whole), ["Nothing"], "{whole}");
+    assert!(!whole.contains("not on this machine"), "{whole}");
+
+    // The files of one evaluation, then the folder of every trial: a clone has no more than the journal.
+    let outputs = |trial: &str| {
+        let folders = walk(&sweep.results().join("trials")).into_iter().filter(|path| path.ends_with("output"));
+        folders.filter(|path| path.to_string_lossy().contains(trial)).collect::<Vec<_>>()
+    };
+    for output in outputs("nothing") {
+        fs::remove_dir_all(&output).unwrap();
+        fs::create_dir(&output).unwrap();
+    }
+    let told = printed(&sweep, &["report", "sweep.toml"]);
+    assert_eq!(marked(&told), [""; 0], "{told}");
+    assert!(told.contains("| Nothing ") && told.contains("0.4000"), "{told}");
+    assert!(told.contains("journal came without them): Nothing in facts, sums. Put"), "{told}");
+    assert!(told.contains("`mergesweep run SPEC --redo 'Nothing'`"), "{told}");
+    let refused = with(&sweep, &["compare", "sweep.toml:Nothing", "Base"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(text(&refused.stderr).contains("not on this machine"), "{}", text(&refused.stderr));
+
+    fs::remove_dir_all(sweep.results().join("trials")).unwrap();
+    let told = printed(&sweep, &["report", "sweep.toml"]);
+    assert!(marked(&told).is_empty() && told.contains("): all trials in facts, sums. Put"), "{told}");
+    let json = with(&sweep, &["report", "sweep.toml", "--format", "json"]);
+    assert_eq!(json.status.code(), Some(0), "{}", text(&json.stderr));
+    assert_eq!(serde_json::from_slice::<Value>(&json.stdout).unwrap().as_array().unwrap().len(), 4);
+    assert!(text(&json.stderr).contains("note: not compared"), "{}", text(&json.stderr));
+    let page = with(&sweep, &["report", "sweep.toml", "--html", "page.html"]);
+    assert_eq!(page.status.code(), Some(0), "{}", text(&page.stderr));
+    assert!(fs::read_to_string(sweep.path("page.html")).unwrap().contains("all trials in facts, sums"));
+    assert_eq!(with(&sweep, &["plan", "sweep.toml"]).status.code(), Some(0));
+    let frozen = with(&sweep, &["freeze", "sweep.toml", "-o", "frozen"]);
+    assert_eq!(frozen.status.code(), Some(2));
+    assert!(text(&frozen.stderr).contains("not on this machine"), "{}", text(&frozen.stderr));
+
+    printed(&sweep, &["run", "sweep.toml", "--redo", "*"]);
+    assert_eq!(printed(&sweep, &["report", "sweep.toml"]), whole);
 }
 
 /// A sweep on one of the tiny tasks, with parameters for the stand-in of their package.

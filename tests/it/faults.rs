@@ -87,6 +87,29 @@ fn a_model_that_fails_beneath_a_running_merge_costs_the_merges_that_read_it() {
 }
 
 #[test]
+fn a_merge_that_hangs_is_ended_after_its_time_and_costs_no_other() {
+    let Some(sweep) = sweep_with_own_models() else { return };
+    let Some(shim) = shim(&sweep.path("")) else { return };
+    let alone = "\n[[merge]]\nname = \"Math alone\"\nmethod = \"linear\"\nmodels = { math = { weight = 2.0 } }\n";
+    sweep.write(&format!("{}{alone}\n[limits]\nmerge_timeout = \"2s\"\n", TINY.replace("INPUTS", "./inputs")));
+    let mut run = sweep.command(&["run", "sweep.toml"], "ok");
+    run.env("LD_PRELOAD", &shim).env("FAULT", "stuck").env("FAULT_FILE", "/code/model.safetensors");
+    let run = run.output().unwrap();
+    let stderr = text(&run.stderr);
+    assert_eq!(run.status.code(), Some(3), "{stderr}");
+    assert!(stderr.contains("2 failed: SLERP (t=0.25), SLERP (t=0.5)"), "{stderr}");
+    assert!(stderr.contains("the merge was stopped after the time limit of 2 s"), "{stderr}");
+    let table = text(&run.stdout);
+    assert!(table.contains("| Base ") && count(&sweep.journal(), r#""event":"evaluated""#) == 2, "{table}");
+    assert!(table.lines().any(|line| line.starts_with("| Math alone ") && line.contains("0.7500")), "{table}");
+    assert_nothing_unfinished(&walk(&sweep.results()));
+
+    let again = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(again.status.code(), Some(0), "{}", text(&again.stderr));
+    assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 4);
+}
+
+#[test]
 fn a_model_that_fails_beneath_a_single_merge_is_named_and_nothing_is_left() {
     let folder = tempfile::tempdir().unwrap();
     let Some(shim) = shim(folder.path()) else { return };

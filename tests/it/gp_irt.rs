@@ -1,6 +1,7 @@
 //! The swap test of gp-IRT estimates, with a stand-in for the tinyBenchmarks package and synthetic parameters. The real
 //! package and its parameters need the network; it was not run on them.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -8,6 +9,7 @@ use mergesweep::eval::gp_irt::{GpIrtError, benchmark_of, swap_test};
 use mergesweep::stats::permutation::sign_flip;
 
 use crate::support::{fixture, require_python};
+use crate::sweep_support::{Sweep, TINY, text};
 
 /// Weights of the stand-in: uneven, as those of the real anchors are.
 fn weight(item: usize) -> f64 {
@@ -27,8 +29,8 @@ fn with_stand_in(python: &Path, folder: &Path) -> std::path::PathBuf {
     let path = folder.join("python");
     let stand_in = fixture("fake_tiny");
     let script = format!("#!/bin/sh\nPYTHONPATH='{}' exec '{}' \"$@\"\n", stand_in.display(), python.display());
-    std::fs::write(&path, script).unwrap();
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(&path, script).unwrap();
+    fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
     path
 }
 
@@ -68,4 +70,29 @@ fn what_cannot_be_estimated_is_refused() {
     let all = [1.0; 100];
     assert!(refused("tinyArc", (&all[..], &all[..])).contains("tinyBenchmarks.pkl"));
     assert_eq!(benchmark_of("tinyGSM8k"), Some("gsm8k"));
+}
+
+#[test]
+fn a_run_records_the_parameters_and_is_refused_with_others() {
+    let spec = TINY
+        .replace(r#"["facts", "sums"]"#, r#"[{ task = "tinyArc", columns = { tiny = "acc,none" } }]"#)
+        .replace("\"dummy\"", "\"hf\"");
+    let Some(sweep) = Sweep::of(&spec) else { return };
+    let home = sweep.results().join("harness");
+    fs::create_dir_all(&home).unwrap();
+    fs::write(home.join("tinyBenchmarks.pkl"), "one").unwrap();
+    let run = |args: &[&str]| sweep.command(args, "ok").env("FAKE_LM_EVAL_WRONG", "10").output().unwrap();
+    let first = run(&["run", "sweep.toml", "--only", "Base"]);
+    assert_eq!(first.status.code(), Some(0), "{}", text(&first.stderr));
+    let recorded = fs::read_to_string(home.join("tinyBenchmarks.pkl.sha256")).unwrap();
+    assert_eq!(recorded.trim().len(), 64);
+
+    // Scores made with another file would stand beside those of the first.
+    fs::write(home.join("tinyBenchmarks.pkl"), "other").unwrap();
+    let refused = run(&["run", "sweep.toml"]);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+    assert!(text(&refused.stderr).contains("the file changed"), "{}", text(&refused.stderr));
+    assert_eq!(sweep.journal().matches("evaluation-started").count(), 1);
+    fs::write(home.join("tinyBenchmarks.pkl"), "one").unwrap();
+    assert_eq!(run(&["run", "sweep.toml"]).status.code(), Some(0));
 }

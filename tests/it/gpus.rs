@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use crate::sweep_support::{Sweep, TINY, text};
 
@@ -58,4 +59,34 @@ fn fewer_gpus_than_an_evaluation_needs_are_told_where_they_are_needed() {
     let told = text(&run.stderr);
     assert_eq!(run.status.code(), Some(2), "{told}");
     assert!(told.contains("`gpus_per_evaluation` asks for 2 GPUs") && told.contains("sees only 1"), "{told}");
+}
+
+#[test]
+fn a_run_records_what_it_works_on_and_the_page_shows_it() {
+    let Some(sweep) = Sweep::of(&spec("gpus = [1]")) else { return };
+    fs::create_dir(sweep.path("bin")).unwrap();
+    let driver =
+        "#!/bin/sh\necho '0, GPU-0aa, Fake One, 1000 MiB, 550.1'\necho '1, GPU-1bb, Fake Two, 2000 MiB, 550.1'\n";
+    fs::write(sweep.path("bin/nvidia-smi"), driver).unwrap();
+    fs::set_permissions(sweep.path("bin/nvidia-smi"), fs::Permissions::from_mode(0o755)).unwrap();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([sweep.path("bin")].into_iter().chain(std::env::split_paths(&path))).unwrap();
+    let run =
+        sweep.command(&["run", "sweep.toml"], "ok").env("PATH", path).env("FAKE_TORCH_GPUS", "2").output().unwrap();
+    assert_eq!(run.status.code(), Some(0), "{}", text(&run.stderr));
+    let journal = sweep.journal();
+    let started = journal.lines().find(|line| line.contains("run-started")).unwrap();
+    let started: serde_json::Value = serde_json::from_str(started).unwrap();
+    let gpu = serde_json::json!({ "name": "Fake Two", "memory": "2000 MiB", "driver": "550.1" });
+    assert_eq!(started["hardware"]["gpus"], serde_json::json!([gpu]));
+    assert!(
+        started["hardware"]["n_cores"].as_u64().unwrap() > 0 && started["hardware"]["memory"].is_u64(),
+        "{started}"
+    );
+    assert!(!journal.contains("GPU-1bb"), "{journal}");
+
+    let report = sweep.run(&["report", "sweep.toml", "--html", "page.html"], "ok");
+    assert_eq!(report.status.code(), Some(0), "{}", text(&report.stderr));
+    let page = fs::read_to_string(sweep.path("page.html")).unwrap();
+    assert!(page.contains("<dt>hardware</dt>") && page.contains("Fake Two (2000 MiB, driver 550.1)</dd>"), "{page}");
 }

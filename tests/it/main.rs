@@ -51,6 +51,7 @@ mod race_simulation;
 mod refine;
 mod rehearse;
 mod report_page;
+mod run_beside;
 mod run_interrupted;
 mod run_sweep;
 mod run_twins;

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use crate::support::fixture;
-use crate::sweep_support::{Sweep, TINY, text, wait_for};
+use crate::sweep_support::{Sweep, TINY, text, wait_for, walk};
 
 /// An interpreter that takes forever over a program with this word in it, and says so in a file beside it.
 fn stuck_at(sweep: &Sweep, word: &str) -> PathBuf {
@@ -49,6 +50,41 @@ fn a_run_that_is_stopped_while_it_looks_around_is_interrupted() {
     }
     sweep.write(TINY);
     assert_eq!(sweep.run(&["run", "sweep.toml"], "ok").status.code(), Some(0), "it goes on later");
+}
+
+#[test]
+fn a_second_interrupt_ends_a_run_at_once_and_what_is_finished_stays() {
+    let Some(sweep) = Sweep::new() else { return };
+    assert_eq!(sweep.run(&["run", "sweep.toml", "--only", "Base"], "ok").status.code(), Some(0));
+    // A harness that does not listen would be given ten seconds.
+    let log = fs::File::create(sweep.path("run.log")).unwrap();
+    let mut run = sweep.command(&["run", "sweep.toml"], "deaf");
+    let mut run = run.stdout(Stdio::null()).stderr(log).spawn().unwrap();
+    let said = |file: &Path, words: &str| fs::read_to_string(file).is_ok_and(|text| text.contains(words));
+    let mut harness = None;
+    wait_for(|| {
+        let logs = walk(&sweep.results()).into_iter().filter(|path| path.ends_with("stderr.log"));
+        harness = logs.into_iter().find(|log| said(log, "deaf")).map(|log| log.with_file_name("process.json"));
+        harness.is_some()
+    });
+    let identity: serde_json::Value = serde_json::from_slice(&fs::read(harness.unwrap()).unwrap()).unwrap();
+    let interrupt = |run: &std::process::Child| {
+        rustix::process::kill_process(rustix::process::Pid::from_child(run), rustix::process::Signal::INT).unwrap();
+    };
+    interrupt(&run);
+    wait_for(|| said(&sweep.path("run.log"), "again to stop at once"));
+    assert!(run.try_wait().unwrap().is_none(), "it waits for the harness");
+    let begun = Instant::now();
+    interrupt(&run);
+    assert_eq!(run.wait().unwrap().code(), Some(130));
+    assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
+    let stat = format!("/proc/{}/stat", identity["pid"]);
+    wait_for(|| !fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")));
+
+    let done = sweep.run(&["run", "sweep.toml"], "ok");
+    assert_eq!(done.status.code(), Some(0), "{}", text(&done.stderr));
+    let count = |event: &str| sweep.journal().matches(&format!(r#""event":"{event}""#)).count();
+    assert_eq!((count("merged"), count("evaluated")), (2, 3), "nothing that was finished is done again");
 }
 
 #[test]

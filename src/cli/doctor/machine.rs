@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::{DoctorArgs, Finding};
 use crate::eval::{CodeEval, Settings, preflight};
 use crate::process::{self, Cancel, Invocation};
+use crate::run::hardware;
 use crate::run::slurm::queue;
 use crate::spec::{EngineKind, Sweep};
 
@@ -76,29 +77,22 @@ fn capture(program: &str, args: &[&str]) -> Option<String> {
 }
 
 fn gpus(settings: &Settings) -> Finding {
-    let query = ["--query-gpu=name,memory.total,memory.free,driver_version", "--format=csv,noheader"];
+    let listed = hardware::listed("name,memory.total,memory.free,driver_version");
     let on_cpu = settings.device.as_deref().is_some_and(|device| device.starts_with("cpu"));
-    match capture("nvidia-smi", &query).filter(|listed| !listed.is_empty()) {
-        Some(listed) => {
-            let gpus: Vec<&str> = listed.lines().collect();
-            Finding::ok("gpus", format!("{} (name, memory, free, driver)", gpus.join("; ")))
-        }
-        None if on_cpu => Finding::ok("gpus", "none; the spec asks for the CPU"),
-        None => {
-            let remedy = "fine for small models; otherwise install the driver (`nvidia-smi` has to run)".to_owned();
-            Finding::warning("gpus", "none: models are evaluated on the CPU", remedy)
-        }
+    if !listed.is_empty() {
+        let gpus: Vec<String> = listed.iter().map(|fields| fields.join(", ")).collect();
+        return Finding::ok("gpus", format!("{} (name, memory, free, driver)", gpus.join("; ")));
     }
+    if on_cpu {
+        return Finding::ok("gpus", "none; the spec asks for the CPU");
+    }
+    let remedy = "fine for small models; otherwise install the driver (`nvidia-smi` has to run)".to_owned();
+    Finding::warning("gpus", "none: models are evaluated on the CPU", remedy)
 }
 
 fn memory() -> Finding {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let bytes = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib << 10)
-    };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let (Some(total), Some(available)) = (bytes("MemTotal"), bytes("MemAvailable")) else {
+    let (Some(total), Some(available)) = (hardware::memory("MemTotal"), hardware::memory("MemAvailable")) else {
         return Finding::warning("memory", "cannot be told on this system", None);
     };
     let text = format!("{} of {} available; {}", gib(available), gib(total), super::super::counted(cores, "core"));

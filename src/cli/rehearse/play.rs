@@ -155,7 +155,9 @@ impl Play<'_, '_> {
             return true;
         }
         match lacking {
-            Lacking::TinyParameters { .. } => settings.tasks.retain(|task| !is_tiny(&task.name)),
+            Lacking::TinyParameters { .. } | Lacking::OtherParameters(_) => {
+                settings.tasks.retain(|task| !is_tiny(&task.name))
+            }
             Lacking::IncludePath { .. } => settings.include_path = None,
             Lacking::UnknownBackend { .. } | Lacking::ServerBackend { .. } => *settings = by_dummy(settings),
             Lacking::MissingPackage { needed_by: Some(_), .. } => *settings = by_dummy(settings),
