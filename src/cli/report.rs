@@ -184,7 +184,7 @@ fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Resul
             let notes = against.as_ref().map(|against| differences::footnotes(&table, against)).unwrap_or_default();
             latex::latex(&table, against.as_ref(), &shown, &notes).into_bytes()
         }
-        Format::Markdown => markdown(args, &table, against.as_ref(), &compared, &recorded.footnotes)?.into_bytes(),
+        Format::Markdown => markdown(args, &table, against.as_ref(), &compared, &recorded)?.into_bytes(),
     })
 }
 
@@ -209,8 +209,9 @@ fn markdown(
     table: &ResultsTable,
     against: Option<&Against>,
     compared: &Comparisons,
-    footnotes: &[String],
+    recorded: &Recorded,
 ) -> Result<String, Failure> {
+    let footnotes = recorded.near.iter().chain(&recorded.footnotes);
     let width = if args.output.is_some() { None } else { output_width() };
     if let Some(path) = &args.reference {
         let (cells, remarks) = beside::compare(table, &reference::read(path).map_err(usage)?);
