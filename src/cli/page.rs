@@ -55,6 +55,7 @@ pub(super) fn page(
     page.sources = vec![(file_name(&sweep.path), text)];
     page.findings = plan.warnings.0.iter().map(|problem| first_line(&problem.to_string())).collect();
     page.findings.extend(review::lines(sweep, plan));
+    page.near = recorded.near.clone();
     page.remarks = compared.single_draws.clone();
     page.remarks.extend(compared.against.iter().flat_map(|against| differences::of_estimates(table, against)));
     page.remarks.extend(compared.left_out.clone());

@@ -14,6 +14,8 @@ use crate::eval::{Score, Settings};
 use crate::model::locate::Locator;
 use crate::paired::{Entrant, Outcomes};
 use crate::plan::{Plan, Subject, TrialId};
+use crate::probe::near::{Group, Near};
+use crate::probe::words;
 use crate::run::fingerprint::Key;
 use crate::run::imported::{self, Imported};
 use crate::run::journal::Record;
@@ -23,12 +25,14 @@ use crate::run::state::SweepState;
 use crate::run::store::Store;
 use crate::spec::{Sweep, TwinEvaluation};
 use crate::stats::Items;
-use crate::table::{self, ResultsTable, Row, TrialScores, noise, race};
+use crate::table::{self, NearTwins, ResultsTable, Row, TrialScores, noise, race};
 
 /// A sweep's table and what lies behind it.
 pub(super) struct Recorded {
     pub table: ResultsTable,
     pub footnotes: Vec<String>,
+    /// Merges that came out nearly the same, a line each.
+    pub near: Vec<String>,
     /// The journal, and where it leaves every trial.
     pub records: Vec<Record>,
     pub state: SweepState,
@@ -95,12 +99,25 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
         weights.push(None);
     }
     table.renew_columns(&settings.tasks);
+    let near = near_twins(plan, store, &state);
+    table.near = near.groups.iter().map(|group| of_group(group, plan)).collect();
     if sweep.twins == TwinEvaluation::Separate {
         footnotes.extend(noise::floor(&table, &plan.review.twins.rounding));
     }
     footnotes.splice(0..0, table.versions());
     footnotes.splice(0..0, race::footnotes(&table));
-    Ok(Recorded { table, footnotes, records, state, outputs, sources, weights })
+    let near = words::of_made(&near, plan);
+    Ok(Recorded { table, footnotes, near, records, state, outputs, sources, weights })
+}
+
+/// Merges that came out nearly the same, by the samples that were kept of them.
+fn near_twins(plan: &Plan, store: &Store, state: &SweepState) -> Near {
+    Near::of_made(plan, &|trial| store.sample_of(trial, &state.of(&trial.id).merged?.merge.weights_digest))
+}
+
+fn of_group(group: &Group, plan: &Plan) -> NearTwins {
+    let trials = group.trials.iter().map(|trial| plan.trials[*trial].name.clone()).collect();
+    NearTwins { trials, share: group.widest.share }
 }
 
 /// What is odd about how scores came about.

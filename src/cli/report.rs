@@ -189,7 +189,7 @@ fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Resul
             notes.extend(compared.left_out.clone());
             latex::latex(&table, against.as_ref(), &shown, &notes).into_bytes()
         }
-        Format::Markdown => markdown(args, &table, against.as_ref(), &compared, &recorded.footnotes)?.into_bytes(),
+        Format::Markdown => markdown(args, &table, against.as_ref(), &compared, &recorded)?.into_bytes(),
     })
 }
 
@@ -214,8 +214,9 @@ fn markdown(
     table: &ResultsTable,
     against: Option<&Against>,
     compared: &Comparisons,
-    footnotes: &[String],
+    recorded: &Recorded,
 ) -> Result<String, Failure> {
+    let footnotes = recorded.near.iter().chain(&recorded.footnotes);
     let width = if args.output.is_some() { None } else { output_width() };
     if let Some(path) = &args.reference {
         let (cells, remarks) = beside::compare(table, &reference::read(path).map_err(usage)?);

@@ -23,7 +23,7 @@ use crate::run::select::select;
 use crate::run::store::Store;
 use crate::run::{self, Failed, Lack, Listener, Request, RunError, Slot, Summary, why};
 use crate::spec::{EngineKind, Resources, Sweep, placed};
-use crate::table::{differences, race, render};
+use crate::table::{NearTwins, differences, race, render};
 
 /// Merge and evaluate every trial of a sweep, and print the table
 ///
@@ -124,7 +124,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     let recorded = recorded::collect(&plan, &sweep, store)?;
     report::write_files(&recorded.table, store);
     if args.json {
-        print(&summary_json(&summary, store).to_string())?;
+        print(&summary_json(&summary, store, &recorded.table.near).to_string())?;
     } else {
         let compared = beside_reference(&recorded, &plan, &sweep);
         let against = compared.as_ref().and_then(|compared| compared.against.as_ref());
@@ -133,8 +133,9 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
             print(&format!("\n{}", render::markdown(&race::table(race), output_width())))?;
         }
         let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
-        let left_out = compared.iter().flat_map(|compared| compared.left_out.clone());
-        report::print_footnotes(&remarks.chain(left_out).chain(recorded.footnotes).collect::<Vec<_>>())?;
+            let left_out = compared.iter().flat_map(|compared| compared.left_out.clone());
+            let remarks = remarks.chain(left_out).chain(recorded.near).chain(recorded.footnotes);
+            report::print_footnotes(&remarks.collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
         tell_failed(&summary);
     }
@@ -159,7 +160,7 @@ fn check_engine(args: &RunArgs, engine: &Engine) -> Result<(), Failure> {
 /// What a run says that leaves its jobs to Slurm.
 fn detached(args: &RunArgs, summary: &Summary, store: &Store) -> Result<Exit, Failure> {
     if args.json {
-        print(&summary_json(summary, store).to_string())?;
+        print(&summary_json(summary, store, &[]).to_string())?;
         return Ok(Exit::Ok);
     }
     let spec = args.sweep.spec.display();
@@ -437,7 +438,9 @@ fn in_words(summary: &Summary) -> String {
     text
 }
 
-fn summary_json(summary: &Summary, store: &Store) -> serde_json::Value {
+fn summary_json(summary: &Summary, store: &Store, near: &[NearTwins]) -> serde_json::Value {
+    let near: Vec<_> =
+        near.iter().map(|NearTwins { trials, share }| json!({ "trials": trials, "share": share })).collect();
     let failed: Vec<_> = summary
         .failed
         .iter()
@@ -453,6 +456,7 @@ fn summary_json(summary: &Summary, store: &Store) -> serde_json::Value {
         "left": summary.n_left,
         "interrupted": summary.interrupted,
         "disk_peak": summary.disk_peak,
+        "near_twins": near,
         "results": store.root(),
     })
 }

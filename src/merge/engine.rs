@@ -14,6 +14,7 @@ use super::method::{Block, Kernel, Task, prepare};
 use super::outbox::{Outbox, Parcel, with_outbox};
 use super::real::Real;
 use super::recipe::{Recipe, RecipeInput};
+use super::sample::{Places, Seen};
 use super::source::Source;
 use super::vector::{Loop, vectorised};
 use super::writer::{PageBuffer, Writer};
@@ -37,7 +38,7 @@ pub struct Job<'a> {
 }
 
 /// What became of an output tensor.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Computed {
     /// Digest of its bytes.
     pub digest: Hash,
@@ -47,6 +48,8 @@ pub struct Computed {
     pub squared_change: Option<f64>,
     /// The first of its inputs that has infinities or NaN. A method may hide them.
     pub unsound_input: Option<usize>,
+    /// Some of its numbers.
+    pub seen: Vec<Seen>,
 }
 
 /// Output tensors of the same inputs, and with them of the same shape and number formats.
@@ -65,18 +68,22 @@ struct Member<'a> {
 }
 
 /// What one piece adds to what is known of an output tensor.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Piece {
     hash: Hash,
     n_non_finite: u64,
     /// Of those, the ones whose inputs were all finite.
     n_made: u64,
     squared_change: f64,
+    /// The numbers of the sample in it.
+    seen: Vec<Seen>,
 }
 
 /// What a run shares between threads.
 struct Run<'a, 'b> {
     jobs: &'a [Job<'a>],
+    /// Where numbers are taken for a sample, by job.
+    places: Vec<Places>,
     outbox: &'b Outbox<'a, 'b>,
     progress: &'a Progress<'a>,
     done: AtomicU64,
@@ -93,7 +100,9 @@ struct Run<'a, 'b> {
 pub fn run(jobs: &[Job<'_>], progress: &Progress<'_>) -> Result<Vec<Vec<Computed>>, MergeError> {
     with_outbox(|outbox| {
         let total = jobs.iter().flat_map(|job| job.recipes).map(Recipe::n_bytes).sum();
-        let run = Run { jobs, outbox, progress, done: AtomicU64::new(0), total, stopped: AtomicBool::new(false) };
+        let places = jobs.iter().map(|job| Places::of(job.recipes)).collect();
+        let run =
+            Run { jobs, places, outbox, progress, done: AtomicU64::new(0), total, stopped: AtomicBool::new(false) };
         run.advance(0)?;
         run.all()
     })
@@ -253,7 +262,7 @@ impl Work for GroupWork<'_, '_, '_> {
         };
         let unsound = pieces.iter().fold(0, |all, (_, unsound)| all | unsound);
         let computed = |(number, member): (usize, &Member<'_>)| {
-            let of_member = || pieces.iter().map(|(piece, _)| piece[number]);
+            let of_member = || pieces.iter().map(|(piece, _)| &piece[number]);
             let count = of_member().map(|piece| piece.n_made).sum();
             let unsound_input = member.inputs.iter().position(|input| unsound & bit(*input) != 0);
             if count > 0 {
@@ -277,6 +286,7 @@ impl Work for GroupWork<'_, '_, '_> {
                     .has_base()
                     .then(|| of_member().map(|piece| piece.squared_change).sum()),
                 unsound_input,
+                seen: of_member().flat_map(|piece| piece.seen.iter().cloned()).collect(),
             })
         };
         group.members.iter().enumerate().map(computed).collect()
@@ -324,8 +334,11 @@ impl<'a> Run<'a, '_> {
             buffer
         };
         let mut buffers: Vec<PageBuffer> = group.members.iter().map(buffer).collect();
-        let empty = Piece { hash: Hash::from_bytes([0; 32]), n_non_finite: 0, n_made: 0, squared_change: 0.0 };
+        let hash = Hash::from_bytes([0; 32]);
+        let empty = Piece { hash, n_non_finite: 0, n_made: 0, squared_change: 0.0, seen: Vec::new() };
         let mut pieces = vec![empty; group.members.len()];
+        let mut places: Vec<&[usize]> =
+            group.members.iter().map(|member| self.places[member.job].within(member.index, &range)).collect();
         let mut unsound = 0;
         A::Real::with_blocks(n_inputs + n_scratch + 1, |blocks| {
             let (blocks, scratch) = blocks.split_at_mut(n_inputs);
@@ -339,17 +352,23 @@ impl<'a> Run<'a, '_> {
                     }
                 }
                 out.resize(end - start, A::Real::default());
-                for (((member, kernel), buffer), piece) in
-                    group.members.iter().zip(kernels).zip(&mut buffers).zip(&mut pieces)
+                for ((((member, kernel), buffer), piece), places) in
+                    group.members.iter().zip(kernels).zip(&mut buffers).zip(&mut pieces).zip(&mut places)
                 {
                     let Member { recipe, inputs, .. } = member;
                     let block = Block { start, blocks, inputs };
                     let size = recipe.out.size();
                     let bytes = &mut buffer.bytes_mut()[(start - range.start) * size..(end - range.start) * size];
                     vectorised(Apply { kernel, block, scratch, out });
+                    let here = take_before(places, end);
+                    let n_before = piece.seen.len();
+                    piece.seen.extend(here.iter().map(|place| seen(place - start, &block, out)));
                     A::Real::round_to(out, recipe.result);
                     if recipe.out != recipe.result {
                         A::Real::round_to(out, recipe.out);
+                    }
+                    for (seen, place) in piece.seen[n_before..].iter_mut().zip(here) {
+                        seen.rounded = out[place - start].wide() as f32;
                     }
                     vectorised(Look { piece, recipe, block, out });
                     A::Real::store(out, recipe.out, bytes);
@@ -388,6 +407,20 @@ impl<'a> Run<'a, '_> {
 /// The bit of an input. Those beyond the 64th share the last one.
 fn bit(input: usize) -> u64 {
     1 << input.min(63)
+}
+
+/// Takes the places before an end off the front.
+fn take_before<'a>(places: &mut &'a [usize], end: usize) -> &'a [usize] {
+    let (before, rest) = places.split_at(places.partition_point(|place| *place < end));
+    *places = rest;
+    before
+}
+
+/// One number of a result that is not rounded yet.
+fn seen<R: Real>(place: usize, block: &Block<'_, R>, out: &[R]) -> Seen {
+    let number = |block: &[R]| block[place].wide() as f32;
+    let inputs = (0..block.inputs.len()).map(|input| number(block.input(input))).collect();
+    Seen { unrounded: number(out), rounded: number(out), inputs }
 }
 
 /// Whether a block has infinities or NaN.

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use serde::{Deserialize, Serialize};
+
 use super::arithmetic::{Arithmetic, Work, with_arithmetic};
 use super::engine::Apply;
 use super::inputs::{BLOCK, Input, Inputs, Stop};
@@ -37,7 +39,7 @@ pub struct Wanted<'a> {
 }
 
 /// A result.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Made {
     /// As it is written.
     pub rounded: Vec<f32>,

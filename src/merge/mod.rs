@@ -32,6 +32,7 @@ pub mod outbox;
 pub mod real;
 pub mod recipe;
 pub mod rows;
+pub mod sample;
 pub mod select;
 pub mod sidecar;
 pub mod source;
@@ -59,7 +60,8 @@ use adapter::Adapter;
 use arch::Architecture;
 use checkpoint::Checkpoint;
 use engine::Computed;
-use recipe::{Choices, Recipes};
+use recipe::{Choices, Recipe, Recipes};
+use sample::{Sample, Sampled};
 use source::Source;
 use staging::{OutputError, Staging};
 use writer::Writer;
@@ -141,6 +143,9 @@ pub struct Merge {
     /// Every output tensor, in the order of writing.
     #[serde(default)]
     pub tensors: Vec<MergedTensor>,
+    /// Some of its numbers, which are kept apart from the record.
+    #[serde(skip)]
+    pub sample: Sample,
 }
 
 /// The record of one output tensor.
@@ -239,7 +244,7 @@ pub struct MergePlan {
 impl MergePlan {
     /// Bytes of tensor data that will be written.
     pub fn n_bytes(&self) -> u64 {
-        self.recipes.recipes.iter().map(recipe::Recipe::n_bytes).sum()
+        self.recipes.recipes.iter().map(Recipe::n_bytes).sum()
     }
 
     fn record(self, job: &Job<'_>, computed: &[Computed], seconds: f64) -> Merge {
@@ -266,8 +271,13 @@ impl MergePlan {
         let mut notes = self.notes.clone();
         notes.extend(unsound);
         let squared_change: Option<f64> = computed.iter().map(|computed| computed.squared_change).sum();
+        let weights_digest = digest::of_tensors(&mut digested);
+        let sampled = |(recipe, computed): (&Recipe, &Computed)| {
+            (recipe.name.clone(), Sampled::new(&computed.seen, recipe.n_elements()))
+        };
         Merge {
-            weights_digest: digest::of_tensors(&mut digested),
+            sample: Sample { weights: weights_digest.clone(), tensors: recipes().map(sampled).collect() },
+            weights_digest,
             seed: job.options.seed,
             numerics: job.options.numerics,
             n_tensors: computed.len() as u64,

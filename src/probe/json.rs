@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 
 use super::Probe;
 use super::kinship::Kind;
-use super::near::Apart;
+use super::near::{Apart, Group};
 use crate::plan::Plan;
 
 /// All of it.
@@ -53,18 +53,20 @@ pub fn json(probe: &Probe, plan: &Plan) -> Json {
         })
     });
     let apart = |apart: &Apart| {
-        let Apart { trials, distance, cosine, share, rounded_share } = apart;
+        let Apart { trials, distance, cosine, share, rounded_share, rounding } = apart;
         json!({
             "trials": trials.each_ref().map(trial),
             "distance": distance,
             "cosine": cosine,
             "share": share,
             "rounded_share": rounded_share,
+            "rounding": rounding,
         })
     };
-    let groups = probe.near.groups.iter().map(
-        |group| json!({ "trials": group.trials.iter().map(trial).collect::<Vec<_>>(), "widest": apart(&group.widest) }),
-    );
+    let groups = |groups: &[Group]| -> Vec<Json> {
+        let trials = |group: &Group| group.trials.iter().map(trial).collect::<Vec<_>>();
+        groups.iter().map(|group| json!({ "trials": trials(group), "widest": apart(&group.widest) })).collect()
+    };
     json!({
         "tensors": probe.extent.n_tensors,
         "numbers": probe.extent.n_numbers,
@@ -77,7 +79,8 @@ pub fn json(probe: &Probe, plan: &Plan) -> Json {
             "merges": probe.near.n_merges,
             "compared_merges": probe.near.n_looked_at,
             "compared_pairs": probe.near.n_pairs,
-            "groups": groups.collect::<Vec<_>>(),
+            "groups": groups(&probe.near.groups),
+            "within_rounding": groups(&probe.near.blurred),
             "next": probe.near.next.as_ref().map(apart),
         },
         "notes": probe.notes,

@@ -2,7 +2,7 @@
 
 use super::kinship::{Kind, Meeting, Pair};
 use super::models::Model;
-use super::near::{Apart, Group};
+use super::near::{Apart, Group, Near};
 use super::{Extent, Probe};
 use crate::plan::Plan;
 
@@ -123,7 +123,7 @@ fn near(probe: &Probe, plan: &Plan) -> Vec<String> {
     if near.n_pairs == 0 {
         return Vec::new();
     }
-    let mut lines: Vec<String> = near.groups.iter().map(|group| near_line(group, plan)).collect();
+    let mut lines: Vec<String> = near.groups.iter().map(|group| of_near(group, plan)).collect();
     if lines.is_empty() {
         lines.push(format!("none among {} merges", near.n_looked_at));
     }
@@ -132,6 +132,7 @@ fn near(probe: &Probe, plan: &Plan) -> Vec<String> {
         let names = names(plan, &next.trials);
         lines.push(format!("{lead}, {names}: {}", percent(next.share)));
     }
+    lines.extend(near.blurred.iter().map(|group| format!("within rounding: {}", of_group(group, plan))));
     if near.n_looked_at < near.n_merges {
         let (some, all) = (near.n_looked_at, near.n_merges);
         lines.push(format!("compared: {some} of {all} merges, the first in the plan whose models are here"));
@@ -139,17 +140,38 @@ fn near(probe: &Probe, plan: &Plan) -> Vec<String> {
     lines
 }
 
-fn near_line(group: &Group, plan: &Plan) -> String {
-    let Apart { distance, cosine, share, rounded_share, .. } = group.widest;
+/// Merges that were made and came out nearly the same: a line for every group.
+pub fn of_made(near: &Near, plan: &Plan) -> Vec<String> {
+    const BY: &str = "by samples of their weights";
+    let twins = near.groups.iter().map(|group| format!("near twins, {BY}: {}", of_near(group, plan)));
+    let blurred =
+        near.blurred.iter().map(|group| format!("within rounding of each other, {BY}: {}", of_group(group, plan)));
+    let mut lines: Vec<String> = twins.chain(blurred).collect();
+    let rest = lines.len().saturating_sub(LINES);
+    if rest > 0 {
+        lines.truncate(LINES);
+        lines.push(format!("… and {rest} more groups of merges that came out nearly the same"));
+    }
+    lines
+}
+
+fn of_near(group: &Group, plan: &Plan) -> String {
+    format!("{}: expect the same scores", of_group(group, plan))
+}
+
+fn of_group(group: &Group, plan: &Plan) -> String {
+    let Apart { distance, cosine, share, rounded_share, rounding, .. } = group.widest;
     let most = if group.trials.len() > 2 { "at most " } else { "" };
-    let rounding = if rounded_share > 2.0 * share && rounded_share > 0.001 {
-        format!(", {} once rounded", percent(rounded_share))
-    } else {
-        String::new()
-    };
+    let distance = if distance == 0.0 { "0".to_owned() } else { format!("{distance:.1e}") };
+    let mut rounded = String::new();
+    if rounded_share > 2.0 * share && rounded_share > 0.001 {
+        rounded += &format!(", {} once rounded", percent(rounded_share));
+    }
+    if group.widest.is_within_rounding() {
+        rounded += &format!("; rounding alone moves each by {} or more", percent(rounding));
+    }
     format!(
-        "{}: relative distance {distance:.1e}, cosine {} ({most}{} of what their models differ by{rounding}): expect the same \
-         scores",
+        "{}: relative distance {distance}, cosine {} ({most}{} of what their models differ by{rounded})",
         names(plan, &group.trials),
         nines(cosine),
         percent(share),

@@ -45,6 +45,11 @@ pub fn gather(from: &Gathered<'_>) -> Result<Page, SamplesError> {
     let odd = table.odd();
     let mut rows: Vec<Row> = (0..table.rows.len()).map(|row| of_row(from, row, &axes, &odd[row])).collect();
     let place = |name: &str| table.rows.iter().position(|row| row.trial == name);
+    for group in &table.near {
+        let near: Vec<usize> = group.trials.iter().filter_map(|trial| place(trial)).collect();
+        let Some((first, others)) = near.split_first() else { continue };
+        others.iter().for_each(|other| rows[*other].near_twin_of = Some(*first));
+    }
     let reference = from.against.and_then(|against| place(&against.reference));
     if let (Some(against), Some(reference)) = (from.against, reference) {
         for (column, excess) in columns.iter_mut().zip(&against.selection_excess) {
@@ -103,6 +108,7 @@ fn of_row(from: &Gathered<'_>, index: usize, axes: &[String], odd: &[bool]) -> R
         axes: axes.iter().map(|axis| row.axis(axis).map(|value| (value.to_string(), value.as_float()))).collect(),
         cells: cells.collect(),
         twin_of: None,
+        near_twin_of: None,
         overall: None,
         origin: from.origins.get(index).cloned().unwrap_or_default(),
     }

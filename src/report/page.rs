@@ -30,6 +30,8 @@ pub struct Page {
     pub sources: Vec<(String, String)>,
     /// What was found odd when the sweep was planned.
     pub findings: Vec<String>,
+    /// Merges that came out nearly the same, in words.
+    pub near: Vec<String>,
     /// What a reader of the table must know.
     pub remarks: Vec<String>,
 }
@@ -77,6 +79,8 @@ pub struct Row {
     pub cells: Vec<Option<Cell>>,
     /// An earlier row with the same weights.
     pub twin_of: Option<usize>,
+    /// An earlier row with nearly the same weights.
+    pub near_twin_of: Option<usize>,
     /// Corrected p-value of the test over all tasks, and whether the row is better by it.
     pub overall: Option<(f64, bool)>,
     /// Where it comes from.

@@ -48,7 +48,8 @@ pub(super) fn wanted(work: &Work<'_>) -> Option<Wanted> {
     // The files beside the model are for other programs, which start elsewhere.
     let naming = |model: &ModelRef| request.locator.written(model);
     let text = configs::text_of(work.trial, &naming)?;
-    let job = Job::new(config, write::yaml(config, &naming), request.store.model(work.trial), *seed, *numerics);
+    let places = [request.store.model(work.trial), request.store.sample(work.trial)];
+    let job = Job::new(config, write::yaml(config, &naming), places, *seed, *numerics);
     Some(Wanted { index: work.index, text, job, key: decision.key.with_twin(None), reason })
 }
 

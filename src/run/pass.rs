@@ -20,6 +20,7 @@ use super::merge_options;
 use crate::config::parse::{self, Mergekit};
 use crate::config::{MergeConfig, Numerics, write};
 use crate::document;
+use crate::files::write_atomically;
 use crate::merge::{self, Merge, MergeOptions};
 use crate::model::{Located, ModelRef};
 use crate::process::{self, Cancel, Exit, Invocation, Logs, ProcessError};
@@ -56,6 +57,8 @@ pub struct Job {
     written: String,
     /// The folder.
     out: PathBuf,
+    /// The file that a sample of the merge goes to.
+    sample: PathBuf,
     seed: u64,
     numerics: Numerics,
 }
@@ -132,9 +135,15 @@ fn cause(exit: Exit) -> &'static str {
 }
 
 impl Job {
-    /// A merge of a trial.
-    pub fn new(config: &MergeConfig, written: String, out: PathBuf, seed: u64, numerics: Numerics) -> Self {
-        Self { config: write::yaml(config, &ModelRef::to_string), written, out, seed, numerics }
+    /// A merge of a trial: the config, how it is written for others, the folder and the file of the sample.
+    pub fn new(
+        config: &MergeConfig,
+        written: String,
+        [out, sample]: [PathBuf; 2],
+        seed: u64,
+        numerics: Numerics,
+    ) -> Self {
+        Self { config: write::yaml(config, &ModelRef::to_string), written, out, sample, seed, numerics }
     }
 }
 
@@ -182,6 +191,15 @@ pub async fn run(
             Err(PassError::NoAnswer { exit, line: said.cloned().unwrap_or_default() })
         }
     }
+}
+
+/// Writes the sample of a merge. Nothing rests on it but what is told of near twins, so a disk that refuses is only noted.
+fn keep_sample((mut merge, job): (Merge, &Job)) -> Merge {
+    let text = serde_json::to_vec(&merge.sample).map_err(io::Error::from);
+    if let Err(error) = text.and_then(|text| write_atomically(&job.sample, &text)) {
+        merge.notes.push(format!("no sample of the weights was kept, for near twins: {error}"));
+    }
+    merge
 }
 
 /// Rust's words where an allocation fails, and the system's where a thread or a mapping does.
@@ -256,7 +274,7 @@ pub fn answer(
     let pool = rayon::ThreadPoolBuilder::new().num_threads(request.threads.unwrap_or(0)).build();
     let merged = pool.map(|pool| pool.install(|| merge::merge(&jobs, &locate, &on_bytes)));
     let answer = match merged {
-        Ok(Ok(merges)) => Answer::Merged(merges),
+        Ok(Ok(merges)) => Answer::Merged(merges.into_iter().zip(&request.merges).map(keep_sample).collect()),
         Ok(Err(error)) => Answer::Failed(with_causes(&error)),
         Err(error) => Answer::Failed(with_causes(&error)),
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
+use crate::merge::sample::Sample;
 use crate::plan::{Trial, TrialId};
 
 /// The folder of one sweep, `RESULTS/<sweep>/`, or of one unit of it, `RESULTS/<sweep>/units/<id>/`, which has a journal and a
@@ -172,6 +173,18 @@ impl Store {
     /// Folder of the trial of an identity, where it has one.
     pub fn trial_of(&self, id: &TrialId) -> Option<PathBuf> {
         folder_of(&self.trials(), id)
+    }
+
+    /// The sample of a trial's merge, beside its config: it stays when the model goes.
+    pub fn sample(&self, trial: &Trial) -> PathBuf {
+        self.trial(trial).join("sample.json")
+    }
+
+    /// What was kept of a merge with this digest of its weights; none of one that was made before samples were kept, or where the
+    /// file is of another merge.
+    pub fn sample_of(&self, trial: &Trial, weights: &str) -> Option<Sample> {
+        let sample: Sample = serde_json::from_slice(&fs::read(self.sample(trial)).ok()?).ok()?;
+        (sample.weights == weights).then_some(sample)
     }
 
     /// Where the merged model of a trial lies while it is kept. Present only when the journal says so.

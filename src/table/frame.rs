@@ -106,6 +106,7 @@ pub fn long(table: &ResultsTable, against: Option<&Against>) -> Result<DataFrame
             task::typical_deviation(&column.task).filter(|_| column.estimator == Estimator::GpIrt)
         }),
     ]);
+    columns.extend(near_twins(table, &lines.iter().map(|(row, ..)| *row).collect::<Vec<_>>()));
     if let Some(race) = &table.race {
         let entry = |line: &Line<'_>| race.entry(&line.0.trial).filter(|_| race.decides(&line.1.task));
         columns.extend([
@@ -139,6 +140,20 @@ pub fn long(table: &ResultsTable, against: Option<&Against>) -> Result<DataFrame
     Ok(DataFrame::new(lines.len(), columns)?)
 }
 
+/// The near twins of the trial of every row, and how far they are apart as a share of what their models differ by; no columns
+/// where there are none.
+fn near_twins(table: &ResultsTable, rows: &[&Row]) -> Vec<Series> {
+    if table.near.is_empty() {
+        return Vec::new();
+    }
+    let near = || rows.iter().map(|row| table.near_twins(&row.trial));
+    let names = near().map(|near| near.map(|(names, _)| names.join("; ")));
+    vec![
+        Series::new("near_twins".into(), names.collect::<Vec<Option<String>>>()),
+        Series::new("near_share".into(), near().map(|near| near.map(|(_, share)| share)).collect::<Vec<Option<f64>>>()),
+    ]
+}
+
 /// The comparison of a row's score with the reference.
 fn compared<'a>(table: &ResultsTable, against: &'a Against, (row, score, _): &Line<'_>) -> Option<&'a Compared> {
     let column = table.columns.iter().position(|column| column.shows(score))?;
@@ -160,6 +175,7 @@ fn axes(table: &ResultsTable) -> Vec<&str> {
 /// [`FrameError::Polars`] as for [`long`].
 pub fn wide(table: &ResultsTable) -> Result<DataFrame, FrameError> {
     let rows = &table.rows;
+    let near = near_twins(table, &rows.iter().collect::<Vec<_>>());
     let mut columns = vec![
         Series::new("trial".into(), rows.iter().map(|row| row.trial.as_str()).collect::<Vec<_>>()),
         Series::new("kind".into(), rows.iter().map(|row| row.kind).collect::<Vec<_>>()),
@@ -170,6 +186,7 @@ pub fn wide(table: &ResultsTable) -> Result<DataFrame, FrameError> {
         let values = rows.iter().map(|row| row.score(column).and_then(|score| score.value));
         Series::new(column.name.as_str().into(), values.collect::<Vec<Option<f64>>>())
     }));
+    columns.extend(near);
     Ok(DataFrame::new(rows.len(), columns)?)
 }
 

@@ -33,6 +33,17 @@ pub struct ResultsTable {
     pub rows: Vec<Row>,
     /// How the race went, where the sweep is one.
     pub race: Option<race::Race>,
+    /// Merges that came out nearly the same.
+    pub near: Vec<NearTwins>,
+}
+
+/// Merges whose weights are so near to each other that scores cannot tell them apart.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NearTwins {
+    /// Their names, in the order of the plan.
+    pub trials: Vec<String>,
+    /// How far two of them are apart at most, as a share of what their models differ by.
+    pub share: f64,
 }
 
 /// One trial.
@@ -105,7 +116,7 @@ pub fn collect(plan: &Plan, requests: &[TaskRequest], scores_of: impl Fn(&TrialI
             }
         })
         .collect();
-    let mut table = ResultsTable { sweep: plan.sweep.clone(), columns: Vec::new(), rows, race: None };
+    let mut table = ResultsTable { sweep: plan.sweep.clone(), columns: Vec::new(), rows, race: None, near: Vec::new() };
     table.renew_columns(requests);
     table
 }
@@ -177,6 +188,12 @@ impl ResultsTable {
     /// Whether a row dropped out of the race, so that its score in a column is of fewer documents than the others'.
     pub fn is_out(&self, row: &Row, column: &Column) -> bool {
         self.race.as_ref().is_some_and(|race| race.decides(&column.task) && race.is_out(&row.trial))
+    }
+
+    /// The near twins of a trial, and how far they are apart at most as a share of what their models differ by.
+    pub fn near_twins(&self, trial: &str) -> Option<(Vec<&str>, f64)> {
+        let group = self.near.iter().find(|group| group.trials.iter().any(|name| name == trial))?;
+        Some((group.trials.iter().map(String::as_str).filter(|name| *name != trial).collect(), group.share))
     }
 
     /// Names of all axes, in order of first appearance.
@@ -254,7 +271,7 @@ mod tests {
             row("E", own("hf", "cuda", "bfloat16")),
             row("F", HarnessFacts::default()),
         ];
-        let mut table = ResultsTable { sweep: "s".to_owned(), columns: Vec::new(), rows, race: None };
+        let mut table = ResultsTable { sweep: "s".to_owned(), columns: Vec::new(), rows, race: None, near: Vec::new() };
         table.renew_columns(&[TaskRequest::named("facts")]);
         let odd: Vec<bool> = table.odd().into_iter().map(|row| row[0]).collect();
         assert_eq!(odd, [false, false, true, true, true, false]);

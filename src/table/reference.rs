@@ -70,7 +70,7 @@ pub enum ReferenceError {
 }
 
 /// Heads that say something of a row and are no scores.
-const DESCRIPTIONS: &[&str] = &["kind", "method", "seed"];
+const DESCRIPTIONS: &[&str] = &["kind", "method", "seed", "near_twins", "near_share"];
 
 /// The heads of a file with one row per score.
 const LONG: [&str; 4] = ["task", "metric", "filter", "value"];

@@ -81,6 +81,7 @@ impl View {
             columns: columns.iter().map(|place| table.columns[*place].clone()).collect(),
             rows: rows.into_iter().cloned().collect(),
             race: table.race.clone(),
+            near: table.near.clone(),
         };
         let against = against.map(|against| seen(against, &shown, &columns));
         Ok((shown, against))

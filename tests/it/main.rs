@@ -37,6 +37,7 @@ mod merge_support;
 mod merge_together;
 mod model_hub;
 mod model_locate;
+mod near_twins;
 mod numerics;
 mod optuna;
 mod parity;

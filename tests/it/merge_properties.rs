@@ -5,10 +5,11 @@ use std::path::Path;
 
 use mergesweep::config::Dtype;
 use mergesweep::merge::MergeOptions;
+use mergesweep::merge::sample::Places;
 use tempfile::TempDir;
 
 use crate::merge_support::{
-    Numbers, copy_model, fixture, fixtures, merge, merge_in, numbers, options, pseudo_random, write_model,
+    Numbers, copy_model, fixture, fixtures, merge, merge_in, numbers, options, plan_in, pseudo_random, write_model,
 };
 
 fn digest(text: &str) -> String {
@@ -156,14 +157,42 @@ fn the_number_of_threads_does_not_matter() {
     let folder = TempDir::new().unwrap();
     large_models(folder.path(), Dtype::Bf16);
     for text in EVERY_METHOD {
-        let digests: Vec<String> = [1, 2, 7]
-            .map(|n_threads| {
-                let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
-                pool.install(|| merge_in(folder.path(), text, &options()).unwrap().merge.weights_digest)
-            })
-            .to_vec();
-        assert!(digests.windows(2).all(|pair| pair[0] == pair[1]), "{text}");
+        let merges = [1, 2, 3, 7].map(|n_threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            pool.install(|| merge_in(folder.path(), text, &options()).unwrap().merge)
+        });
+        assert!(merges.windows(2).all(|pair| pair[0].weights_digest == pair[1].weights_digest), "{text}");
+        assert!(merges.windows(2).all(|pair| pair[0].sample == pair[1].sample), "{text}");
     }
+}
+
+#[test]
+fn a_sample_is_of_what_is_written_and_of_what_it_is_made_of() {
+    let folder = TempDir::new().unwrap();
+    large_models(folder.path(), Dtype::Bf16);
+    let of_model = |folder: &Path| {
+        let file = folder.join("model.safetensors");
+        numbers(&mergesweep::merge::checkpoint::Checkpoint::open_file(&file).unwrap())["h.0.weight"].values.clone()
+    };
+    let recipes = plan_in(folder.path(), EVERY_METHOD[0], &options()).unwrap().recipes.recipes;
+    let places = Places::of(&recipes).within(0, &(0..ROWS * COLUMNS)).to_vec();
+    assert_eq!(places.len(), 8192);
+    let (math, code) = (of_model(&folder.path().join("math")), of_model(&folder.path().join("code")));
+    let spread: f64 = places.iter().map(|place| (math[*place] - code[*place]).powi(2)).sum();
+    for text in EVERY_METHOD {
+        let merged = merge_in(folder.path(), text, &options()).unwrap();
+        let (written, sample) = (of_model(&merged.path()), &merged.merge.sample);
+        assert_eq!(sample.weights, merged.merge.weights_digest);
+        let sampled = &sample.tensors["h.0.weight"];
+        let expected: Vec<f32> = places.iter().map(|place| written[*place] as f32).collect();
+        assert_eq!(sampled.made.rounded, expected, "{text}");
+        // Half a unit of bfloat16's last place at most, whose numbers have eight binary digits.
+        let is_rounded = |(rounded, unrounded): (&f32, &f32)| (rounded - unrounded).abs() <= unrounded.abs() / 256.0;
+        assert!(sampled.made.rounded.iter().zip(&sampled.made.unrounded).all(is_rounded), "{text}");
+        assert_eq!(sampled.stands_for, (ROWS * COLUMNS) as f64 / 8192.0);
+    }
+    let linear = merge_in(folder.path(), EVERY_METHOD[0], &options()).unwrap().merge.sample;
+    assert!((linear.tensors["h.0.weight"].spread / spread - 1.0).abs() < 1e-9);
 }
 
 #[test]

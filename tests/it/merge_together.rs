@@ -60,6 +60,7 @@ fn merges_in_one_pass_have_the_bytes_of_merges_one_by_one() {
             let alone = merge_in(&root, text, &options).unwrap().merge;
             assert_eq!(alone.weights_digest, together.weights_digest, "{text}");
             assert_eq!(alone.tensors, together.tensors, "{text}");
+            assert_eq!(alone.sample, together.sample, "{text}");
             assert_eq!(merge::weights_digest(out).unwrap(), together.weights_digest, "{text}");
         }
     }

@@ -60,22 +60,27 @@ fn tuned(base: &Tensors, salt: u64, size: f64) -> Tensors {
 }
 
 /// A folder with models and a spec.
-struct Bench {
+pub struct Bench {
     folder: TempDir,
 }
 
 impl Bench {
     /// Three healthy models: a base and two fine-tunes of it.
-    fn new() -> Self {
+    pub fn new() -> Self {
+        Self::with_changes(0.02)
+    }
+
+    /// The same with fine-tunes that differ by so much from the base.
+    pub fn with_changes(size: f64) -> Self {
         let bench = Self { folder: TempDir::new().unwrap() };
         let base = tensors(1);
         bench.write("base", &base);
-        bench.write("math", &tuned(&base, 2, 0.02));
-        bench.write("code", &tuned(&base, 3, 0.02));
+        bench.write("math", &tuned(&base, 2, size));
+        bench.write("code", &tuned(&base, 3, size));
         bench
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.folder.path()
     }
 

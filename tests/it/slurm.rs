@@ -92,6 +92,8 @@ fn attached(cluster: &Cluster, expected: &str) {
     assert!(text(&run.stdout).contains("| SLERP (t=0.5)"), "{}", text(&run.stdout));
     assert_eq!(sweep.table(), expected);
     assert_each_once(&sweep);
+    let samples = walk(&sweep.results()).into_iter().filter(|path| path.ends_with("sample.json"));
+    assert_eq!(samples.count(), 2, "of every merge, in the folder of its trial");
     assert!(!sweep.path("x").exists(), "a name of the spec was run by a shell");
 
     let submission = sweep.results().join("slurm/1");

@@ -218,6 +218,7 @@ fn made() -> Synthetic {
         columns: TASKS.iter().map(column).collect(),
         rows,
         race: None,
+        near: Vec::new(),
     };
     Synthetic { table, entrants, against, recipes }
 }

@@ -20,11 +20,12 @@ pub(super) fn section(page: &Page) -> Option<Section> {
     let remarks = if remarks.is_empty() { remarks } else { format!("<ul class=\"remarks\">{remarks}</ul>\n") };
     let body = format!(
         "{}<div class=\"wide\" role=\"region\" aria-labelledby=\"table\" tabindex=\"0\"><table id=\"scores\">\n\
-         <thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n{}{}{remarks}",
+         <thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n{}{}{}{remarks}",
         filter(page),
         head(page),
         legend(page),
-        twins(page)
+        twins(page),
+        near_twins(page)
     );
     Some(Section { id: "table", title: "Scores", body })
 }
@@ -95,8 +96,10 @@ fn line(page: &Page, index: usize, scales: &[Option<Scale>]) -> String {
     if is_reference {
         tags += " <span class=\"tag\">reference</span>";
     }
-    if let Some(twin) = row.twin_of.and_then(|twin| page.rows.get(twin)) {
-        let _ = write!(tags, " <span class=\"tag\">= {}</span>", escape::text(&twin.name));
+    for (sign, twin) in [('=', row.twin_of), ('≈', row.near_twin_of)] {
+        if let Some(twin) = twin.and_then(|twin| page.rows.get(twin)) {
+            let _ = write!(tags, " <span class=\"tag\">{sign} {}</span>", escape::text(&twin.name));
+        }
     }
     let mut line = format!(
         "<tr data-r=\"{index}\" data-method=\"{method}\"{}{}><th scope=\"row\" class=\"name\" data-v=\"{name}\">\
@@ -266,5 +269,17 @@ fn twins(page: &Page) -> String {
         .collect();
     format!(
         "<h3 id=\"twins\">Twins</h3>\n<p>One model under several names (equal weights), counted once:</p>\n<ul>{lines}</ul>\n"
+    )
+}
+
+/// Merges that came out nearly the same: rows of their own all the same.
+fn near_twins(page: &Page) -> String {
+    if page.near.is_empty() {
+        return String::new();
+    }
+    let lines: String = page.near.iter().map(|line| format!("<li>{}</li>", escape::text(line))).collect();
+    format!(
+        "<h3 id=\"near-twins\">Near twins</h3>\n<p>Merges that came out nearly the same (≈), each with scores of its own and counted \
+         like any other:</p>\n<ul>{lines}</ul>\n"
     )
 }
