@@ -58,6 +58,7 @@ mod run_sweep;
 mod run_twins;
 mod search_support;
 mod slurm;
+mod slurm_asked;
 mod slurm_chaos;
 mod slurm_recorded;
 mod slurm_search;

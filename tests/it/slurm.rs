@@ -11,7 +11,7 @@ use crate::support::{require_model, require_python};
 use crate::sweep_support::{Sweep, TINY, count, text, wait_for, walk};
 
 /// What the tiny sweep asks of Slurm: a trial a task.
-const ENGINE: &str = r#"
+pub const ENGINE: &str = r#"
 [engine]
 kind = "slurm"
 trials_per_job = 1
@@ -21,7 +21,7 @@ poll = 1
 "#;
 
 /// The tiny sweep whose scores depend on the weights, which the stand-in reads only for this back end.
-fn spec() -> String {
+pub fn spec() -> String {
     TINY.replace("model = \"dummy\"", "model = \"hf\"\ndevice = \"cpu\"")
 }
 
@@ -30,12 +30,12 @@ fn tiny(name: &str, engine: &str) -> Sweep {
     Sweep::of(&format!("{head}{engine}[[baseline]]{merges}")).unwrap()
 }
 
-fn own((head, tail): (&str, &str)) -> (String, String) {
+pub fn own((head, tail): (&str, &str)) -> (String, String) {
     (head.to_owned(), tail.to_owned())
 }
 
 /// A sweep that ran here, undisturbed.
-fn undisturbed(spec: &str) -> Sweep {
+pub fn undisturbed(spec: &str) -> Sweep {
     let sweep = Sweep::of(spec).unwrap();
     let mut run = sweep.command(&["run", "sweep.toml", "--engine", "local"], "ok");
     let run = run.env("FAKE_LM_EVAL_LOG", sweep.path("evaluated.log")).output().unwrap();
@@ -43,7 +43,7 @@ fn undisturbed(spec: &str) -> Sweep {
     sweep
 }
 
-fn assert_code(output: &Output, code: i32) {
+pub fn assert_code(output: &Output, code: i32) {
     let (out, err) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "stdout: {out}\nstderr: {err}");
 }
@@ -56,7 +56,7 @@ fn evaluated(sweep: &Sweep) -> BTreeMap<String, usize> {
     counts
 }
 
-fn assert_each_once(sweep: &Sweep) {
+pub fn assert_each_once(sweep: &Sweep) {
     let evaluated = evaluated(sweep);
     assert!(evaluated.values().all(|count| *count == 1), "{evaluated:#?}");
 }

@@ -1,8 +1,8 @@
 //! A cluster in which everything is killed: units, node daemons, the controller, the client that follows them, at random
 //! moments of a sweep of stand-in work. The table is that of a sweep that nobody disturbed, and nothing was lost or done twice.
 //!
-//! Once with units that are worked on by a task each, once split in waves; the disk has room for four models. And a race, rung by
-//! rung: the decisions are the same, and no document is asked twice.
+//! Once with units that are worked on by a task each, once split in waves; the disk has room for four models. And searches, part by
+//! part: the same decisions and points, and no document is asked twice.
 //!
 //! `MERGESWEEP_SLURM_UNITS` says how many units the sweep has (12 here, 40 in `scripts/soak`), `MERGESWEEP_SLURM_KILLS` how many
 //! kills must land (10; 60 there), `MERGESWEEP_KILL_SEED` when.
@@ -12,10 +12,12 @@ use std::fs;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::race;
 use crate::search_support::{assert_asked_once, decisions};
+use crate::slurm_search::{command, with};
 use crate::slurm_support::{Cluster, kill, model_bytes, n_models};
+use crate::support::require_python;
 use crate::sweep_support::Sweep;
+use crate::{optuna, race, refine};
 
 fn spec(n_units: u64, engine: &str) -> String {
     format!(
@@ -71,21 +73,15 @@ impl Dice {
     }
 }
 
-fn command(cluster: &Cluster, sweep: &Sweep, args: &[&str]) -> Command {
-    let mut command = cluster.command(sweep, args, "ok");
-    command.env("FAKE_LM_EVAL_SIBLINGS", "1");
-    command
-}
-
 fn client(cluster: &Cluster, sweep: &Sweep) -> Child {
     let log = fs::File::options().create(true).append(true).open(sweep.path("client.log")).unwrap();
-    command(cluster, sweep, &["run", "sweep.toml"]).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    command(cluster, sweep, &["run", "sweep.toml"], "ok").stdout(Stdio::null()).stderr(log).spawn().unwrap()
 }
 
 /// The same sweep here, undisturbed.
 fn undisturbed(cluster: &Cluster, spec: &str) -> Sweep {
     let sweep = Sweep::of(spec).unwrap();
-    let here = command(cluster, &sweep, &["run", "sweep.toml", "--engine", "local", "--quiet"]).output().unwrap();
+    let here = command(cluster, &sweep, &["run", "sweep.toml", "--engine", "local", "--quiet"], "ok").output().unwrap();
     assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
     sweep
 }
@@ -137,18 +133,31 @@ fn chaos(n_units: u64, n_kills: u64, is_split: bool) -> String {
 
 #[test]
 fn a_race_on_a_cluster_in_which_everything_is_killed_decides_the_same_and_asks_nothing_twice() {
-    let Some(cluster) = Cluster::start(3, 2) else { return };
-    let spec = race::SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [0.2, 0.5, 1]");
-    let reference = undisturbed(&cluster, &spec);
-    let engine =
-        "[engine]\nkind = \"slurm\"\ntrials_per_job = 2\ncpus = 1\npoll = 1\nmax_resubmissions = 1000\n\n[report]";
+    println!(
+        "{} races",
+        search_chaos(&race::SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [0.2, 0.5, 1]"), 8)
+    );
+}
+
+#[test]
+fn searches_for_points_on_a_cluster_in_which_everything_is_killed_place_the_same() {
+    let Some(_) = require_python() else { return };
+    println!("{} refinements", search_chaos(refine::SPEC, 5));
+    println!("{} searches by Optuna", search_chaos(&optuna::SPEC.replace("trials = 9", "trials = 6"), 5));
+}
+
+/// Kills while a search goes on, and tells what.
+fn search_chaos(spec: &str, n_kills: u64) -> String {
+    let Some(cluster) = Cluster::start(3, 2) else { return String::new() };
+    let reference = undisturbed(&cluster, spec);
+    let engine = "[engine]\nkind = \"slurm\"\ntrials_per_job = 2\ncpus = 1\npoll = 1\nmax_resubmissions = 1000\n";
     let check = |sweep: &Sweep| {
         let told = || fs::read_to_string(sweep.path("client.log")).unwrap();
         assert_eq!(decisions(sweep), decisions(&reference), "{}", told());
         assert_eq!(sweep.table(), reference.table(), "{}", told());
         assert_asked_once(sweep);
     };
-    println!("{} races", kill_all(&cluster, &spec.replace("[report]", engine), 8, None, &check));
+    kill_all(&cluster, &with(spec, engine), n_kills, None, &check)
 }
 
 /// Kills whatever has to do with sweeps of a spec until enough was hit, looks at each once it is through, and tells what was killed.

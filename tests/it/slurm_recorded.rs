@@ -5,7 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
+use mergesweep::plan::TrialId;
+use mergesweep::run::journal::{Record, What};
 use mergesweep::run::slurm::queue::{self, Ending, Task, TaskState};
+use mergesweep::run::slurm::submission::{Job, Step, Submission};
+use mergesweep::run::slurm::unit::{Member, Unit};
 
 use crate::sweep_support::{Sweep, TINY, count, text, wait_for, walk};
 
@@ -18,6 +22,7 @@ for script in "$@"; do :; done
 id=$(($(cat jobs 2>/dev/null | wc -l) + 100))
 name=$(sed -n 's/^#SBATCH --job-name=//p' "$script")
 last=$(sed -n 's/^#SBATCH --array=0-\([0-9]*\).*/\1/p' "$script")
+case "$name" in *.table*) last= ;; esac
 echo "$id $name ${last:--}" >> jobs
 echo "$id"
 "#;
@@ -314,6 +319,31 @@ fn units_work_with_what_was_prepared_for_the_harness() {
         walk(&told.sweep.results().join("trials")).into_iter().find(|path| path.ends_with("stdout.log")).unwrap();
     let said: serde_json::Value = serde_json::from_str(&fs::read_to_string(said).unwrap()).unwrap();
     assert_eq!(said["cwd"].as_str().map(PathBuf::from), fs::canonicalize(home).ok());
+}
+
+/// Whoever goes on with a run asks what was refused again: it is not among what was attempted and failed.
+#[test]
+fn what_slurm_refused_was_not_attempted() {
+    let unit = |name: &str| {
+        let member = Member { name: name.to_owned(), id: TrialId(name.to_owned()) };
+        Unit { id: name.to_owned(), trials: vec![member], bytes: 0 }
+    };
+    let job = |name: &str, unit| Job { name: name.to_owned(), units: vec![unit], ..Job::default() };
+    let mut records: Vec<Record> = [
+        Step::Opened { submission: 1, units: vec![unit("a"), unit("b")], search: None },
+        Step::Submitting { submission: 1, job: job("1", 0) },
+        Step::Submitting { submission: 1, job: job("2", 1) },
+        Step::Submitted { submission: 1, name: "1".to_owned(), job: "17".to_owned() },
+    ]
+    .map(|step| Record { time: 0.0, trial: None, what: What::Slurm(step) })
+    .into();
+    let attempted = |records: &[Record], first| -> Vec<String> {
+        Submission::attempted(records, first).into_iter().map(|(_, trial)| trial.0).collect()
+    };
+    assert_eq!(attempted(&records, 1), ["a"]);
+    assert_eq!(attempted(&records, 2), [""; 0]);
+    records.truncate(3);
+    assert_eq!(attempted(&records, 1), [""; 0]);
 }
 
 /// `doctor` in a place where only these programs are to be found.

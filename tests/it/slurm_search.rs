@@ -19,11 +19,12 @@ fn raced() -> String {
     race::SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [0.2, 0.5, 1]\nconfirmation = 0.2")
 }
 
-fn with(spec: &str, engine: &str) -> String {
+pub fn with(spec: &str, engine: &str) -> String {
     spec.replace("[report]", &format!("{engine}\n[report]"))
 }
 
-fn command(cluster: &Cluster, sweep: &Sweep, args: &[&str], outcome: &str) -> Command {
+/// The program on a cluster, with answers as siblings give them and the interpreter that has what a search needs.
+pub fn command(cluster: &Cluster, sweep: &Sweep, args: &[&str], outcome: &str) -> Command {
     let mut command = cluster.command(sweep, args, outcome);
     command.env("FAKE_LM_EVAL_SIBLINGS", "1").env("FAKE_LM_EVAL_PEAK", "0.37");
     if let Some(python) = require_python() {
@@ -81,7 +82,7 @@ fn is_over(sweep: &Sweep, here: &Sweep) -> bool {
 fn a_race_on_slurm_decides_as_here_whoever_looks() {
     let Some(cluster) = Cluster::start(3, 4) else { return };
     let here = here(&cluster, &raced());
-    for scenario in [attached, detached, cancelled, little_disk, lost] {
+    for scenario in [attached, detached, last_job_lost, cancelled, little_disk, lost] {
         scenario(&cluster, &here);
     }
 }
@@ -112,6 +113,29 @@ fn detached(cluster: &Cluster, here: &Sweep) {
     assert!(text(&left.stderr).contains("with Slurm"), "{}", text(&left.stderr));
     let status = run(cluster, &sweep, &["status", "sweep.toml"]);
     assert!(text(&status.stderr).contains("submission 1 (rung 1)"), "{}", text(&status.stderr));
+    wait_long(|| is_over(&sweep, here));
+    assert_same(&sweep, here);
+    assert_eq!(steps(&sweep, "opened").len(), 4);
+}
+
+/// Nobody stays, and the first task of the last job of two parts is lost, at work and before: the second one does what is due.
+fn last_job_lost(cluster: &Cluster, here: &Sweep) {
+    let sweep = Sweep::of(&with(&raced(), ENGINE)).unwrap();
+    run(cluster, &sweep, &["run", "sweep.toml", "--detach"]);
+    let lock = fs::File::open(sweep.results().join("lock")).unwrap();
+    lock.lock().unwrap();
+    wait_long(|| !cluster.doing(&sweep, "slurm-table").is_empty());
+    cluster.doing(&sweep, "slurm-table").into_iter().for_each(|pid| _ = kill(pid));
+    lock.unlock().unwrap();
+    let second = || {
+        let tables =
+            steps(&sweep, "submitted").into_iter().filter(|job| job["name"].as_str().unwrap().ends_with(".table"));
+        tables.filter(|job| job["submission"] == 2).find_map(|job| Some(job["job"].as_str()?.to_owned()))
+    };
+    wait_long(|| second().is_some());
+    let listed = text(&cluster.slurm("squeue", &["-h", "-r", "-o", "%i", "-j", &second().unwrap()]).stdout);
+    let first = listed.lines().min().unwrap();
+    assert!(cluster.slurm("scancel", &[first]).status.success());
     wait_long(|| is_over(&sweep, here));
     assert_same(&sweep, here);
     assert_eq!(steps(&sweep, "opened").len(), 4);

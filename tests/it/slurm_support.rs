@@ -92,15 +92,20 @@ impl Cluster {
 
     /// The processes of jobs of a sweep that work now: on units, or on what comes after them.
     pub fn units(&self, sweep: &Sweep) -> Vec<i32> {
+        [self.doing(sweep, "slurm-unit"), self.doing(sweep, "slurm-table")].concat()
+    }
+
+    /// The processes of jobs of a sweep that carry out a hidden command now.
+    pub fn doing(&self, sweep: &Sweep, command: &str) -> Vec<i32> {
         let folder = sweep.path("").to_string_lossy().into_owned();
         let pids = fs::read_dir("/proc").unwrap().flatten();
         let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-        let is_unit = |pid: &i32| {
+        let is_it = |pid: &i32| {
             let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             let line = String::from_utf8_lossy(&line).into_owned();
-            ["slurm-unit\0", "slurm-table\0"].iter().any(|command| line.contains(command)) && line.contains(&folder)
+            line.contains(&format!("{command}\0")) && line.contains(&folder)
         };
-        pids.filter(is_unit).collect()
+        pids.filter(is_it).collect()
     }
 
     /// The number in a file that a daemon left.

@@ -206,9 +206,7 @@ pub async fn run(
         }
     }
     let records = journal::read(&request.store.journal())?;
-    if Submission::open(&records).is_none() {
-        prune(&session)?;
-    }
+    prune(&session)?;
     let whole = search::refreshed(request, &SweepState::replay(&records))?;
     Ok(found.unwrap_or_else(|| session.summary(&whole, &records, first)))
 }
@@ -232,7 +230,7 @@ pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<
     let manifest = match &request.search {
         None => {
             let wanted = wanted(request, facts.as_ref(), &state, &Attempted::new());
-            Some(prepare::prepare(request, options, &wanted, number, None)?)
+            Some(prepare::prepare(request, options, &wanted, &state, number, None)?)
         }
         Some(search) => {
             let turn = search::foreseen(request, search, facts.as_ref(), &state)?;
@@ -241,7 +239,7 @@ pub fn preview(request: &Request, options: &Options, cancel: &Cancel) -> Result<
                 let left = left.map(|facts| search::left(&turn.round, facts, &state));
                 let wanted = |index: usize| left.as_ref().is_none_or(|left| left.contains(&index));
                 let place = Place { first: number, rung: turn.rung };
-                prepare::prepare(&turn.round, options, &wanted, number, Some((&turn, place)))
+                prepare::prepare(&turn.round, options, &wanted, &state, number, Some((&turn, place)))
             });
             manifest.transpose()?
         }
@@ -349,16 +347,15 @@ pub async fn end(
     Err(SlurmError::StillThere(open.number))
 }
 
-/// Where the tasks of an open submission stand, in one question to Slurm: pending, running, over.
+/// Where the tasks of an open submission stand that work on units, in one question to Slurm: pending, running, over.
 ///
 /// # Errors
 /// [`Unanswered`].
 pub fn tally(submission: &Submission, cancel: &Cancel) -> Result<(usize, usize, usize), Unanswered> {
-    let names: Vec<&str> = submission.jobs.iter().map(|job| job.name.as_str()).collect();
+    let of_units = submission.jobs.iter().filter(|job| !job.is_table());
+    let names: Vec<&str> = of_units.map(|job| job.name.as_str()).collect();
     let tasks = queue::tasks(&names, cancel)?;
-    let count = |wanted: fn(&queue::TaskState) -> bool| {
-        tasks.iter().filter(|task| task.index.is_some() && wanted(&task.state)).count()
-    };
+    let count = |wanted: fn(&queue::TaskState) -> bool| tasks.iter().filter(|task| wanted(&task.state)).count();
     Ok((
         count(|state| *state == queue::TaskState::Pending),
         count(|state| *state == queue::TaskState::Running),
@@ -387,14 +384,16 @@ async fn submit(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, 
 
 fn submit_rest(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, SlurmError> {
     let request = session.request;
+    prune(session)?;
     let facts = match look_around(request, Some(session.cancel))? {
         (facts, lacks) if lacks.is_empty() => facts,
         (_, lacks) => return Err(RunError::Lacks(with_settings(request, lacks)).into()),
     };
     let planned = |records: &[journal::Record]| {
         let attempted = first.map(|first| Submission::attempted(records, first)).unwrap_or_default();
-        let wanted = wanted(request, Some(&facts), &SweepState::replay(records), &attempted);
-        prepare::prepare(request, session.options, &wanted, next_number(records), None)
+        let state = SweepState::replay(records);
+        let wanted = wanted(request, Some(&facts), &state, &attempted);
+        prepare::prepare(request, session.options, &wanted, &state, next_number(records), None)
     };
     if planned(&journal::read(&request.store.journal())?)?.units.is_empty() {
         return Ok(Submitted::Nothing(None));
@@ -455,8 +454,9 @@ async fn submit_part(session: &Session<'_>, search: &Search, first: Option<u32>)
     let wanted = |index: usize| left.contains(&index);
     drop(run);
     let (mut journal, records) = Journal::open(&request.store.journal())?;
-    prepare::make_room(&turn, session.options, &SweepState::replay(&records), &mut journal)?;
-    let manifest = prepare::prepare(&turn.round, session.options, &wanted, number, Some((&*turn, place)))?;
+    let state = SweepState::replay(&records);
+    prepare::make_room(&turn, session.options, &state, &mut journal)?;
+    let manifest = prepare::prepare(&turn.round, session.options, &wanted, &state, number, Some((&*turn, place)))?;
     let records = journal::read(&request.store.journal())?;
     prepare::open(&turn.round, &manifest, &records, &mut journal)?;
     Ok(Submitted::As(number))
@@ -486,26 +486,35 @@ fn wanted(
     move |index| wanted.contains(&index)
 }
 
-/// Lets go of the models that need not stay now that all scores are known: a unit cannot know which are the best.
+/// Lets go of the models that need not stay by the scores that are known, unless a submission is open: a unit cannot know which are
+/// the best, or that an earlier run kept more.
 fn prune(session: &Session<'_>) -> Result<(), SlurmError> {
+    let request = session.request;
+    let records = journal::read(&request.store.journal())?;
+    let state = SweepState::replay(&records);
+    let is_there = |index: &usize| state.of(&request.plan.trials[*index].id).model_present;
     // A search has done so by itself.
-    if session.request.search.is_some() || matches!(session.request.keep, Keep::Nothing | Keep::All) {
+    let stays = request.search.is_some() || request.keep == Keep::All || !request.selected.iter().any(is_there);
+    if stays || Submission::open(&records).is_some() {
         return Ok(());
     }
-    let (facts, lacks): (Facts, Vec<Lack>) = look_around(session.request, None)?;
+    let (facts, lacks): (Facts, Vec<Lack>) = look_around(request, None)?;
     if !lacks.is_empty() {
         return Ok(());
     }
-    let _lock = match session.request.store.lock_within(session.patience()) {
+    let _lock = match request.store.lock_within(session.patience()) {
         Err(StoreError::Held { holder, .. }) => {
             session.note(format!("{holder} holds this sweep; models that need not stay are deleted by the next run"));
             return Ok(());
         }
         lock => lock?,
     };
-    let (journal, records) = Journal::open(&session.request.store.journal())?;
+    let (journal, records) = Journal::open(&request.store.journal())?;
+    if Submission::open(&records).is_some() {
+        return Ok(());
+    }
     let state = SweepState::replay(&records);
-    let board = Board::new(session.request, &facts, session.listener, session.cancel, journal, state);
+    let board = Board::new(request, &facts, session.listener, session.cancel, journal, state);
     Ok(trial::release_models(&board, None)?)
 }
 

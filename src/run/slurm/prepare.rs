@@ -1,5 +1,6 @@
 //! From a request to a submission: which units there are, how many tasks may run at once, and what each is told.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use super::super::Request;
@@ -13,6 +14,7 @@ use super::sizes::Sizes;
 use super::submission::{Place, Step};
 use super::unit::{Unit, deal};
 use super::{Options, SlurmError};
+use crate::plan::{Plan, Trial};
 use crate::spec::Keep;
 
 /// Deals work out to units: those of the trials of a request that are wanted. Of a search, `search` says which part of it the
@@ -21,6 +23,7 @@ pub(super) fn prepare(
     request: &Request,
     options: &Options,
     is_wanted: &dyn Fn(usize) -> bool,
+    state: &SweepState,
     number: u32,
     search: Option<(&Turn, Place)>,
 ) -> Result<Manifest, SlurmError> {
@@ -29,17 +32,23 @@ pub(super) fn prepare(
     // What is merged before any of it is evaluated must fit as a whole.
     let per_unit = options.slurm.trials_per_job;
     let units = deal(request, per_unit, limit.filter(|_| split), &sizes, is_wanted);
-    let all: u64 = units.iter().map(|unit| unit.bytes).sum();
+    // Of a search, what stayed of the others has made room; where nothing is to stay, it is gone.
+    let is_beside = search.is_none() && request.keep != Keep::Nothing;
+    let others = if is_beside { held_beside(request, &units, state) } else { 0 };
+    let all: u64 = units.iter().map(|unit| unit.bytes).sum::<u64>() + others;
     let fits = limit.is_none_or(|disk| all <= disk);
     if let Some(disk) = limit.filter(|_| search.is_none() && request.keep != Keep::Nothing && !fits) {
         return Err(SlurmError::Keeps { needed: all, disk });
     }
+    let limit = limit.map(|disk| disk.saturating_sub(others));
     let holds = fits && options.slurm.work_dir.is_none();
     let asked_at_once = options.slurm.tasks_at_once;
-    let needs_turns = !split && (search.is_none() || !holds);
+    // What stays is there beside all else: tasks that took turns would have a part of the room for all of theirs.
+    let stays = holds && (search.is_some() || request.keep != Keep::Nothing);
+    let needs_turns = !split && !stays;
     let (at_once, disk) = match limit.filter(|_| needs_turns) {
         Some(limit) => share(request, asked_at_once, limit, &units, &sizes),
-        None => (asked_at_once, request.disk),
+        None => (asked_at_once, limit.or(request.disk)),
     };
     let run = search.map_or(request, |(turn, _)| &turn.whole);
     let names = |trials: &[usize]| trials.iter().map(|index| run.plan.trials[*index].name.clone()).collect();
@@ -70,6 +79,23 @@ fn room(request: &Request, options: &Options) -> Option<u64> {
     request.disk.filter(|_| options.slurm.work_dir.is_none())
 }
 
+/// Bytes of the merged models that are there of trials of no unit.
+fn held_beside(request: &Request, units: &[Unit], state: &SweepState) -> u64 {
+    let own: BTreeSet<usize> = units.iter().filter_map(|unit| unit.positions(&request.plan)).flatten().collect();
+    held(&request.plan, state, &|index| !own.contains(&index)).into_iter().map(|(_, bytes)| bytes).sum()
+}
+
+/// Trials of a plan, of those that are meant, whose merged model is there, with its bytes.
+fn held<'p>(plan: &'p Plan, state: &SweepState, is_meant: &dyn Fn(usize) -> bool) -> Vec<(&'p Trial, u64)> {
+    let meant = plan.trials.iter().enumerate().filter(|(index, _)| is_meant(*index));
+    let held = meant.filter_map(|(_, trial)| {
+        let state = state.of(&trial.id);
+        let merged = state.merged.filter(|_| state.model_present)?;
+        Some((trial, merged.merge.n_bytes))
+    });
+    held.collect()
+}
+
 /// Deletes the models that stayed of the other trials of a search, where they leave too little room for those that are asked next.
 /// They are merged again if they are needed once more.
 pub(super) fn make_room(
@@ -81,13 +107,7 @@ pub(super) fn make_room(
     let Some(disk) = room(&turn.whole, options) else { return Ok(()) };
     let Turn { whole, round, .. } = turn;
     let all: u64 = Sizes::new(round, true).of_merges(round.selected.iter().copied()).into_iter().sum();
-    let others = whole.plan.trials.iter().enumerate().filter(|(index, _)| !round.selected.contains(index));
-    let held = others.filter_map(|(_, trial)| {
-        let state = state.of(&trial.id);
-        let merged = state.merged.filter(|_| state.model_present)?;
-        Some((trial, merged.merge.n_bytes))
-    });
-    let held: Vec<_> = held.collect();
+    let held = held(&whole.plan, state, &|index| !round.selected.contains(&index));
     if all + held.iter().map(|(_, bytes)| bytes).sum::<u64>() <= disk {
         return Ok(());
     }

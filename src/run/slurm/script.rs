@@ -73,10 +73,12 @@ impl Setting<'_> {
         text
     }
 
-    /// The job that gathers what the units left and writes the table.
+    /// The job that gathers what the units left and writes the table. It has two tasks, one after the other: where the first is lost,
+    /// in whatever way, the second does what is due, and otherwise finds it done.
     pub fn table(&self, name: &str) -> String {
-        let mut text =
-            self.head(name, "gathers the results of a sweep and writes its table", &self.settings.table, "%x-%j.log");
+        let about = "gathers the results of a sweep and writes its table; the second task is for what the first leaves";
+        let mut text = self.head(name, about, &self.settings.table, "%x-%A_%a.log");
+        let _ = writeln!(text, "{}", directive("--array=0-1%1"));
         let _ = writeln!(text, "{}{}", self.prologue(), self.command(TABLE_COMMAND));
         text
     }

@@ -146,12 +146,14 @@ impl Submission {
         Self::all(records).into_iter().rev().find(|submission| !submission.is_closed)
     }
 
-    /// What was handed over since the submission with which a run began.
+    /// What was handed over since the submission with which a run began. What Slurm refused was not.
     pub fn attempted(records: &[Record], first: u32) -> Attempted {
         let since = Self::all(records).into_iter().filter(|submission| submission.number >= first);
         let of = |submission: Self| {
             let rung = submission.search.and_then(|place| place.rung);
-            submission.units.into_iter().flat_map(|unit| unit.trials).map(move |trial| (rung, trial.id))
+            let taken = (0..submission.units.len()).filter(|unit| submission.is_taken(*unit));
+            let trials = taken.flat_map(|unit| submission.units[unit].trials.clone());
+            trials.map(|trial| (rung, trial.id)).collect::<Vec<_>>()
         };
         since.flat_map(of).collect()
     }
@@ -197,6 +199,11 @@ impl Submission {
     /// The last job that all of a unit was handed over in, with the index of its task.
     pub fn job_of(&self, unit: usize) -> Option<(&Job, usize)> {
         self.jobs.iter().rev().filter(|job| job.part != Part::Merges).find_map(|job| job.task_of(unit))
+    }
+
+    /// Whether Slurm took a job that all of a unit was handed over in.
+    fn is_taken(&self, unit: usize) -> bool {
+        self.job_of(unit).is_some_and(|(job, _)| job.id.is_some())
     }
 
     /// The job that makes the merges for another one, with the index of the task for this unit.
