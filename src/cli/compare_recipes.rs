@@ -10,7 +10,6 @@ use super::{Failure, output_width, print, usage};
 use crate::eval::task::Column;
 use crate::paired::{Entrant, seeds};
 use crate::plan::{self, Plan, Subject};
-use crate::run::outputs::Outputs;
 use crate::run::store::Store;
 use crate::stats::multiple::holm;
 use crate::table::render;
@@ -46,11 +45,10 @@ impl Recipes {
         }
         let store = Store::new(results, &sweep.name)?;
         let recorded = recorded::collect(&plan, &sweep, &store)?;
-        let outputs = Outputs::read(&store, &recorded.records);
         Ok(Some(Self {
             names: names.map(str::to_owned),
             seeds: seeds(&first),
-            entrants: [entrants(&recorded, &outputs, &first)?, entrants(&recorded, &outputs, &second)?],
+            entrants: [entrants(&recorded, &first)?, entrants(&recorded, &second)?],
             columns: recorded.table.columns,
         }))
     }
@@ -123,6 +121,6 @@ fn by_seed(plan: &Plan, places: &[usize]) -> Vec<(u64, usize)> {
 }
 
 /// What the trials scored. Rows of trials come first in a table, in the order of the plan.
-fn entrants(recorded: &Recorded, outputs: &Outputs, members: &[(u64, usize)]) -> Result<Vec<Entrant>, Failure> {
-    members.iter().map(|(_, place)| recorded.entrant(*place, outputs)).collect()
+fn entrants(recorded: &Recorded, members: &[(u64, usize)]) -> Result<Vec<Entrant>, Failure> {
+    members.iter().map(|(_, place)| recorded.entrant(*place)).collect()
 }
