@@ -9,11 +9,12 @@ use tokio::sync::Notify;
 
 use super::decide::StaleTask;
 use super::event::RunEvent;
+use super::facts::Facts;
 use super::fingerprint::Key;
 use super::journal::{Journal, JournalError, Stage, TaskEvaluation, What};
 use super::pace::Pace;
 use super::state::{SweepState, TrialState};
-use super::{Facts, Failed, Listener, Outcome, Request, RunError};
+use super::{Failed, Listener, Outcome, Request, RunError};
 use crate::eval::results::HarnessFacts;
 use crate::plan::{Subject, Trial, TrialId};
 use crate::process::Cancel;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use super::journal::{Journal, What};
 use super::state::SweepState;
 use super::store::{self, Store};
-use super::{RunError, journal};
+use super::{RunError, journal, session};
 use crate::plan::{Plan, TrialId};
 
 /// Something to delete.
@@ -77,7 +77,7 @@ pub fn remove(store: &Store, plan: &Plan, age: Duration) -> Result<Vec<Item>, Ru
     }
     let _lock = store.lock()?;
     let (mut journal, records) = Journal::open(&store.journal())?;
-    super::refuse_submitted(&records)?;
+    session::refuse_submitted(&records)?;
     let items = find(store, plan, age)?;
     for Item { path, model_of, .. } in &items {
         if let Some(trial) = model_of {

@@ -7,9 +7,10 @@ use std::convert::Infallible;
 
 use super::dealing::{self, Turn};
 use super::elsewhere::Elsewhere;
+use super::facts::{Facts, facts_of, models_here, models_of};
 use super::fingerprint::Key;
 use super::state::{SweepState, TrialState};
-use super::{Facts, Request, RunError, decide, journal, search, twins};
+use super::{Request, RunError, decide, journal, search, twins};
 use crate::eval::TaskRequest;
 use crate::plan::Subject;
 use crate::spec::Keep;
@@ -49,8 +50,8 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
     let elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
     let version = state.recorded_version().or_else(|| elsewhere.recorded_version()).unwrap_or_default();
     // Models that are not here are left out.
-    let (models, _) = super::models_here(request, None)?;
-    let facts = super::facts_of(request, models, version)?;
+    let (models, _) = models_here(request, None)?;
+    let facts = facts_of(request, models, version)?;
     let followers = twins::followers(request);
     let mut asked: HashSet<(String, Key)> = HashSet::new();
     let mut foresight = Foresight::default();
@@ -63,7 +64,7 @@ pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
         let mut foreseen = Foreseen { index: *index, ..Foreseen::default() };
         // Of a search that was begun, what is left by the decisions so far.
         let settings = search::settings_of(request, &state, *index);
-        let is_known = super::models_of(trial).iter().all(|model| facts.models.contains_key(model));
+        let is_known = models_of(trial).iter().all(|model| facts.models.contains_key(model));
         let is_merge = matches!(trial.subject, Subject::Merge { .. });
         let holds = is_merge && (of_trial.merged.is_some() && (!is_known || holds(&facts, request, *index, &of_trial)));
         foreseen.is_merge_reused = holds;

@@ -21,11 +21,11 @@ use super::event::RunEvent;
 use super::journal::{self, Stage, What};
 use super::outputs::Outputs;
 use super::state::SweepState;
-use super::{Failed, Keep, Listener, Outcome, Request, RunError, Session, Summary, store, summary};
+use super::{Failed, Listener, Outcome, Request, RunError, Session, Summary, store, summary};
 use crate::eval::{Settings, task_files};
 use crate::plan::Subject;
 use crate::search::{Contender, Decision, Evidence, Measure, decide, front};
-use crate::spec::{Search, Way};
+use crate::spec::{Keep, Search, Way};
 
 pub use decided::{Decided, Standing};
 pub use pieces::{Draw, Part, Pieces};

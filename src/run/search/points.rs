@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::Going;
 use crate::document::Problems;
 use crate::plan::Plan;
+use crate::run::session::write_plan;
 use crate::run::state::SweepState;
-use crate::run::{Request, RunError, twins, write_plan};
+use crate::run::{Request, RunError, twins};
 use crate::spec::{Search, Space, Way};
 
 /// How a plan grows.

@@ -9,9 +9,11 @@ use super::points::refreshed;
 use super::stand::{Stand, stand};
 use super::{Going, parted, round};
 use crate::plan::TrialId;
+use crate::run::explanation::explain;
+use crate::run::facts::Facts;
 use crate::run::journal::Stage;
 use crate::run::state::SweepState;
-use crate::run::{Facts, Failed, Outcome, Request, RunError, Session, Summary, explain, twins};
+use crate::run::{Failed, Outcome, Request, RunError, Session, Summary, twins};
 use crate::spec::Search;
 
 /// What was asked since a run began: which rung (none: what is asked at the end) of which trial. Done or failed, it is not asked

@@ -27,14 +27,14 @@ use std::time::{Duration, Instant};
 
 use super::board::Board;
 use super::event::RunEvent;
+use super::explanation::is_work_left;
+use super::facts::{Facts, look_around, with_settings};
 use super::journal::{self, Journal, JournalError};
 use super::search::{self, Advanced, Attempted};
+use super::session::{ask_harness, write_plan};
 use super::state::SweepState;
 use super::store::StoreError;
-use super::{
-    Facts, Lack, Listener, Request, RunError, Summary, ask_harness, is_work_left, look_around, trial, twins,
-    with_settings,
-};
+use super::{Lack, Listener, Request, RunError, Summary, trial, twins};
 use crate::process::Cancel;
 use crate::spec::engine::Slurm;
 use crate::spec::{Keep, Search};
@@ -407,7 +407,7 @@ fn submit_rest(session: &Session<'_>, first: Option<u32>) -> Result<Submitted, S
         return Ok(Submitted::ByAnother);
     }
     let manifest = planned(&records)?;
-    super::write_plan(request)?;
+    write_plan(request)?;
     prepare::open(request, &manifest, &records, &mut journal)?;
     Ok(Submitted::As(manifest.submission))
 }
