@@ -133,9 +133,9 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
             print(&format!("\n{}", render::markdown(&race::table(race), output_width())))?;
         }
         let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
-            let left_out = compared.iter().flat_map(|compared| compared.left_out.clone());
-            let remarks = remarks.chain(left_out).chain(recorded.near).chain(recorded.footnotes);
-            report::print_footnotes(&remarks.collect::<Vec<_>>())?;
+        let left_out = compared.iter().flat_map(|compared| compared.left_out.clone());
+        let remarks = remarks.chain(left_out).chain(recorded.near).chain(recorded.footnotes);
+        report::print_footnotes(&remarks.collect::<Vec<_>>())?;
         warn(&format!("\n{}\nresults: {}", in_words(&summary), store.root().display()));
         tell_failed(&summary);
     }

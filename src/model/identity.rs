@@ -1,15 +1,15 @@
-//! What names the content of a model cheaply, so that a changed model is noticed without reading all of its weights.
+//! What names the content of a model, wherever it lies and whenever it was copied there.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
 
+use super::digests::Digests;
 use super::hub::is_commit;
 use super::locate::{Located, Role};
 
-/// Files up to this size are known by their content, larger ones by size and time of change.
+/// Files up to this size are read each time, digests of larger ones are remembered.
 const LARGEST_READ: u64 = 32 << 20;
 
 /// A file or folder that cannot be read.
@@ -22,18 +22,18 @@ pub struct IdentityError {
     pub source: io::Error,
 }
 
-/// What names the content of a model: for a snapshot of the hub its commit, else every file by its content (small ones)
-/// or by size and time of change. Keys are `model` or `adapter` with the file's name: no path of this machine is in it,
+/// What names the content of a model: for a snapshot of the hub its commit, else every file by its content. Without `digests`
+/// large files are not read and are named by their size. Keys are `model` or `adapter` with the file's name: no path of this machine is in it,
 /// so a moved folder is the same model.
 ///
 /// # Errors
 /// [`IdentityError`] where a folder or file cannot be read.
-pub fn identity(located: &Located) -> Result<BTreeMap<String, String>, IdentityError> {
+pub fn identity(located: &Located, digests: Option<&Digests>) -> Result<BTreeMap<String, String>, IdentityError> {
     let mut identity = BTreeMap::new();
     for (role, folder) in located.folders() {
         match commit(folder) {
             Some(commit) => _ = identity.insert(format!("{role} commit"), commit),
-            None => files(role, folder, &mut identity)?,
+            None => files(role, folder, digests, &mut identity)?,
         }
     }
     Ok(identity)
@@ -48,7 +48,12 @@ fn commit(folder: &Path) -> Option<String> {
     is_snapshot.then(|| format!("{}@{commit}", repository.replacen("--", "/", 1)))
 }
 
-fn files(role: Role, folder: &Path, identity: &mut BTreeMap<String, String>) -> Result<(), IdentityError> {
+fn files(
+    role: Role,
+    folder: &Path,
+    digests: Option<&Digests>,
+    identity: &mut BTreeMap<String, String>,
+) -> Result<(), IdentityError> {
     let error = |path: &Path| {
         let path = path.to_owned();
         move |source| IdentityError { path, source }
@@ -60,16 +65,21 @@ fn files(role: Role, folder: &Path, identity: &mut BTreeMap<String, String>) -> 
         if !metadata.is_file() || !matters(&name) {
             continue;
         }
-        let text = if metadata.len() <= LARGEST_READ {
-            let bytes = fs::read(&path).map_err(error(&path))?;
-            format!("blake3:{}", &blake3::hash(&bytes).to_hex()[..32])
-        } else {
-            let changed = metadata.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
-            format!("{} bytes, changed {}", metadata.len(), changed.unwrap_or_default().as_nanos())
+        let text = match digests {
+            _ if metadata.len() <= LARGEST_READ => {
+                format!("blake3:{}", short(&blake3::hash(&fs::read(&path).map_err(error(&path))?)))
+            }
+            Some(digests) => format!("blake3:{}", digests.of(&path).map_err(error(&path))?),
+            None => format!("{} bytes", metadata.len()),
         };
         identity.insert(format!("{role} {name}"), text);
     }
     Ok(())
+}
+
+/// A digest as it is recorded.
+pub(super) fn short(digest: &blake3::Hash) -> String {
+    digest.to_hex()[..32].to_owned()
 }
 
 /// Whether a file decides what a model answers.

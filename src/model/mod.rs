@@ -4,10 +4,12 @@
 //! cache, or a download by the configured interpreter); [`identity`] names their content. Reading tensors is
 //! `merge::checkpoint`'s business.
 
+pub mod digests;
 pub mod hub;
 pub mod identity;
 pub mod locate;
 
+pub use digests::Digests;
 pub use hub::Hub;
 pub use identity::identity;
 pub use locate::{LocateError, Located, Locator};

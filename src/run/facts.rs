@@ -9,6 +9,7 @@ use super::state::TrialState;
 use super::{Request, fingerprint, twins};
 use crate::config::Tokenizer;
 use crate::eval::{command, preflight, task_files};
+use crate::model::Digests;
 use crate::model::ModelRef;
 use crate::model::identity::identity;
 use crate::plan::{Subject, Trial, TrialId};
@@ -49,11 +50,12 @@ impl Facts {
     }
 }
 
-/// Finds every model, names its content, and asks the harness for its version. Cheap: no weights are read. Everything that
-/// is lacking is told together. Models of the hub that are not on disk are downloaded until the user stops that, or left out of
+/// Finds every model, names its content, and asks the harness for its version. Weights of local models
+/// are read where that was not done before. Everything that is lacking is told together. Models of the hub that are not on disk are downloaded until the user stops that, or left out of
 /// the facts.
 pub(super) fn look_around(request: &Request, download: Option<&Cancel>) -> Result<(Facts, Vec<Lack>), RunError> {
-    let (models, mut lacks) = models_here(request, download)?;
+    let digests = Digests::remembered_in(request.store.results());
+    let (models, mut lacks) = models_here(request, download, Some(&digests))?;
     let python = &request.settings.python;
     let cancel = download.cloned().unwrap_or_else(Cancel::never);
     let version = match preflight::harness_version(python, &cancel) {
@@ -75,8 +77,13 @@ pub(super) fn look_around(request: &Request, download: Option<&Cancel>) -> Resul
 /// Content of models, by reference: named parts.
 pub(super) type Contents = BTreeMap<ModelRef, BTreeMap<String, String>>;
 
-/// The content of every model that the selected trials read, and those that are lacking.
-pub(super) fn models_here(request: &Request, download: Option<&Cancel>) -> Result<(Contents, Vec<Lack>), RunError> {
+/// The content of every model that the selected trials read, by `digests` or without a look at their weights, and those that are
+/// lacking.
+pub(super) fn models_here(
+    request: &Request,
+    download: Option<&Cancel>,
+    digests: Option<&Digests>,
+) -> Result<(Contents, Vec<Lack>), RunError> {
     let mut locator = request.locator.clone();
     locator.hub.cancel = download.cloned().unwrap_or_else(Cancel::never);
     let (mut models, mut lacks, mut seen) = (Contents::new(), Vec::new(), BTreeSet::new());
@@ -88,7 +95,7 @@ pub(super) fn models_here(request: &Request, download: Option<&Cancel>) -> Resul
             if download.is_some() { locator.locate(&model).map(Some) } else { locator.locate_on_disk(&model) };
         match located {
             Ok(Some(located)) => {
-                models.insert(model, identity(&located)?);
+                models.insert(model, identity(&located, digests)?);
             }
             Ok(None) => {}
             Err(source) if source.is_cancelled() => return Err(RunError::Interrupted),

@@ -12,6 +12,7 @@ use super::fingerprint::Key;
 use super::state::{SweepState, TrialState};
 use super::{Request, RunError, decide, journal, search, twins};
 use crate::eval::TaskRequest;
+use crate::model::Digests;
 use crate::plan::Subject;
 use crate::spec::Keep;
 
@@ -46,11 +47,15 @@ pub struct Foresight {
 /// # Errors
 /// [`RunError`] where the journal or a model that is here cannot be read.
 pub fn foresee(request: &Request) -> Result<Foresight, RunError> {
-    let state = SweepState::replay(&journal::read(&request.store.journal())?);
+    let records = journal::read(&request.store.journal())?;
+    let state = SweepState::replay(&records);
     let elsewhere = Elsewhere::read(&request.store, &request.plan.sweep);
     let version = state.recorded_version().or_else(|| elsewhere.recorded_version()).unwrap_or_default();
+    // Where nothing is recorded there is nothing that the weights would have to be those of.
+    let is_first = records.is_empty() && elsewhere.recorded_version().is_none();
+    let digests = (!is_first).then(|| Digests::remembered_in(request.store.results()));
     // Models that are not here are left out.
-    let (models, _) = models_here(request, None)?;
+    let (models, _) = models_here(request, None, digests.as_ref())?;
     let facts = facts_of(request, models, version)?;
     let followers = twins::followers(request);
     let mut asked: HashSet<(String, Key)> = HashSet::new();

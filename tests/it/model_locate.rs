@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mergesweep::model::{Hub, Located, Locator, ModelRef, identity};
+use mergesweep::model::{Digests, Hub, Located, Locator, ModelRef, identity};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -81,7 +81,7 @@ fn a_complete_snapshot_is_found_by_branch_by_commit_and_by_default() {
     assert!(told.ends_with("and downloads are off"), "{told}");
     let located = locate(&locator, "owner/name").unwrap();
     let expected = [("model commit".to_owned(), format!("owner/name@{COMMIT}"))];
-    assert_eq!(identity(&located).unwrap(), expected.into());
+    assert_eq!(identity(&located, None).unwrap(), expected.into());
 }
 
 #[test]
@@ -142,19 +142,27 @@ fn the_identity_of_a_folder_follows_its_content_and_not_its_place() {
             &[("config.json", config), ("model.safetensors", "w"), ("README.md", name)],
         );
         fs::create_dir_all(base.join(".cache")).unwrap();
-        identity(&Located { base, adapter: None }).unwrap()
+        identity(&Located { base, adapter: None }, None).unwrap()
     };
     let one = make("one", "{}");
     assert_eq!(one, make("two", "{}"));
     assert_ne!(one, make("three", "{\"a\": 1}"));
     assert_eq!(one.keys().collect::<Vec<_>>(), ["model config.json", "model model.safetensors"]);
     let base = folder.path().join("one");
-    let with_adapter = identity(&Located { base: base.clone(), adapter: Some(base) }).unwrap();
+    let with_adapter = identity(&Located { base: base.clone(), adapter: Some(base) }, None).unwrap();
     assert!(with_adapter.contains_key("adapter config.json"));
-    // A large file is known by size and time: its content is not read.
-    let large = fs::File::create(folder.path().join("one/model.safetensors")).unwrap();
-    large.set_len(33 << 20).unwrap();
-    let text =
-        &identity(&Located { base: folder.path().join("one"), adapter: None }).unwrap()["model model.safetensors"];
-    assert!(text.starts_with("34603008 bytes, changed "), "{text}");
+    // A large file is read once, and told by its content wherever a copy lies; or not at all.
+    let whole = |name: &str, digests: Option<&Digests>| {
+        let located = Located { base: folder.path().join(name), adapter: None };
+        identity(&located, digests).unwrap()["model model.safetensors"].clone()
+    };
+    for name in ["one", "two"] {
+        fs::File::create(folder.path().join(name).join("model.safetensors")).unwrap().set_len(33 << 20).unwrap();
+    }
+    let digests = Digests::remembered_in(folder.path());
+    let (one, two) = (whole("one", Some(&digests)), whole("two", Some(&digests)));
+    assert!(one == two && one.starts_with("blake3:"), "{one} {two}");
+    fs::write(folder.path().join("two/model.safetensors"), vec![1; 33 << 20]).unwrap();
+    assert_ne!(whole("two", Some(&digests)), one);
+    assert_eq!(whole("two", None), "34603008 bytes");
 }
