@@ -94,3 +94,64 @@ impl Neighbour {
         Some(Self { sweep: sweep.to_string_lossy().into_owned(), plan: plan.unwrap_or_default(), state, n_bytes })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::plan::TrialId;
+    use crate::run::journal::{Evaluation, Journal, What};
+
+    fn key(weights: &str) -> Key {
+        Key([("weights".to_owned(), weights.to_owned())].into())
+    }
+
+    /// Records that a trial was asked `facts`.
+    fn evaluated(store: &Store, trial: &str, weights: &str) {
+        fs::create_dir_all(store.root()).unwrap();
+        let (mut journal, _) = Journal::open(&store.journal()).unwrap();
+        let task = TaskEvaluation { task: "facts".to_owned(), key: key(weights), scores: Vec::new() };
+        let (tasks, harness, folder) = (vec![task], HarnessFacts::default(), "evaluations/1".to_owned());
+        let what = What::Evaluated(Evaluation { tasks, harness, folder, seconds: 1.0, batch_size: None });
+        journal.append(Some(&TrialId(trial.to_owned())), what).unwrap();
+    }
+
+    #[test]
+    fn what_neighbours_record_is_known_once_it_is_looked_for_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [own, other] = ["own", "other"].map(|name| Store::new(folder.path(), name).unwrap());
+        let elsewhere = Elsewhere::read(&own, "own");
+        let from = |weights: &str| elsewhere.evaluation_with("facts", &key(weights)).map(|(from, ..)| from);
+        evaluated(&other, "a", "one");
+        assert_eq!(from("one"), None);
+        elsewhere.read_again(&own, None);
+        assert_eq!(from("one").as_deref(), Some("other/a"));
+
+        // A line that is being written is not there yet.
+        let mut journal = File::options().append(true).open(other.journal()).unwrap();
+        journal.write_all(b"{\"time\":1.0").unwrap();
+        elsewhere.read_again(&own, None);
+        assert_eq!(from("one").as_deref(), Some("other/a"));
+        evaluated(&other, "b", "two");
+        elsewhere.read_again(&own, None);
+        assert_eq!(from("two").as_deref(), Some("other/b"));
+    }
+
+    #[test]
+    fn a_unit_is_known_by_what_it_was_seen_to_be_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let sweep = Store::new(folder.path(), "own").unwrap();
+        let [unit, other] = ["1", "2"].map(|id| sweep.unit(id));
+        let elsewhere = Elsewhere::read(&unit, "own");
+        evaluated(&other, "a", "one");
+        elsewhere.read_again(&unit, None);
+        assert!(elsewhere.evaluation_with("facts", &key("one")).is_none());
+        elsewhere.read_again(&unit, Some(other.root()));
+        // The trial is one of the same sweep.
+        assert_eq!(elsewhere.evaluation_with("facts", &key("one")).unwrap().0, "a");
+        evaluated(&other, "b", "two");
+        elsewhere.read_again(&unit, None);
+        assert_eq!(elsewhere.evaluation_with("facts", &key("two")).unwrap().0, "b");
+    }
+}
