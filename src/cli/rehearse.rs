@@ -23,6 +23,7 @@ use crate::run::{Request, models_of};
 use crate::spec::Sweep;
 use findings::{Finding, Findings};
 use play::Played;
+pub(super) use play::link_home;
 
 /// Go through a whole sweep in minutes, with tiny models and few documents, and tell what would fail
 ///
