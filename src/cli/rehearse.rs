@@ -120,7 +120,7 @@ fn rehearse(args: &RehearseArgs) -> Result<Exit, Failure> {
         warn("making tiny models");
     }
     let made = stand_ins(&request, &sweep, &stage.folder.join("models"), &files, &session)?;
-    let mut findings = Findings::new(&sweep, &stage.folder, &args.results, &made.located);
+    let mut findings = Findings::new(&sweep, &stage.folder, &args.results, &made);
     let left_out = findings.of_stand_ins(&request, &made);
     request.selected.retain(|index| !left_out.contains(index));
     request.locator.stand_ins = made.located.clone();
