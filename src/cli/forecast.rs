@@ -1,14 +1,11 @@
 //! What a run would cost and could show, below a plan.
 
-use anyhow::Context;
 use serde_json::Value as Json;
 
-use super::interrupt::Session;
+use super::calibration::{Measured, measure};
 use super::recorded::{self, Recorded};
-use super::{Failure, SweepArgs, run, warn};
+use super::{Failure, SweepArgs, run};
 use crate::eval::task;
-use crate::forecast::calibrate::calibrate;
-use crate::forecast::rates::Pass;
 use crate::forecast::{self, Forecast, Known};
 use crate::paired::Entrant;
 use crate::plan::Plan;
@@ -36,12 +33,12 @@ impl Ahead {
     }
 }
 
-/// Looks ahead; with `measure`, merges parts of the models for that.
-pub(super) fn ahead(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measure: bool) -> Result<Ahead, Failure> {
+/// Looks ahead; with `measures`, after a calibration.
+pub(super) fn ahead(args: &SweepArgs, sweep: &Sweep, plan: &Plan, measures: bool) -> Result<Ahead, Failure> {
     let (request, sweep) = run::request_of(args, sweep.clone(), plan.clone(), &[], &[])?;
-    let calibrated = if measure { measured(&request)? } else { Vec::new() };
+    let Measured { passes, short } = if measures { measure(&request, &sweep)? } else { Measured::default() };
     let (columns, entrants) = results(&request, &sweep)?;
-    let known = Known { sweep: &sweep, entrants: &entrants, columns: &columns, calibrated };
+    let known = Known { sweep: &sweep, entrants: &entrants, columns: &columns, calibrated: passes, short };
     Ok(Ahead { forecast: forecast::forecast(&request, known)?, columns })
 }
 
@@ -64,20 +61,4 @@ fn results(request: &Request, sweep: &Sweep) -> Result<(Vec<task::Column>, Vec<E
 fn has_scores(recorded: &Recorded) -> impl Iterator<Item = usize> {
     let rows = recorded.table.rows.iter().enumerate();
     rows.filter(|(_, row)| !row.scores.is_empty()).map(|(place, _)| place)
-}
-
-fn measured(request: &Request) -> Result<Vec<Pass>, Failure> {
-    let session = Session::begin("the calibration ends, and its folder goes")?;
-    warn("calibrating: merging parts of the models for at most 20 s");
-    let folder = request.store.root().ancestors().find(|folder| folder.is_dir()).unwrap_or(request.store.root());
-    let place = tempfile::Builder::new().prefix(".mergesweep-calibration-").tempdir_in(folder);
-    let place = place.with_context(|| format!("making a folder in `{}`", folder.display()))?;
-    let passes = calibrate(request, place.path(), &|| !session.cancel.is_cancelled()).context("calibrating")?;
-    if session.cancel.is_cancelled() {
-        return Err(Failure::Interrupted);
-    }
-    if passes.is_empty() {
-        warn("nothing to calibrate: no merge is left to be made, or its models are not on this machine");
-    }
-    Ok(passes)
 }

@@ -1,6 +1,7 @@
 //! The command line: arguments into values, library calls, results onto standard output. The only layer that prints, reads
 //! the environment or decides on exit codes.
 
+mod calibration;
 mod check;
 mod clean;
 mod compare;

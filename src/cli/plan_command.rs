@@ -36,7 +36,8 @@ use crate::table::render::plain;
 /// Last comes what a run would cost: merges, bytes, disk, evaluations, documents and generated tokens
 /// after twins and with what earlier runs left, the time at rates that earlier runs had, and the smallest
 /// difference that the documents of each task can tell from noise. `--calibrate` measures the
-/// throughput of merges first (20 s at most); how long evaluations take is known from earlier runs alone.
+/// throughput of merges first (20 s at most), and asks the first plain model 2 and 16 documents of
+/// every task (2 min a call of the harness at most), which downloads their data where it is not here.
 ///
 /// `--probe` reads rows of some tensors of the models that are on this machine, which takes seconds: are
 /// the models kin, do tokenizers, chat templates and heads agree, is there NaN, how do their changes of
@@ -67,7 +68,7 @@ pub(super) struct PlanArgs {
     /// Also look at the models: their health, and which merges would be near twins
     #[arg(long)]
     probe: bool,
-    /// Measure how fast merges are made here, for the time: at most 20 s, nothing is left behind
+    /// Measure how fast merges are made and documents answered here, for the time: some minutes at most, nothing is left behind
     #[arg(long)]
     calibrate: bool,
     /// Instead of the plan, print the job scripts that a run through this engine would submit

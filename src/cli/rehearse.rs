@@ -23,6 +23,7 @@ use crate::run::{Request, models_of};
 use crate::spec::Sweep;
 use findings::{Finding, Findings};
 use play::Played;
+pub(super) use play::link_home;
 
 /// Go through a whole sweep in minutes, with tiny models and few documents, and tell what would fail
 ///
@@ -119,7 +120,7 @@ fn rehearse(args: &RehearseArgs) -> Result<Exit, Failure> {
         warn("making tiny models");
     }
     let made = stand_ins(&request, &sweep, &stage.folder.join("models"), &files, &session)?;
-    let mut findings = Findings::new(&sweep, &stage.folder, &args.results, &made.located);
+    let mut findings = Findings::new(&sweep, &stage.folder, &args.results, &made);
     let left_out = findings.of_stand_ins(&request, &made);
     request.selected.retain(|index| !left_out.contains(index));
     request.locator.stand_ins = made.located.clone();

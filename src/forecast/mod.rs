@@ -8,7 +8,8 @@
 //!                 task files, journals -> tasks (documents, tokens) -> power
 //! ```
 //!
-//! No process is started, nothing is fetched, and no weights are read but by [`calibrate`].
+//! No process is started, nothing is fetched, and no weights are read but by [`calibrate`]; [`timed`] reckons with times that others
+//! took.
 
 pub mod calibrate;
 pub mod json;
@@ -17,6 +18,7 @@ pub mod race;
 pub mod rates;
 pub mod tasks;
 pub mod time;
+pub mod timed;
 pub mod volume;
 pub mod words;
 
@@ -37,6 +39,7 @@ use race::Race;
 use rates::Rates;
 use tasks::Task;
 use time::Time;
+use timed::{Short, Timed};
 use volume::Volume;
 
 /// The whole of it.
@@ -132,6 +135,8 @@ pub struct Known<'a> {
     pub columns: &'a [Column],
     /// Throughput of merges that was measured just now, pass by pass.
     pub calibrated: Vec<rates::Pass>,
+    /// Two short runs of evaluations, just now.
+    pub short: Option<[Short; 2]>,
 }
 
 /// Looks ahead.
@@ -153,7 +158,16 @@ pub fn forecast(request: &Request, known: Known<'_>) -> Result<Forecast, RunErro
     if !known.calibrated.is_empty() {
         rates.merges = rates::Merges { passes: known.calibrated, origin: rates::Origin::Calibration };
     }
-    let tasks = tasks::tasks(&request.settings, &foresight, &own, &others);
+    // Short runs have counted the documents.
+    let counted: Vec<Vec<Record>> =
+        known.short.iter().flatten().map(|(_, records)| records.clone()).chain(others).collect();
+    let tasks = tasks::tasks(&request.settings, &foresight, &own, &counted);
+    let timed = known.short.as_ref().map(|short| Timed::of(&request.settings.tasks, short)).unwrap_or_default();
+    rates.calibrated.extend(timed.iter().filter_map(|timed| {
+        let n_documents = |request: &TaskRequest| tasks.iter().find(|task| task.name == request.name)?.n_documents;
+        let documents: Option<Vec<u64>> = timed.tasks.iter().map(n_documents).collect();
+        Some((time::asked_together(request, &timed.tasks), timed.whole(&documents?)?))
+    }));
     let time = Time::of(request, &foresight, &volume, &rates);
     let followers: BTreeSet<usize> =
         foresight.trials.iter().filter(|trial| trial.follows.is_some()).map(|trial| trial.index).collect();

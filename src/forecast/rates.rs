@@ -47,6 +47,8 @@ pub struct Rates {
     pub merges: Merges,
     /// Wall times of calls of the harness, by what was asked, with where they come from.
     pub calls: BTreeMap<Vec<String>, (Vec<f64>, Origin)>,
+    /// Times of such calls by a calibration, for those that were never made.
+    pub calibrated: BTreeMap<Vec<String>, Spread>,
 }
 
 /// The least, the mean and the most of measured numbers.

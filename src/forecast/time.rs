@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::Calls;
 use super::rates::{Origin, Rates, Spread, asked};
 use super::volume::Volume;
+use crate::eval::TaskRequest;
 use crate::eval::command::Call;
 use crate::run::Request;
 use crate::run::fingerprint::evaluation_key;
@@ -71,9 +72,17 @@ fn evaluations(request: &Request, foresight: &Foresight, rates: &Rates) -> Optio
 
 /// How long calls took that were asked the same.
 fn time_of(request: &Request, call: &Call, rates: &Rates) -> Option<(Spread, Origin)> {
-    let asked_of = |task| asked(&evaluation_key("", &request.settings, task, "", None), &task.name);
-    let mut asked: Vec<String> = call.tasks.iter().map(asked_of).collect();
+    let asked = asked_together(request, &call.tasks);
+    match rates.calls.get(&asked) {
+        Some((times, from)) => Some((Spread::of(times)?, *from)),
+        None => rates.calibrated.get(&asked).map(|spread| (*spread, Origin::Calibration)),
+    }
+}
+
+/// What the tasks of a call are asked, as calls are told apart.
+pub(super) fn asked_together(request: &Request, tasks: &[TaskRequest]) -> Vec<String> {
+    let asked_of = |task: &TaskRequest| asked(&evaluation_key("", &request.settings, task, "", None), &task.name);
+    let mut asked: Vec<String> = tasks.iter().map(asked_of).collect();
     asked.sort();
-    let (times, from) = rates.calls.get(&asked)?;
-    Some((Spread::of(times)?, *from))
+    asked
 }

@@ -32,8 +32,7 @@ pub fn text(forecast: &Forecast) -> String {
     }
     if work.n_merges + work.n_evaluations > 0 {
         line("time", times(forecast));
-        let is_known = time.all.is_some();
-        if let Some(hint) = (!is_known && time.merges.is_none()).then(|| hint(volume)).flatten() {
+        if let Some(hint) = time.all.is_none().then(|| hint(volume)).flatten() {
             line("", hint.to_owned());
         }
     }
@@ -141,7 +140,8 @@ fn times(forecast: &Forecast) -> String {
 }
 
 fn hint(volume: &Volume) -> Option<&'static str> {
-    (volume.n_known > 0).then_some("`plan --calibrate` measures merges; evaluations are timed by the first run")
+    (volume.n_known > 0)
+        .then_some("`plan --calibrate` measures merges, and evaluations on a few documents; the first run times both")
 }
 
 fn detectable(detectable: &Detectable) -> String {

@@ -165,6 +165,34 @@ fn calibration_measures_and_leaves_nothing() {
 }
 
 #[test]
+fn calibration_times_evaluations_on_a_few_documents_and_counts_the_others() {
+    let Some(sweep) = Sweep::of(SPEC) else { return };
+    fs::create_dir(sweep.path("results")).unwrap();
+    let told = forecast(&sweep, &["--calibrate"]);
+    assert_eq!(told["seconds"]["evaluations_from"], "a calibration just now", "{told}");
+    let of = |key: &str| told["seconds"]["evaluations"][key].as_f64().unwrap();
+    assert!(of("low") <= of("mean") && 0.0 < of("mean") && of("mean") <= of("high"), "{told}");
+    assert!(told["seconds"]["all"]["mean"].as_f64().unwrap() > 0.0, "{told}");
+    assert!(told["tasks"].as_array().unwrap().iter().all(|task| task["known_from"] == "results"), "{told}");
+
+    // What fails is said, and the plan is there all the same.
+    let failing = sweep.run(&["plan", "sweep.toml", "--calibrate"], "killed");
+    assert_eq!(failing.status.code(), Some(0), "{}", text(&failing.stderr));
+    assert!(text(&failing.stderr).contains("evaluations are not timed: "), "{}", text(&failing.stderr));
+    assert!(text(&failing.stdout).contains("evaluations unknown"), "{}", text(&failing.stdout));
+    sweep.write(&SPEC.replace("[[baseline]]\nname = \"Base\"\nmodel = \"base\"\n", ""));
+    let without = sweep.run(&["plan", "sweep.toml", "--calibrate"], "ok");
+    assert!(text(&without.stderr).contains("no plain model"), "{}", text(&without.stderr));
+
+    // What was measured in earnest counts more.
+    sweep.write(SPEC);
+    assert_eq!(sweep.run(&["run", "sweep.toml", "--quiet"], "ok").status.code(), Some(0));
+    sweep.write(&SPEC.replace("[0.25, 0.5, 0.75]", "[0.25, 0.4, 0.5, 0.75]"));
+    let told = forecast(&sweep, &["--calibrate"]);
+    assert_eq!(told["seconds"]["evaluations_from"], "earlier trials of this sweep", "{told}");
+}
+
+#[test]
 fn passes_are_those_of_the_merge_lane() {
     // Even ones share a model, and odd ones.
     let shares = |one: usize, other: usize| one % 2 == other % 2;

@@ -185,6 +185,15 @@ fn models_that_are_not_here_are_told_with_how_to_get_their_files_and_the_rest_is
         assert_eq!(json["rehearsed"], 3);
         assert!(json["assumed"]["owner/code"].as_str().unwrap().ends_with("inputs/code"));
     }
+    // Where they do not fit, it is said that they are another model's.
+    let other = fixture("mergekit-parity/inputs/math-v136").display().to_string();
+    let (output, json) = rehearse(&sweep, &["--files", &other], "ok");
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let hint = told(&json, "E0802");
+    assert!(
+        hint.contains("`owner/code` is not here and is taken to be like `") && hint.contains("math-v136"),
+        "{hint}"
+    );
     // A reference that leads nowhere is a mistake all the same.
     sweep.write(&TINY.replace("INPUTS/code", "PLACEHOLDER/code"));
     let (output, json) = rehearse(&sweep, &["--files", &files], "ok");

@@ -8,7 +8,7 @@ use serde_json::{Value as Json, json};
 use crate::cli::run as runner;
 use crate::document::draw::{self, Style};
 use crate::document::{Code, Problem};
-use crate::model::{Located, ModelRef};
+use crate::model::ModelRef;
 use crate::plan::Trial;
 use crate::rehearsal::{StandIns, Unmade};
 use crate::run::{Lack, Request, models_of};
@@ -56,21 +56,23 @@ pub(super) struct Findings<'a> {
     folder: PathBuf,
     /// Folders of the rehearsal with what they stand for: models, and the folder of results.
     names: BTreeMap<PathBuf, String>,
+    /// Models that are not here, with the folders of those that they are taken to be like.
+    assumed: Vec<(ModelRef, PathBuf)>,
     found: Vec<Finding>,
 }
 
 impl<'a> Findings<'a> {
     /// Nothing found yet in a rehearsal in `folder`; `results` is where those of the real run go.
-    pub fn new(sweep: &'a Sweep, folder: &Path, results: &Path, stand_ins: &BTreeMap<ModelRef, Located>) -> Self {
+    pub fn new(sweep: &'a Sweep, folder: &Path, results: &Path, made: &StandIns) -> Self {
         let real = |name: &str| (folder.join(name), results.display().to_string());
         let mut names = BTreeMap::from([real("results"), real("dummy")]);
-        for (model, located) in stand_ins {
+        for (model, located) in &made.located {
             names.insert(located.base.clone(), model.base.to_string());
             if let (Some(adapter), Some(location)) = (&located.adapter, &model.adapter) {
                 names.insert(adapter.clone(), location.to_string());
             }
         }
-        Self { sweep, folder: folder.to_owned(), names, found: Vec::new() }
+        Self { sweep, folder: folder.to_owned(), names, assumed: made.assumed.clone(), found: Vec::new() }
     }
 
     /// Adds what was found; names of trials and tasks go to what is known already.
@@ -137,6 +139,7 @@ impl<'a> Findings<'a> {
     /// A merge that failed.
     pub fn of_merge(&mut self, index: usize, trial: &Trial, reason: &str) {
         let (message, hint) = self.told(trial, reason);
+        let hint = hint.or_else(|| self.assumption(trial));
         let problem = placed::trial(self.sweep, index, Code::RehearsedMerge, &message, hint);
         self.add(problem, vec![trial.name.clone()], Vec::new());
     }
@@ -159,6 +162,17 @@ impl<'a> Findings<'a> {
     /// A reason as it is the same for all trials that have it.
     pub fn reason(&self, trial: &Trial, reason: &str) -> String {
         self.plain(reason).replace(&trial.folder(), "TRIAL")
+    }
+
+    /// That a model of the trial is only taken to be as it is.
+    fn assumption(&self, trial: &Trial) -> Option<String> {
+        let models = models_of(trial);
+        let (model, folder) = self.assumed.iter().find(|(model, _)| models.contains(model))?;
+        Some(format!(
+            "`{model}` is not here and is taken to be like `{}`: give the real one's files with `--files`, or a model's of the same \
+             layers and vocabulary",
+            folder.display()
+        ))
     }
 
     fn told(&self, trial: &Trial, reason: &str) -> (String, Option<String>) {

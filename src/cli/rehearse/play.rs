@@ -109,7 +109,7 @@ impl Play<'_, '_> {
             if self.session.cancel.is_cancelled() {
                 return Ok(None);
             }
-            self.prepare_home(&request.store)?;
+            link_home(&Store::new(&self.args.results, &self.sweep.name)?, &request.store)?;
             let lacks = match runner::attempt(self.session, request, self.args.quiet || self.args.json, false) {
                 Ok(summary) => return Ok(Some(summary)),
                 Err(RunError::Lacks(lacks)) => lacks,
@@ -129,21 +129,6 @@ impl Play<'_, '_> {
             }
         }
         Ok(None)
-    }
-
-    /// What was put into the harness's working directory for the real run (tinyBenchmarks.pkl, code_eval) is there too.
-    fn prepare_home(&self, store: &Store) -> Result<(), Failure> {
-        let real = Store::new(&self.args.results, &self.sweep.name)?;
-        let (home, kept) = (store.harness_home(), [real.harness_cache(), real.harness_answers()]);
-        for entry in std::fs::read_dir(real.harness_home()).into_iter().flatten().flatten() {
-            let link = home.join(entry.file_name());
-            if kept.contains(&entry.path()) || link.exists() {
-                continue;
-            }
-            std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
-            std::os::unix::fs::symlink(entry.path(), &link).with_context(|| link.display().to_string())?;
-        }
-        Ok(())
     }
 
     /// Goes on without what is lacking; whether that can be done.
@@ -241,6 +226,21 @@ impl Play<'_, '_> {
         report::write_files(&recorded.table, &request.store);
         Ok(())
     }
+}
+
+/// What was put into the harness's working directory for the real run (tinyBenchmarks.pkl, code_eval) is in that of another store
+/// too.
+pub(in crate::cli) fn link_home(real: &Store, store: &Store) -> Result<(), Failure> {
+    let (home, kept) = (store.harness_home(), [real.harness_cache(), real.harness_answers()]);
+    for entry in std::fs::read_dir(real.harness_home()).into_iter().flatten().flatten() {
+        let link = home.join(entry.file_name());
+        if kept.contains(&entry.path()) || link.exists() {
+            continue;
+        }
+        std::fs::create_dir_all(&home).with_context(|| home.display().to_string())?;
+        std::os::unix::fs::symlink(entry.path(), &link).with_context(|| link.display().to_string())?;
+    }
+    Ok(())
 }
 
 /// The task that is lacking or lacks something.
