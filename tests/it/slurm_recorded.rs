@@ -321,6 +321,23 @@ fn units_work_with_what_was_prepared_for_the_harness() {
     assert_eq!(said["cwd"].as_str().map(PathBuf::from), fs::canonicalize(home).ok());
 }
 
+/// A task that is begun again, as after its time was over, goes on with what is to be done again.
+#[test]
+fn what_is_done_again_is_so_once_a_submission() {
+    let Some(told) = Told::new("RUNNING", "") else { return };
+    ends(&told.run(&["run", "sweep.toml", "--detach"]), 0, "3 trials with Slurm");
+    (0..3).for_each(|index| told.work(index));
+    ends(&told.run(&["run", "sweep.toml"]), 0, "3 trials done");
+    ends(&told.run(&["run", "sweep.toml", "--redo", "*", "--detach"]), 0, "3 trials with Slurm");
+    let second = told.sweep.results().join("slurm/2/manifest.json").to_string_lossy().into_owned();
+    for index in ["0", "1", "1", "2", "1"] {
+        ends(&told.run(&["slurm-unit", &second, index]), 0, "on ");
+    }
+    ends(&told.run(&["run", "sweep.toml"]), 0, "3 trials done");
+    assert_eq!(count(&told.sweep.journal(), "\"event\":\"evaluated\""), 6, "{}", told.sweep.journal());
+    assert_eq!(count(&told.sweep.journal(), "\"event\":\"merged\""), 4);
+}
+
 /// Whoever goes on with a run asks what was refused again: it is not among what was attempted and failed.
 #[test]
 fn what_slurm_refused_was_not_attempted() {

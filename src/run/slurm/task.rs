@@ -10,10 +10,10 @@ use super::super::journal::{self, Journal, Stage, What};
 use super::super::state::SweepState;
 use super::super::store::{Lock, Store, StoreError, remove_folder};
 use super::super::{Listener, Request, Summary, run_held};
-use super::SlurmError;
 use super::manifest::{Manifest, asked};
 use super::submission::{Step, Submission};
 use super::unit::Unit;
+use super::{SlurmError, collect};
 use crate::process::Cancel;
 use crate::spec::Keep;
 
@@ -52,11 +52,20 @@ pub fn narrow(
         return Err(format!("{changed}: it asks something else of the harness\nhint: cancel, and run again"));
     }
     let plan = request.plan.only(&positions);
-    let store = store(&request.store, unit, work_dir).map_err(|error| error.to_string())?;
-    let is_redone = |index: &usize| manifest.redo.contains(&plan.trials[*index].name);
+    let home = &request.store;
+    let store = store(home, unit, work_dir).map_err(|error| error.to_string())?;
+    let read = |store: &Store| journal::read(&store.journal()).map_err(|error| error.to_string());
+    let own = read(&store)?;
+    // What the sweep does not know yet was done for this submission: it is not done again a second time.
+    let since = SweepState::replay(&collect::missing(&own, &collect::lines(&read(home)?), unit));
+    let is_redone = |index: &usize| {
+        let (trial, settings) = (&plan.trials[*index], &request.settings);
+        let is_done = || settings.tasks.iter().all(|task| since.of(&trial.id).current(settings, task).is_some());
+        manifest.redo.contains(&trial.name) && !is_done()
+    };
     let mut selected: Vec<usize> = (0..plan.trials.len()).collect();
     if manifest.split && !merges_only {
-        let state = SweepState::replay(&journal::read(&store.journal()).map_err(|error| error.to_string())?);
+        let state = SweepState::replay(&own);
         let is_hopeless = |index: usize| matches!(state.of(&plan.trials[index].id).failure, Some((Stage::Merge, _)));
         selected.retain(|index| !is_hopeless(*index));
     }
