@@ -2,10 +2,12 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// Writes a whole file by rename from a temporary sibling, readable as umask allows, and makes its folder. Of a link the
-/// file it leads to is replaced; what is no file (`/dev/stdout`, a pipe) is written to as it is.
+/// file it leads to is replaced; what is no file (`/dev/stdout`, a pipe) is written to as it is. Of several that write the same
+/// file at a time each one's is whole, and the last one's stays.
 ///
 /// # Errors
 /// What the file system says; the old file, if any, is then untouched and nothing is left beside it.
@@ -21,14 +23,39 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".partial");
     let partial = path.with_file_name(name);
-    let written = File::create(&partial)
-        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_data()))
-        .and_then(|()| fs::rename(&partial, path));
+    let written = alone(&partial).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        // Still locked: whoever waits for it finds another file there.
+        fs::rename(&partial, path)
+    });
     if written.is_err() {
         // It is worth nothing; that removing it fails too adds nothing to the error.
         let _ = fs::remove_file(&partial);
     }
     written
+}
+
+/// Makes an empty file that nobody else writes as long as it is open.
+fn alone(path: &Path) -> io::Result<File> {
+    loop {
+        let file = File::options().create(true).truncate(false).write(true).open(path)?;
+        // Where nobody can lock anything, everybody writes as if alone.
+        let _ = file.lock();
+        if is_at(&file, path)? {
+            file.set_len(0)?;
+            return Ok(file);
+        }
+    }
+}
+
+/// Whether an open file is the one at a path, and was not moved or replaced meanwhile.
+///
+/// # Errors
+/// Where the open file cannot be asked.
+pub fn is_at(file: &File, path: &Path) -> io::Result<bool> {
+    let open = file.metadata()?;
+    Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (open.dev(), open.ino())))
 }
 
 #[cfg(test)]
@@ -43,6 +70,27 @@ mod tests {
         write_atomically(&path, b"two").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn many_write_the_same_file_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table.csv");
+        std::thread::scope(|scope| {
+            for writer in 0..8_u8 {
+                let path = &path;
+                scope.spawn(move || {
+                    let bytes = vec![writer; 1000 + usize::from(writer)];
+                    for _ in 0..25 {
+                        write_atomically(path, &bytes).unwrap();
+                        let found = fs::read(path).unwrap();
+                        assert!(found.iter().all(|byte| *byte == found[0]), "a mixture");
+                        assert_eq!(found.len(), 1000 + usize::from(found[0]));
+                    }
+                });
+            }
+        });
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -7,12 +7,12 @@
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::decide::StaleTask;
 use super::fingerprint::digest;
 use super::store::{Store, StoreError, at};
+use crate::files::is_at;
 
 /// Evaluations that nobody else begins while this is there.
 #[derive(Debug, Default)]
@@ -114,12 +114,6 @@ fn lock(path: &Path) -> io::Result<Option<File>> {
 
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
-}
-
-/// Whether a file that is open is the one at a path.
-fn is_at(file: &File, path: &Path) -> io::Result<bool> {
-    let open = file.metadata()?;
-    Ok(fs::metadata(path).is_ok_and(|there| (there.dev(), there.ino()) == (open.dev(), open.ino())))
 }
 
 #[cfg(test)]

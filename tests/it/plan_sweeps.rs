@@ -98,6 +98,10 @@ fn the_desk_study_has_the_settings_of_the_study_and_four_rows_as_intended() {
 fn the_grids_have_their_points() {
     assert_eq!(open("slerp-t.toml").1.trials.len(), 1 + 11);
     assert_eq!(open("dare-density.toml").1.trials.len(), 1 + 5 * 5 + 1);
+    assert_eq!(open("slerp-race.toml").1.trials.len(), 11);
+    assert_eq!(open("dare-race.toml").1.trials.len(), 6 * 4);
+    // The plain points of the search, the same in all layers.
+    assert_eq!(open("layers-optuna.toml").1.trials.len(), 4);
 }
 
 #[test]
@@ -160,12 +164,15 @@ fn every_committed_sweep_is_tested_here() {
         found,
         [
             "dare-density.toml",
+            "dare-race.toml",
             "desk-study.toml",
+            "layers-optuna.toml",
             "nightly.toml",
             "quickstart-code.toml",
             "quickstart.toml",
             "slerp-and-dare.toml",
             "slerp-and-dare.yml",
+            "slerp-race.toml",
             "slerp-refine.toml",
             "slerp-t.toml",
             "study.toml"
