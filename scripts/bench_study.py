@@ -12,20 +12,20 @@ wall times and ratios, and from the program's journal where its time went.
 import argparse
 import json
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
 import time
 
-from cross_check import COMMANDS, COMMON, SPEC, run
+from cross_check import COMMANDS, SPEC, configs, harness, run
 
 TRIALS = ["Linear", "Dare Linear", "SLERP (t=0.3)", "SLERP (t=0.5)", "SLERP (t=0.7)", "TIES"]
 
 
 def by_hand(args, folder):
     """Seconds of merging and of evaluating, row by row."""
-    run([args.mergesweep, "plan", SPEC, "--write-configs", folder / "configs"])
-    of_trial = {file.read_text().splitlines()[0].removeprefix("# "): file for file in (folder / "configs").glob("*.yml")}
+    of_trial = configs(args.mergesweep, folder / "configs")
     merging = evaluating = 0.0
     for trial in args.trials:
         model = folder / of_trial[trial].stem
@@ -34,12 +34,8 @@ def by_hand(args, folder):
         merging += time.monotonic() - begun
         begun = time.monotonic()
         for command in COMMANDS:
-            words = f"{COMMON} {command}".replace("{model}", str(model)).split()
-            if "--limit" in words:
-                del words[words.index("--limit") : words.index("--limit") + 2]
-            environment = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
-            limit = ["--limit", args.limit, "--output_path", folder / "output"]
-            run([args.python, "-m", "lm_eval", "run", *words, *limit], env=environment)
+            command = re.sub(r" --limit \d+", "", command)
+            harness(args.python, model, f"{command} --limit {args.limit} --output_path {folder / 'output'}")
         evaluating += time.monotonic() - begun
         subprocess.run(["rm", "-r", model], check=True)
     return merging, evaluating

@@ -52,6 +52,19 @@ def run(command, allowed=(0,), **options):
     return done.stdout
 
 
+def configs(program, folder):
+    """The config files of the study's merges, by trial."""
+    run([program, "plan", SPEC, "--write-configs", folder])
+    return {file.read_text().splitlines()[0].removeprefix("# "): file for file in folder.glob("*.yml")}
+
+
+def harness(python, model, command, **environment):
+    """One call of lm-eval, typed by hand."""
+    words = f"{COMMON} {command}".replace("{model}", str(model)).split()
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "PATH": "/usr/bin:/bin"}
+    run([python, "-m", "lm_eval", "run", *words], env=offline | environment)
+
+
 def weights(program, trial, theirs, folder):
     """How far mergekit's tensors are from ours."""
     file = folder / "weights.json"
@@ -69,9 +82,7 @@ def evaluate(model, python, folder):
         out = folder / f"call-{number}"
         if not list(out.glob("*/results_*.json")):
             part = folder / f"call-{number}.part"
-            command = f"{COMMON} {command}".replace("{model}", str(model)).split()
-            environment = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
-            run([python, "-m", "lm_eval", "run", *command, "--output_path", part], env=environment)
+            harness(python, model, f"{command} --output_path {part}", OMP_NUM_THREADS="1")
             part.rename(out)
     scores = {}
     for file in folder.glob("call-*/*/results_*.json"):
@@ -87,9 +98,7 @@ def main():
     parser.add_argument("--python", default=".venv/bin/python", help="the interpreter with the harness")
     parser.add_argument("--work", default=".bench/cross-check", type=pathlib.Path)
     args = parser.parse_args()
-    configs = args.work / "configs"
-    run([args.mergesweep, "plan", SPEC, "--write-configs", configs])
-    of_trial = {file.read_text().splitlines()[0].removeprefix("# "): file for file in configs.glob("*.yml")}
+    of_trial = configs(args.mergesweep, args.work / "configs")
     with open(SCORES, encoding="utf-8") as file:
         ours = {(row["trial"], row["task"], f"{row['metric']},{row['filter']}"): row["value"] for row in csv.DictReader(file)}
     print(f"| trial | elements that differ | largest, ulp | relative | {' | '.join(COLUMNS)} |")

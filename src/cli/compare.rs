@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::compare_recipes::Recipes;
 use super::estimates::Tester;
+use super::recorded::ANY_SEED;
 use super::side::{self, Side};
 use super::{Failure, output_width, print, usage};
 use crate::eval::gp_irt;
@@ -82,7 +83,9 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     if Path::new(&args.a).extension().is_some_and(|extension| extension == "csv") {
         return totals_of(args);
     }
-    if let Some((spec, names)) = side::of_one_sweep(&args.a, &args.b)
+    // A name without them is a trial's own.
+    let are_recipes = [&args.a, &args.b].iter().all(|name| name.contains(ANY_SEED));
+    if let Some((spec, names)) = side::of_one_sweep(&args.a, &args.b).filter(|_| are_recipes)
         && let Some(recipes) = Recipes::of(spec, names, &args.results)?
     {
         recipes.print(args.json)?;

@@ -1,7 +1,7 @@
 //! What is recorded of a sweep, gathered for tables and comparisons: the journal's scores, the imported ones, and what
 //! every row scored document by document.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
@@ -31,7 +31,7 @@ use crate::table::{self, NearTwins, ResultsTable, Row, TrialScores, noise, race}
 pub(super) struct Recorded {
     pub table: ResultsTable,
     pub footnotes: Vec<String>,
-    /// Merges that came out nearly the same, a line each.
+    /// Merges that came out nearly the same, a line each, where that was asked for.
     pub near: Vec<String>,
     /// The journal, and where it leaves every trial.
     pub records: Vec<Record>,
@@ -99,15 +99,24 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
         weights.push(None);
     }
     table.renew_columns(&settings.tasks);
-    let near = near_twins(plan, store, &state);
-    table.near = near.groups.iter().map(|group| of_group(group, plan)).collect();
     if sweep.twins == TwinEvaluation::Separate {
-        footnotes.extend(noise::floor(&table, &plan.review.twins.rounding));
+        // Where rounding came out the same there was one evaluation, which shows no noise.
+        let differ = |group: &&Vec<usize>| group.iter().map(|row| &weights[*row]).collect::<BTreeSet<_>>().len() > 1;
+        let groups: Vec<Vec<usize>> = plan.review.twins.rounding.iter().filter(differ).cloned().collect();
+        footnotes.extend(noise::floor(&table, &groups));
     }
     footnotes.splice(0..0, table.versions());
     footnotes.splice(0..0, race::footnotes(&table));
-    let near = words::of_made(&near, plan);
-    Ok(Recorded { table, footnotes, near, records, state, outputs, sources, weights })
+    Ok(Recorded { table, footnotes, near: Vec::new(), records, state, outputs, sources, weights })
+}
+
+/// The same with near twins, which takes every sample that was kept: for whoever shows the table or writes it down.
+pub(super) fn collect_with_near(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recorded, Failure> {
+    let mut recorded = collect(plan, sweep, store)?;
+    let near = near_twins(plan, store, &recorded.state);
+    recorded.table.near = near.groups.iter().map(|group| of_group(group, plan)).collect();
+    recorded.near = words::of_made(&near, plan);
+    Ok(recorded)
 }
 
 /// Merges that came out nearly the same, by the samples that were kept of them.
@@ -351,6 +360,9 @@ fn together(trial: &TrialId, answered: &Answered<'_>, outputs: &Outputs) -> Resu
     first.scores.iter().map(&mut one).collect()
 }
 
+/// What stands for the seeds in the name of a recipe.
+pub(super) const ANY_SEED: &str = "seed=*";
+
 /// The recipes of random methods with the places of their trials: equal but for the seed.
 pub(super) fn recipes(plan: &Plan) -> Vec<(String, Vec<usize>)> {
     let mut recipes: Vec<(String, String, Vec<usize>)> = Vec::new();
@@ -361,7 +373,7 @@ pub(super) fn recipes(plan: &Plan) -> Vec<(String, Vec<usize>)> {
         }
         let recipe = format!("{numerics} {}", crate::config::write::canonical(config));
         // Whatever names the seed in the trial's name stands for all of them.
-        let name = trial.name.replace(&format!("seed={seed}"), "seed=*");
+        let name = trial.name.replace(&format!("seed={seed}"), ANY_SEED);
         match recipes.iter_mut().find(|(known, ..)| *known == recipe) {
             Some((_, _, places)) => places.push(place),
             None => recipes.push((recipe, name, vec![place])),

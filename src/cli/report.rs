@@ -165,7 +165,7 @@ fn watch(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result
 
 /// The whole output, and the table's files on the way.
 fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<u8>, Failure> {
-    let recorded = recorded::collect(plan, sweep, store)?;
+    let recorded = recorded::collect_with_near(plan, sweep, store)?;
     write_if_any(&recorded.table, store);
     let compared = compared(args, &recorded, recorded.reference(args.against.as_deref(), sweep)?, plan, sweep, store)?;
     let view = View { columns: args.columns.clone(), sort: args.sort.clone(), filter: args.filter.clone() };
@@ -269,7 +269,7 @@ fn write_if_any(table: &ResultsTable, store: &Store) {
 
 /// Writes the page and the plots; prints no table.
 fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Exit, Failure> {
-    let recorded = recorded::collect(plan, sweep, store)?;
+    let recorded = recorded::collect_with_near(plan, sweep, store)?;
     // Every row beside the reference: the one asked for, else the first unmerged model.
     let first_model = || recorded.table.rows.iter().position(|row| row.kind == "model");
     let reference = recorded.reference(args.against.as_deref(), sweep)?.or_else(first_model);

@@ -121,7 +121,7 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     }
     // With the points that a search has placed meanwhile.
     let (sweep, plan) = if request.grow.is_some() { args.sweep.read()? } else { (sweep, request.plan.clone()) };
-    let recorded = recorded::collect(&plan, &sweep, store)?;
+    let recorded = recorded::collect_with_near(&plan, &sweep, store)?;
     report::write_files(&recorded.table, store);
     if args.json {
         print(&summary_json(&summary, store, &recorded.table.near).to_string())?;

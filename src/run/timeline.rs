@@ -142,7 +142,10 @@ impl Timeline {
     /// How the time was spent.
     pub fn shares(&self) -> Shares {
         let share = |seconds: f64| if self.seconds > 0.0 { seconds / self.seconds } else { 0.0 };
-        let total = |busy: &[(f64, f64)]| share(busy.iter().map(|(start, end)| end - start).sum());
+        // A sum of nothing is -0.0, and would be told as such.
+        let total = |busy: &[(f64, f64)]| {
+            share(busy.iter().map(|(start, end)| end - start).fold(0.0, |sum, seconds| sum + seconds))
+        };
         let merge = self.busy(Lane::Merge);
         let slots: Vec<Vec<(f64, f64)>> = (0..self.n_slots).map(|slot| self.busy(Lane::Slot(slot))).collect();
         let all_slots =

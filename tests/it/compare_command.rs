@@ -155,7 +155,8 @@ grid = {{ "math.density" = [0.5, 0.7], seed = {seeds} }}
         )
     };
     let both = dare("DARE ({math.density}, seed={seed})", 0.5, "[1, 2, 3]")
-        + &dare("Two ({math.density}, seed={seed})", 0.4, "[1, 2]");
+        + &dare("Two ({math.density}, seed={seed})", 0.4, "[1, 2]")
+        + &dare("P{seed} {math.density}", 0.3, "[1, 2]");
     let Some(sweep) = Sweep::of(&tiny(&both)) else { return };
     let early = with(&sweep, &["compare", "sweep.toml:DARE (0.5, seed=*)", "DARE (0.7, seed=*)"]);
     assert_eq!(early.status.code(), Some(2), "{}", text(&early.stderr));
@@ -170,6 +171,9 @@ grid = {{ "math.density" = [0.5, 0.7], seed = {seeds} }}
         assert_eq!((&column["difference"]["k"], &column["difference"]["mean"]), (&3.into(), &0.0.into()), "{column}");
         assert_eq!(column["p"], 1.0, "the same answers: {column}");
     }
+    // Trials whose names do not tell the seed as such are trials.
+    let trials = printed(&sweep, &["compare", "sweep.toml:P1 0.5", "P2 0.5"]);
+    assert!(!trials.contains("seed by seed") && trials.contains("identical answers"), "{trials}");
     let refused = with(&sweep, &["compare", "sweep.toml:DARE (0.5, seed=*)", "sweep.toml:Two (0.5, seed=*)"]);
     assert!(text(&refused.stderr).contains("recipes are compared over the same seeds"), "{}", text(&refused.stderr));
 }

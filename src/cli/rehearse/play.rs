@@ -222,7 +222,7 @@ impl Play<'_, '_> {
     fn tabulate(&self, request: &Request) -> Result<(), Failure> {
         let mut sweep = self.sweep.clone();
         sweep.evaluate = request.settings.clone();
-        let recorded = recorded::collect(&request.plan, &sweep, &request.store)?;
+        let recorded = recorded::collect_with_near(&request.plan, &sweep, &request.store)?;
         report::write_files(&recorded.table, &request.store);
         Ok(())
     }

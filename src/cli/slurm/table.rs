@@ -33,7 +33,7 @@ pub(in crate::cli) fn run(args: &TableArgs) -> Result<Exit, Failure> {
     done.map_err(|error| sort(error, &sweep))?;
     // With the points that a search has placed meanwhile.
     let (sweep, plan) = if request.grow.is_some() { sweep_args.read()? } else { (sweep, request.plan) };
-    let Recorded { table, .. } = recorded::collect(&plan, &sweep, &request.store)?;
+    let Recorded { table, .. } = recorded::collect_with_near(&plan, &sweep, &request.store)?;
     report::write_files(&table, &request.store);
     Ok(if is_stopped { Exit::Interrupted } else { Exit::Ok })
 }
