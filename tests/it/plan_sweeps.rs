@@ -172,6 +172,7 @@ fn every_committed_sweep_is_tested_here() {
             "quickstart.toml",
             "slerp-and-dare.toml",
             "slerp-and-dare.yml",
+            "slerp-race-arc.toml",
             "slerp-race.toml",
             "slerp-refine.toml",
             "slerp-t.toml",
