@@ -137,16 +137,25 @@ fn notes(plan: &Plan, settings: &Settings, state: &SweepState) -> Vec<String> {
         if let Some(twin) = &state.twin {
             footnotes.push(format!("{}: one merge with {twin}, made and evaluated once", trial.name));
         }
+        let mut shared: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for task in settings.tasks.iter().filter(|task| state.current(settings, task).is_some()) {
             let (name, task) = (&trial.name, &task.name);
             if let Some(from) = state.shared.get(task).filter(|from| state.twin.as_ref() != Some(from)) {
-                footnotes.push(format!("{name}: `{task}` was not evaluated again: the weights are those of {from}"));
+                shared.entry(from).or_default().push(format!("`{task}`"));
             }
             if let Some(size) = state.batch_sizes.get(task) {
                 let asked = &settings.batch_size;
                 footnotes
                     .push(format!("{name}: `{task}` ran with batches of {size} instead of {asked}: out of memory"));
             }
+        }
+        for (from, tasks) in shared {
+            let were = if tasks.len() == 1 { "was" } else { "were" };
+            footnotes.push(format!(
+                "{}: {} {were} not evaluated again: the weights are those of {from}",
+                trial.name,
+                tasks.join(", ")
+            ));
         }
     }
     footnotes

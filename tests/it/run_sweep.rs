@@ -209,7 +209,7 @@ fn models_with_equal_weights_share_one_evaluation_here_and_across_sweeps() {
     assert_eq!(count(&sweep.journal(), r#""event":"evaluated""#), 3, "{}", sweep.journal());
     assert_eq!(count(&sweep.journal(), r#""event":"shared""#), 2, "one for each task");
     let table = text(&run.stdout);
-    let remark = "`facts` was not evaluated again: the weights are those of ";
+    let remark = "`facts`, `sums` were not evaluated again: the weights are those of ";
     assert!(table.contains(remark), "{table}");
 
     // Another sweep with the same baseline and results in the same place.
