@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Where the time of a sweep's last run went, by its journal and by the harness's own logs.
+"""Where the time of a run of a sweep went, by its journal and by the harness's own logs.
 
-    scripts/account_time.py results/desk-study
+    scripts/account_time.py results/desk-study [RUN]
+
+RUN counts from 1; without it, the last one.
 
 Seconds of wall time: the run's, that of merges, that of evaluations summed over the slots, and of these what passed until the
 harness had its model and began with the documents. Logs must still be there (`trials/` is not in the repository).
@@ -27,13 +29,16 @@ def ready_at(log):
 
 
 def main():
-    if len(sys.argv) != 2 or sys.argv[1].startswith("-"):
+    if len(sys.argv) not in (2, 3) or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
     folder = pathlib.Path(sys.argv[1])
     records = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
     folders = {trial["id"]: trial["folder"] for trial in json.loads((folder / "plan.json").read_text())["trials"]}
-    begun = max(index for index, record in enumerate(records) if record.get("event") == "run-started")
-    records = records[begun:]
+    begun = [index for index, record in enumerate(records) if record.get("event") == "run-started"]
+    number = int(sys.argv[2]) if len(sys.argv) == 3 else len(begun)
+    if not 1 <= number <= len(begun):
+        sys.exit(f"error: {folder} has {len(begun)} runs")
+    records = records[begun[number - 1] : (begun + [None])[number]]
     wall = records[-1]["time"] - records[0]["time"]
     open_of, calls, n_merges, shared, lost = {}, collections.defaultdict(list), 0, 0, 0
     # Merges of one pass share their time.
