@@ -177,7 +177,9 @@ pub async fn run(
             if own != Some(open.number) && first != Some(open.first()) {
                 session.note(format!("submission {} of this sweep is on Slurm already: joining it", open.number));
                 if !request.redo.is_empty() {
-                    session.note("`--redo` does nothing to what was submitted: ask it again when this is through".to_owned());
+                    session.note(
+                        "`--redo` does nothing to what was submitted: ask it again when this is through".to_owned(),
+                    );
                 }
             }
             if own != Some(open.number) && open.search.is_some() {
