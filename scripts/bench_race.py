@@ -88,7 +88,7 @@ def main():
     weights, metric = columns_of(spec)
     of_trial, n = objectives(args.results / f"{spec['name']}-grid" / "scores.csv", metric)
     value = {trial: sum(weights[column] * score for column, score in of.items()) for trial, of in of_trial.items()}
-    decided = [record for record in raced if record.get("event") == "decided"]
+    decided = [record for record in raced if record.get("event") == "search-decided"]
     asked, last = {}, max(decided, key=lambda record: record["rung"])
     for record in decided:
         for standing in record["standings"]:

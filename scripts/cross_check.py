@@ -69,7 +69,7 @@ def weights(program, trial, theirs, folder):
     """How far mergekit's tensors are from ours."""
     file = folder / "weights.json"
     if not file.exists():
-        run([program, "materialize", SPEC, trial, folder / "ours", "--quiet"])
+        run([program, "materialize", SPEC, trial, folder / "ours"])
         found = run([program, "diff", theirs, folder / "ours", "--json", "--quiet"], allowed=(0, EXIT_DIFFERENT))
         subprocess.run(["rm", "-r", folder / "ours"], check=True)
         file.write_text(found)

@@ -6,10 +6,10 @@ use anyhow::anyhow;
 use serde_json::{Value, json};
 
 use super::recorded::{self, Recorded};
-use super::{Failure, output_width, print, usage};
+use super::{Failure, SweepArgs, output_width, print, usage};
 use crate::eval::task::Column;
 use crate::paired::{Entrant, seeds};
-use crate::plan::{self, Plan, Subject};
+use crate::plan::{Plan, Subject};
 use crate::run::store::Store;
 use crate::stats::multiple::holm;
 use crate::table::render;
@@ -27,7 +27,7 @@ impl Recipes {
     /// The two recipes that `names` are, as the table over merge seeds has them, of the sweep of `spec`; none where one of them is no
     /// recipe of several seeds.
     pub fn of(spec: &Path, names: [&str; 2], results: &Path) -> Result<Option<Self>, Failure> {
-        let (sweep, plan) = plan::open(spec)?;
+        let (sweep, plan) = SweepArgs::of_results(spec, results).read()?;
         let known = recorded::recipes(&plan);
         let [Some(first), Some(second)] = names.map(|name| places(&known, name)) else { return Ok(None) };
         let [first, second] = [first, second].map(|places| by_seed(&plan, places));

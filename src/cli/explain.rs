@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 use clap::Args;
 
-use super::{Failure, explain_trial, print, usage};
+use super::{Failure, SweepArgs, explain_trial, print, usage};
 use crate::document::Code;
 use crate::document::code::{self, CODES};
 use crate::document::read::nearest;
@@ -39,6 +39,9 @@ pub(super) struct ExplainArgs {
     /// Only the tensor of this name, or all tensors whose names contain this text
     #[arg(long, value_name = "NAME", requires = "trial")]
     tensor: Option<String>,
+    /// Folder with the results of all sweeps: it holds the points that a search has placed
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
     /// Print the trial as JSON
     #[arg(long, requires = "trial")]
     json: bool,
@@ -49,7 +52,10 @@ pub(super) struct ExplainArgs {
 
 pub(super) fn run(args: &ExplainArgs) -> Result<Exit, Failure> {
     match (&args.of, &args.trial) {
-        (Some(spec), Some(trial)) => return explain_trial::run(spec, trial, args.tensor.as_deref(), args.json),
+        (Some(spec), Some(trial)) => {
+            let sweep = SweepArgs::of_results(spec, &args.results);
+            return explain_trial::run(&sweep, trial, args.tensor.as_deref(), args.json);
+        }
         (Some(spec), None) if spec.is_file() => {
             return Err(usage(anyhow!(
                 "`{}` is a file: name one of its trials too (`mergesweep plan` lists them)",

@@ -1,7 +1,5 @@
 //! `mergesweep explain SPEC TRIAL`: one trial of a sweep in words and formulas.
 
-use std::path::Path;
-
 use anyhow::anyhow;
 use serde_json::json;
 
@@ -19,8 +17,7 @@ use crate::run::select::select;
 use crate::spec::Sweep;
 
 /// Explains the trial of a spec that has this name or id: all its tensors, or those whose names contain `tensor`.
-pub(super) fn run(spec: &Path, trial: &str, tensor: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
-    let sweep_args = SweepArgs::of_spec(spec);
+pub(super) fn run(sweep_args: &SweepArgs, trial: &str, tensor: Option<&str>, as_json: bool) -> Result<Exit, Failure> {
     let (sweep, plan) = sweep_args.load()?;
     let selected = select(&plan, &[trial.to_owned()]).map_err(usage)?;
     let [index] = selected.as_slice() else {

@@ -250,9 +250,9 @@ fn output_width() -> Option<usize> {
 }
 
 impl SweepArgs {
-    /// A spec with nothing else said.
-    fn of_spec(spec: &Path) -> Self {
-        Self { spec: spec.to_owned(), results: PathBuf::from("results"), python: None, limit: None }
+    /// A spec and where its results are, with nothing else said.
+    fn of_results(spec: &Path, results: &Path) -> Self {
+        Self { spec: spec.to_owned(), results: results.to_owned(), python: None, limit: None }
     }
 
     /// Reads and expands the spec, and shows what is odd about it.

@@ -2,14 +2,19 @@
 
 use std::collections::BTreeSet;
 
+use super::Failure;
+use super::recorded::Recorded;
 use crate::eval::results::HarnessFacts;
 use crate::eval::{Settings, TaskRequest};
+use crate::paired::{Entrant, Pair, align};
 use crate::plan::{Plan, TrialId};
 use crate::run::journal::TaskEvaluation;
 use crate::run::search::{Decided, Draw, Part, Pieces};
 use crate::run::state::{SweepState, TrialState};
+use crate::search::{Measure, beside};
 use crate::spec::{Search, Sweep, Way};
-use crate::table::race::{Entry, Race};
+use crate::stats::{Items, SEED};
+use crate::table::race::{Confirmed, Entry, Race};
 
 /// A search with what it draws.
 pub(super) struct Raced<'a> {
@@ -60,6 +65,7 @@ impl<'a> Raced<'a> {
             is_front: matches!(&self.search.way, Way::Optuna(sampling) if sampling.pareto),
             n_asked: entries.iter().map(|entry: &Entry| entry.n_documents).sum(),
             n_whole: of_all * entries.len() as u64,
+            confirmed: Vec::new(),
             entries,
         })
     }
@@ -130,6 +136,52 @@ fn entry(plan: &Plan, decisions: &[Decided], decided: &Decided, trial: &TrialId)
         p: evidence.p,
         course,
     })
+}
+
+/// The best of a search beside the others that are left (of points that were placed: the best of the grid) and beside the
+/// reference, by the documents set aside. Nothing of a front, which has no best one.
+pub(super) fn confirmed(recorded: &Recorded, sweep: &Sweep) -> Result<Vec<Confirmed>, Failure> {
+    let (Some(race), Some(search)) = (&recorded.table.race, &sweep.search) else { return Ok(Vec::new()) };
+    if !race.has_confirmation || race.is_front {
+        return Ok(Vec::new());
+    }
+    let place = |name: &str| recorded.table.rows.iter().position(|row| row.trial == name);
+    let mut left = race.entries.iter().filter(|entry| entry.survives).filter_map(|entry| place(&entry.trial));
+    let Some(best) = left.next() else { return Ok(Vec::new()) };
+    let reference = sweep.report.reference.as_deref().and_then(place);
+    let rivals: Vec<usize> = left.chain(reference).filter(|rival| *rival != best).collect();
+    let column = |name: &String| recorded.table.columns.iter().position(|column| column.name == *name);
+    let Some(columns) = race.columns.iter().map(column).collect::<Option<Vec<usize>>>() else { return Ok(Vec::new()) };
+    if rivals.is_empty() {
+        return Ok(Vec::new());
+    }
+    let own = recorded.entrant(best)?;
+    rivals.into_iter().map(|rival| Ok(set_beside(&own, &recorded.entrant(rival)?, &columns, search))).collect()
+}
+
+fn set_beside(own: &Entrant, rival: &Entrant, columns: &[usize], search: &Search) -> Confirmed {
+    let pair = |column: &usize| {
+        align(own.outcomes.get(*column)?.as_ref()?, rival.outcomes.get(*column)?.as_ref()?, false).ok()
+    };
+    let pairs: Vec<Option<Pair<'_>>> = columns.iter().map(pair).collect();
+    let all: Option<Vec<Pair<'_>>> = pairs.iter().copied().collect();
+    let objective = all.filter(|all| all.len() > 1).and_then(|all| {
+        let measure = |pair: &Pair<'_>| Measure {
+            column: pair.first.metric.clone(),
+            task: pair.first.task.clone(),
+            higher_is_better: pair.first.higher_is_better,
+        };
+        let measures: Vec<Measure> = all.iter().map(measure).collect();
+        let both = all.iter().map(|pair| (pair.first.items.clone(), pair.second.items.clone()));
+        let (first, second): (Vec<Items>, Vec<Items>) = both.unzip();
+        beside(&measures, &search.objective, &first, &second, SEED)
+    });
+    Confirmed {
+        trial: own.name.clone(),
+        rival: rival.name.clone(),
+        columns: pairs.iter().map(|pair| pair.and_then(|pair| pair.compare(SEED))).collect(),
+        objective,
+    }
 }
 
 /// What a trial has answered of a task, as far as the table shows it: what was set aside, else the rungs as far as they go.

@@ -224,7 +224,9 @@ fn markdown(
     }
     let mut text = render::markdown(&render::wide(table, against), width);
     if let Some(race) = &table.race {
-        text.push_str(&format!("\n{}", render::markdown(&race::table(race), width)));
+        for cells in [race::table(race)].into_iter().chain(race::confirmation(race)) {
+            text.push_str(&format!("\n{}", render::markdown(&cells, width)));
+        }
     }
     let mut remarks = Vec::new();
     if let Some(against) = against {

@@ -130,7 +130,9 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
         let against = compared.as_ref().and_then(|compared| compared.against.as_ref());
         print(&render::markdown(&render::wide(&recorded.table, against), output_width()))?;
         if let Some(race) = &recorded.table.race {
-            print(&format!("\n{}", render::markdown(&race::table(race), output_width())))?;
+            for cells in [race::table(race)].into_iter().chain(race::confirmation(race)) {
+                print(&format!("\n{}", render::markdown(&cells, output_width())))?;
+            }
         }
         let remarks = against.iter().flat_map(|against| differences::footnotes(&recorded.table, against));
         let left_out = compared.iter().flat_map(|compared| compared.left_out.clone());

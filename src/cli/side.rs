@@ -6,12 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::anyhow;
 
 use super::recorded::{self, outcomes};
-use super::{Failure, usage};
+use super::{Failure, SweepArgs, usage};
 use crate::eval::results;
 use crate::eval::task::{self, Column};
 use crate::gate::Baseline;
 use crate::paired::Entrant;
-use crate::plan;
 use crate::run::imported;
 use crate::run::store::Store;
 
@@ -88,7 +87,7 @@ fn read(place: &Place<'_>, results: &Path) -> Result<Side, Failure> {
 
 /// A side for every one of `trials`.
 fn of_sweep(spec: &Path, trials: &[&str], results: &Path) -> Result<Vec<Side>, Failure> {
-    let (sweep, plan) = plan::open(spec)?;
+    let (sweep, plan) = SweepArgs::of_results(spec, results).read()?;
     let store = Store::new(results, &sweep.name)?;
     let recorded = recorded::collect(&plan, &sweep, &store)?;
     let side = |trial: &&str| {

@@ -75,14 +75,15 @@ pub fn gather(from: &Gathered<'_>) -> Result<Page, SamplesError> {
 
 fn head(table: &ResultsTable, column: &TableColumn) -> Column {
     let scores: Vec<&Score> = table.rows.iter().filter_map(|row| row.score(column)).collect();
-    let sizes = || scores.iter().filter_map(|score| score.n);
+    let in_race = table.rows.iter().filter(|row| !table.is_out(row, column));
+    let sizes: Vec<u64> = in_race.filter_map(|row| row.score(column)?.n).collect();
     let TableColumn { name, task, metric, filter, estimator } = column;
     let estimator = if outcomes::is_estimate(column) { Estimator::GpIrt } else { *estimator };
     Column {
         name: name.clone(),
         meaning: format!("{task}, {metric}, filter {filter}: {estimator}"),
         higher_is_better: scores.first().is_none_or(|score| outcomes::is_higher_better(column, score)),
-        n: sizes().min().zip(sizes().max()),
+        n: sizes.iter().min().copied().zip(sizes.iter().max().copied()),
         documents: Vec::new(),
         selection_excess: None,
     }
@@ -97,6 +98,7 @@ fn of_row(from: &Gathered<'_>, index: usize, axes: &[String], odd: &[bool]) -> R
             value: score.value?,
             interval: interval_of(column, score, outcomes),
             is_odd: odd[place],
+            dropped_after: score.n.filter(|_| from.table.is_out(row, column)),
             stands: paired::Cell::Absent,
             flips: Vec::new(),
         })

@@ -115,6 +115,8 @@ pub struct Cell {
     pub interval: Option<Interval>,
     /// Whether it rests on something else than the others of its column.
     pub is_odd: bool,
+    /// The documents it rests on, where its row dropped out of the race: fewer than the others of its column.
+    pub dropped_after: Option<u64>,
     /// Beside the reference.
     pub stands: paired::Cell,
     /// The documents that scored differently there, or those that changed most.
@@ -146,9 +148,9 @@ pub struct Recipe {
 }
 
 impl Page {
-    /// The score of a row in a column.
+    /// The score of a row in a column, where it is one to set beside others: of a row that dropped out of the race it is not.
     pub fn cell(&self, row: usize, column: usize) -> Option<&Cell> {
-        self.rows.get(row)?.cells.get(column)?.as_ref()
+        self.rows.get(row)?.cells.get(column)?.as_ref().filter(|cell| cell.dropped_after.is_none())
     }
 
     /// The reference's score in a column, with its name.

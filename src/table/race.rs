@@ -1,9 +1,10 @@
 //! How a race went, below the table of its scores: who dropped out after which rung, and by what evidence.
 
 use super::ResultsTable;
-use super::differences::{p_value, signed_points};
+use super::differences::{difference, interval, p_value, signed_points};
 use super::render::{Cells, value};
-use crate::stats::Interval;
+use crate::search::Beside;
+use crate::stats::{Comparison, Interval};
 
 /// A race.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,8 @@ pub struct Race {
     pub n_asked: u64,
     /// As many as the whole grid would have asked.
     pub n_whole: u64,
+    /// The best trial beside others, by the documents set aside.
+    pub confirmed: Vec<Confirmed>,
 }
 
 /// A contender as the last rung that it answered left it.
@@ -55,6 +58,19 @@ pub struct Entry {
     pub p: Option<f64>,
     /// Documents and objective, rung by rung.
     pub course: Vec<(u64, f64)>,
+}
+
+/// The best of a search beside another trial that is left, or the reference, by documents that no decision saw.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Confirmed {
+    /// The best.
+    pub trial: String,
+    /// The other one.
+    pub rival: String,
+    /// Column by column; none where there is nothing to compare.
+    pub columns: Vec<Option<Comparison>>,
+    /// The objective, where it is of several columns.
+    pub objective: Option<Beside>,
 }
 
 impl Race {
@@ -99,6 +115,30 @@ pub fn table(race: &Race) -> Cells {
     Cells { head, rows: rows.collect() }
 }
 
+/// The best trial beside others by the documents set aside; none where nothing was set aside.
+pub fn confirmation(race: &Race) -> Option<Cells> {
+    let has_objective = race.confirmed.first()?.objective.is_some();
+    let mut head = ["set aside", "minus"].map(str::to_owned).to_vec();
+    head.extend(race.columns.iter().cloned());
+    head.extend(has_objective.then(|| "objective (↑)".to_owned()));
+    let told = |difference: String, interval: String, p: f64| format!("{difference} {interval} p {}", p_value(p));
+    let rows = race.confirmed.iter().map(|confirmed| {
+        let mut row = vec![confirmed.trial.clone(), confirmed.rival.clone()];
+        row.extend(confirmed.columns.iter().map(|comparison| match comparison {
+            Some(comparison) => told(difference(comparison), interval(comparison), comparison.p),
+            None => value(None),
+        }));
+        row.extend(has_objective.then(|| match confirmed.objective {
+            Some(Beside { difference, interval, p }) => {
+                told(signed_points(difference, false), between(interval, false), p)
+            }
+            None => value(None),
+        }));
+        row
+    });
+    Some(Cells { head, rows: rows.collect() })
+}
+
 /// One share of right answers: in points.
 fn is_share(race: &Race, entry: &Entry) -> bool {
     race.columns.len() == 1 && entry.interval.is_some()
@@ -106,12 +146,15 @@ fn is_share(race: &Race, entry: &Entry) -> bool {
 
 fn evidence(entry: &Entry, is_share: bool) -> String {
     match (entry.interval, entry.p) {
-        (Some(Interval { low, high }), _) => {
-            format!("[{}, {}]", signed_points(low, is_share), signed_points(high, is_share))
-        }
         (None, Some(p)) => format!("p {}", p_value(p)),
-        (None, None) => value(None),
+        (interval, _) => between(interval, is_share),
     }
+}
+
+fn between(interval: Option<Interval>, is_share: bool) -> String {
+    let told =
+        |Interval { low, high }| format!("[{}, {}]", signed_points(low, is_share), signed_points(high, is_share));
+    interval.map_or_else(|| value(None), told)
 }
 
 /// What a reader of both tables must know.
@@ -135,7 +178,8 @@ pub fn footnotes(table: &ResultsTable) -> Vec<String> {
     let mut lines = vec![race.found.clone().unwrap_or(course)];
     if race.entries.iter().any(|entry| race.is_out(&entry.trial)) || race.found.is_none() {
         lines.push(
-            "(n=…): out of the race, the score rests on so many documents and compares with nothing else in its column"
+            "(n=…): out of the race, the score rests on so many documents, compares with nothing else in its column \
+             and is in no plot of it"
                 .to_owned(),
         );
     }

@@ -2,6 +2,7 @@
 
 use super::{ResultsTable, Row};
 use crate::config::Scalar;
+use crate::eval::task::Column;
 
 const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -10,6 +11,7 @@ const FEWEST: usize = 3;
 
 /// One line per axis, group of rows that differ only in it, and column.
 pub fn lines(table: &ResultsTable) -> Vec<String> {
+    let in_race = |row: &Row, column: &Column| !table.is_out(row, column);
     let mut lines = Vec::new();
     for axis in table.axes() {
         for group in groups(table, axis) {
@@ -25,7 +27,7 @@ pub fn lines(table: &ResultsTable) -> Vec<String> {
             let others = if others.is_empty() { String::new() } else { format!(" ({})", others.join(", ")) };
             for column in &table.columns {
                 let scores: Vec<Option<f64>> =
-                    group.iter().map(|row| row.score(column).and_then(|score| score.value)).collect();
+                    group.iter().map(|row| in_race(row, column).then(|| row.score(column)?.value).flatten()).collect();
                 if let Some(blocks) = blocks(&scores) {
                     let (from, to) = (value(first), value(last));
                     lines.push(format!("{blocks}  {} over {axis} {from}…{to}, {method}{others}", column.name));

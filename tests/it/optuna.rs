@@ -310,6 +310,38 @@ fn two_objectives_give_a_front_floors_hold_and_the_chosen_are_told_by_documents_
     let table = through(&sweep, &["run", "sweep.toml"]);
     assert!(table.contains("no other beats in every column") && table.contains("no decision saw"), "{table}");
     assert!(table.contains("quiz (n=80)"), "{table}");
+    assert!(!table.contains("| set aside"), "a front has no best one: {table}");
+
+    // One objective of both: the best beside the best of the grid and the reference, column by column and in all.
+    let both = "metric = { quiz = 1, loss = 2 }\nconfirmation = 0.4\nrungs = [1]";
+    let sweep = Sweep::of(&SPEC.replace("metric = \"quiz\"", both)).unwrap();
+    let table = through(&sweep, &["run", "sweep.toml"]);
+    let set_aside: Vec<&str> = table.lines().skip_while(|line| !line.starts_with("| set aside")).skip(2).collect();
+    let set_aside: Vec<Vec<&str>> = set_aside
+        .iter()
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.split('|').map(str::trim).collect())
+        .collect();
+    let (_, last) = decided(&sweep);
+    let n_left = last["standings"].as_array().unwrap().iter().filter(|standing| standing["survives"] == true).count();
+    assert_eq!(set_aside.len(), n_left, "the others that are left, and the reference: {table}");
+    assert_eq!(set_aside.last().unwrap()[2], "Math", "{table}");
+    for row in &set_aside {
+        assert!(row[3..6].iter().all(|cell| cell.contains("] p ")), "{table}");
+        let first = |cell: &str| cell.split(' ').next().unwrap().parse::<f64>().unwrap();
+        let objective = first(row[3]) / 100.0 - 2.0 * first(row[4]);
+        assert!((first(row[5]) - objective).abs() < 1e-3, "{row:?}");
+    }
+    let best = set_aside[0][1];
+    assert!(best != "Math" && through(&sweep, &["report", "sweep.toml"]).contains("| set aside"), "{table}");
+    // Points that were placed are trials like those of the spec.
+    let placed = table.lines().map(|line| line.split('|').nth(1).unwrap_or_default().trim());
+    let placed = placed.filter(|name| name.starts_with("Merge")).nth(2).unwrap();
+    let beside = format!("sweep.toml:{best}");
+    for (args, told) in [(["explain", "sweep.toml", placed], "dare_ties"), (["compare", &beside, "Math"], "loss")] {
+        let output = sweep.command(&args, "ok").output().unwrap();
+        assert!(output.status.success() && text(&output.stdout).contains(told), "{}", text(&output.stderr));
+    }
 
     let sweep =
         Sweep::of(&SPEC.replace("metric = \"quiz\"", "metric = \"quiz\"\nrungs = [1]\nfloors = { loss = 1.76 }"))

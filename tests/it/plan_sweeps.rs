@@ -164,6 +164,7 @@ fn every_committed_sweep_is_tested_here() {
         found,
         [
             "dare-density.toml",
+            "dare-race-arc.toml",
             "dare-race.toml",
             "desk-study.toml",
             "layers-optuna.toml",
@@ -173,6 +174,7 @@ fn every_committed_sweep_is_tested_here() {
             "slerp-and-dare.toml",
             "slerp-and-dare.yml",
             "slerp-race-arc.toml",
+            "slerp-race-gsm8k.toml",
             "slerp-race.toml",
             "slerp-refine.toml",
             "slerp-t.toml",

@@ -121,6 +121,17 @@ fn a_race_asks_less_finds_the_best_and_says_what_each_score_rests_on() {
     assert_eq!(page.status.code(), Some(0), "{}", text(&page.stderr));
     let page = fs::read_to_string(sweep.path("page.html")).unwrap();
     assert!(page.contains("<h2 id=\"race\">Race</h2>") && sweep.path("plots/race.svg").is_file());
+    // A score of fewer documents says so, and stands beside no other.
+    let out: Vec<&str> = table.lines().filter(|line| line.contains(", out |")).collect();
+    let out: Vec<&str> = out.iter().map(|line| line.split('|').nth(1).unwrap().trim()).collect();
+    assert!(!out.is_empty() && page.contains("<small>(n="), "{table}");
+    let strip = fs::read_to_string(sweep.path("plots/strip_quiz.svg")).unwrap();
+    assert!(strip.contains(&format!("<title>{best}: ")), "{strip}");
+    assert!(out.iter().all(|name| !strip.contains(&format!("<title>{name}: "))), "{out:?} {strip}");
+    let report = text(&run(&sweep, &["report", "sweep.toml"]).stdout);
+    let line = report.lines().find(|line| line.contains("quiz over t"));
+    let drawn = |line: &str| line.chars().take_while(|block| *block != 'q').filter(|block| *block > '▀').count();
+    assert!(line.map_or(0, drawn) <= 10 - out.iter().filter(|name| name.starts_with("SLERP")).count(), "{report}");
     let plan = text(&run(&sweep, &["plan", "sweep.toml"]).stdout);
     assert!(
         plan.contains("rung 1 of 6  20 documents more; 12.0 of 12 trials, 240 answers expected, 240 at most"),

@@ -39,7 +39,8 @@ pub(super) fn of(page: &Page) -> Value {
 }
 
 fn of_cell(cell: &Cell) -> Value {
-    let mut value = json!({ "value": render::value(Some(cell.value)) });
+    let fewer = cell.dropped_after.map(|n| format!(" (n={n})")).unwrap_or_default();
+    let mut value = json!({ "value": render::value(Some(cell.value)) + &fewer });
     if let Some(interval) = cell.interval {
         value["interval"] =
             format!("[{}, {}]", render::value(Some(interval.low)), render::value(Some(interval.high))).into();

@@ -35,11 +35,17 @@ pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
         small => format!("<div class=\"figures\">\n{small}</div>\n"),
     };
     let plots = figures(wide) + &small;
-    let Cells { head, rows } = race::table(race);
     let cells = |tag: &str, texts: &[String]| -> String {
         texts.iter().map(|text| format!("<{tag}>{}", escape::text(text))).collect()
     };
-    let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+    let table = |Cells { head, rows }: Cells| {
+        let rows: String = rows.iter().map(|row| format!("<tr>{}</tr>\n", cells("td", row))).collect();
+        format!(
+            "<div class=\"wide\" role=\"region\" aria-labelledby=\"race\" tabindex=\"0\"><table class=\"plain\"><thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
+            cells("th scope=\"col\"", &head)
+        )
+    };
+    let tables: String = [race::table(race)].into_iter().chain(race::confirmation(race)).map(table).collect();
     let (title, legend) = match &race.found {
         Some(found) => ("Search", escape::text(found)),
         None => (
@@ -50,11 +56,7 @@ pub(super) fn race(page: &Page, plots: &Plots) -> Option<Section> {
         ),
     };
     let legend = format!("<p class=\"legend\">{legend}</p>\n");
-    let table = format!(
-        "<div class=\"wide\" role=\"region\" aria-labelledby=\"race\" tabindex=\"0\"><table class=\"plain\"><thead><tr>{}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n",
-        cells("th scope=\"col\"", &head)
-    );
-    Some(Section { id: "race", title, body: format!("{legend}{plots}{table}") })
+    Some(Section { id: "race", title, body: format!("{legend}{plots}{tables}") })
 }
 
 pub(super) fn trade_off(page: &Page, plots: &Plots) -> Option<Section> {

@@ -156,9 +156,11 @@ fn score(page: &Page, column: usize, cell: &Cell, scale: Option<&Scale>) -> Stri
     let odd = if cell.is_odd { "<sup title=\"rests on other settings than most of its column\">‡</sup>" } else { "" };
     let picked =
         if cell.is_best() { "<sup title=\"best of its column: selected on these items\">†</sup>" } else { "" };
-    let bar = scale.map(|scale| bar(page, column, cell, scale)).unwrap_or_default();
+    let fewer = cell.dropped_after.map(|n| format!(" <small>(n={n})</small>")).unwrap_or_default();
+    let bar =
+        scale.filter(|_| cell.dropped_after.is_none()).map(|scale| bar(page, column, cell, scale)).unwrap_or_default();
     format!(
-        "<td class=\"num score\" data-v=\"{}\" title=\"{}\"><span class=\"{class}\">{}</span>\
+        "<td class=\"num score\" data-v=\"{}\" title=\"{}\"><span class=\"{class}\">{}</span>{fewer}\
          <span class=\"m\">{mark}{picked}{odd}</span>{bar}</td>",
         cell.value,
         escape::text(&said(cell)),
@@ -191,7 +193,7 @@ fn said(cell: &Cell) -> String {
 }
 
 fn scale(page: &Page, column: usize) -> Option<Scale> {
-    let cells = || page.rows.iter().filter_map(|row| row.cells.get(column)?.as_ref());
+    let cells = || (0..page.rows.len()).filter_map(|row| page.cell(row, column));
     let ends = cells().filter_map(|cell| cell.interval).flat_map(|interval| [interval.low, interval.high]);
     Scale::over(cells().map(|cell| cell.value).chain(ends), (2.0, BAR - 2.0))
 }

@@ -66,7 +66,10 @@ pub fn draw(page: &Page) -> Plots {
             _ if is_scattered(&grid) => map::draw,
             _ => heat::draw,
         };
-        let plots = columns.clone().filter_map(|column| draw(page, &grid, column)).collect();
+        // Of a race often one point is left, which is no line.
+        let is_told =
+            |column: &usize| grid.points.iter().filter(|point| point.reading(page, *column).is_some()).count() > 1;
+        let plots = columns.clone().filter(is_told).filter_map(|column| draw(page, &grid, column)).collect();
         GridPlots { grid, plots }
     };
     let pairs = columns.clone().flat_map(|x| columns.clone().skip(x + 1).map(move |y| (x, y)));
