@@ -50,7 +50,8 @@ def by_program(args, folder):
     (journal,) = (folder / "results").glob("*/journal.jsonl")
     events = [json.loads(line) for line in journal.read_text().splitlines()]
     of = lambda event: [record for record in events if record.get("event") == event]
-    return wall, of("evaluated"), of("shared"), of("merged")
+    account = run([sys.executable, pathlib.Path(__file__).with_name("account_time.py"), journal.parent])
+    return wall, of("evaluated"), of("shared"), of("merged"), account
 
 
 def main():
@@ -63,7 +64,7 @@ def main():
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-study-") as folder:
         folder = pathlib.Path(folder)
-        wall, evaluated, shared, merged = by_program(args, folder)
+        wall, evaluated, shared, merged, account = by_program(args, folder)
         merging, evaluating = by_hand(args, folder)
     print(f"{len(args.trials)} rows, {args.limit} documents of every task")
     print("| | by hand | mergesweep | ratio |\n|---|---|---|---|")
@@ -71,6 +72,8 @@ def main():
     print(f"| merging, s | {merging:.0f} | {len(merged)} merges, beside evaluations | |")
     print(f"| evaluating, s | {evaluating:.0f} | {sum(record['seconds'] for record in evaluated):.0f} in two slots | |")
     print(f"| calls of the harness | {len(args.trials) * len(COMMANDS)} | {len(evaluated)}, {len(shared)} scores shared by twins | |")
+    print(f"| a call of the harness, s | {evaluating / (len(args.trials) * len(COMMANDS)):.0f} | {sum(record['seconds'] for record in evaluated) / len(evaluated):.0f} | |")
+    print(f"\nThe program's run:\n\n{account}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 //!
 //! Documents are put into an order once ([`draw`]) and asked in portions, a rung at a time; after each rung [`race`] sets
 //! every contender beside the leader on what is raced on ([`objective`]), by a paired test ([`exchange`] where there is no
-//! interval), and says who goes on; [`beside`] tells those that are left apart by documents set aside. [`simulate`] drives the same rule on made-up siblings.
+//! interval), and says who goes on; [`beside`] tells those that are left apart by documents set aside. [`simulate`] drives the
+//! same rule on made-up siblings.
 
 mod beside;
 pub mod draw;
