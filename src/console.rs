@@ -111,12 +111,12 @@ impl Console {
             RunEvent::Disk { used, budget } => {
                 let of = budget.map(|budget| format!(" of {:.1}", budget as f64 / 1e9)).unwrap_or_default();
                 let disk = format!("{:.1}{of} GB of models", *used as f64 / 1e9);
-                self.remark(|remarks| remarks.disk = disk);
+                self.remark(false, |remarks| remarks.disk = disk);
             }
             RunEvent::Tally { n_done, n_reused, n_failed, n_left, left } => {
                 self.sweep.set_position((n_done + n_failed) as u64);
                 let words = tally(*n_done, *n_reused, *n_failed, *n_left, *left);
-                self.remark(|remarks| remarks.tally = words);
+                self.remark(*n_left > 0, |remarks| remarks.tally = words);
             }
             RunEvent::TrialDone { .. } => {}
         }
@@ -133,14 +133,14 @@ impl Console {
         self.sweep.finish_and_clear();
     }
 
-    /// Changes what stands behind the bar of the sweep; where there is none, says it from time to time.
-    fn remark(&self, change: impl FnOnce(&mut Remarks)) {
+    /// Changes what stands behind the bar of the sweep; where there is none, says it from time to time, if it is news.
+    fn remark(&self, is_news: bool, change: impl FnOnce(&mut Remarks)) {
         let mut remarks = self.remarks.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut remarks);
         let parts = [&remarks.tally, &remarks.disk].map(String::as_str);
         let text = parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
         let is_due = remarks.said.is_none_or(|said| said.elapsed() >= INTERVAL);
-        if self.bars.is_hidden() && !self.quiet && is_due && !remarks.tally.is_empty() {
+        if self.bars.is_hidden() && !self.quiet && is_due && is_news {
             // The first one comes with the first trial, when there is little to say yet.
             let is_first = remarks.said.replace(Instant::now()).is_none();
             if !is_first {
@@ -214,9 +214,10 @@ const SWEEP: &str = "{pos}/{len} trials {wide_bar} {elapsed_precise}\n{wide_msg}
 
 /// `3 done, 1 failed, 2 reused, 4 left, about 12 min`.
 fn tally(n_done: usize, n_reused: usize, n_failed: usize, n_left: usize, left: Option<Duration>) -> String {
-    let counts = [(n_done, "done"), (n_reused, "reused"), (n_failed, "failed"), (n_left, "left")];
-    let mut parts: Vec<String> =
-        counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    let reused = if n_reused > 0 { format!(" ({n_reused} of them reused)") } else { String::new() };
+    let counts = [(n_done, "done", reused.as_str()), (n_failed, "failed", ""), (n_left, "left", "")];
+    let counts = counts.iter().filter(|(count, ..)| *count > 0);
+    let mut parts: Vec<String> = counts.map(|(count, what, more)| format!("{count} {what}{more}")).collect();
     if let Some(left) = left.filter(|_| n_left > 0) {
         let seconds = left.as_secs();
         parts.push(match seconds {

@@ -102,7 +102,11 @@ pub(super) fn run(args: &CompareArgs) -> Result<Exit, Failure> {
     }
     let found: Vec<(String, Comparison)> = outcomes
         .iter()
-        .filter_map(|outcome| Some((outcome.column.clone(), outcome.pair.as_ref().ok()?.1.clone())))
+        .filter_map(|outcome| {
+            let (pair, comparison) = outcome.pair.as_ref().ok()?;
+            let down = if pair.first.higher_is_better { "" } else { " (↓)" };
+            Some((format!("{}{down}", outcome.column), comparison.clone()))
+        })
         .collect();
     let cells = differences::pair((&a.entrant.name, &b.entrant.name), &found);
     print(&render::markdown(&cells, output_width()))?;

@@ -56,8 +56,8 @@ pub(super) fn run(args: &InitArgs) -> Result<Exit, Failure> {
     }
     let format = Format::of(path);
     let text = match (args.from.as_slice(), format) {
-        ([], Format::Toml) => TOML.to_owned(),
-        ([], Format::Yaml) => YAML.to_owned(),
+        ([], Format::Toml) => named(TOML, path),
+        ([], Format::Yaml) => named(YAML, path),
         (configs, _) => from_configs::spec(path, configs, format)?,
     };
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -73,6 +73,12 @@ pub(super) fn run(args: &InitArgs) -> Result<Exit, Failure> {
     }
     print(&format!("next: `mergesweep plan {}`", path.display()))?;
     Ok(Exit::Ok)
+}
+
+/// The text with a sweep that is called like its file: two of one name would share a folder of results.
+fn named(text: &str, path: &Path) -> String {
+    let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+    text.replacen("my-sweep", &stem, 1)
 }
 
 /// Writes a spec that has a plan, and says how many trials. It appears whole, and only if it is sound.

@@ -65,6 +65,7 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, Failure> {
         percent.show(done, total);
         !cancel.is_cancelled()
     };
+    let was_there = args.out.exists();
     let locate = |model: &ModelRef| locator.locate(model).map_err(Into::into);
     let merged = merge::merge(&[job], &locate, &progress);
     percent.clear();
@@ -79,6 +80,9 @@ pub(super) fn run(args: &MaterializeArgs) -> Result<Exit, Failure> {
         }
         merged => merged.map_err(usage)?,
     };
+    if was_there {
+        warn(&format!("note: the merge that was in `{}` is replaced", args.out.display()));
+    }
     let made = merges.first().map(|merge| merge.weights_digest.as_str()).unwrap_or_default();
     match recorded {
         None => warn(&format!("note: {} was not merged in this sweep before: nothing to compare with", trial.name)),

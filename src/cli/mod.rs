@@ -274,6 +274,14 @@ impl SweepArgs {
                 return Err(usage(Problems(vec![problem])));
             }
         }
+        let beside = sweep.root.join("results");
+        if !self.results.join(&sweep.name).exists() && beside.join(&sweep.name).is_dir() {
+            warn(&format!(
+                "note: nothing of this sweep is in `{}`; beside its spec there is: `--results {}`",
+                self.results.display(),
+                beside.display()
+            ));
+        }
         if let Some(limit) = self.limit {
             sweep.evaluate.limit = Some(limit);
             sweep.evaluate.tasks.iter_mut().for_each(|task| task.limit = None);

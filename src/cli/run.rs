@@ -428,11 +428,14 @@ fn in_words(summary: &Summary) -> String {
         let names: Vec<&str> = summary.failed.iter().map(|failed| failed.trial.as_str()).collect();
         text.push_str(&format!(", {} failed: {}", names.len(), names.join(", ")));
     }
+    if summary.n_stopped > 0 {
+        text.push_str(&format!(", {} stopped midway", summary.n_stopped));
+    }
     if summary.n_left > 0 {
         text.push_str(&format!(", {} not begun", summary.n_left));
     }
     if summary.interrupted {
-        text.push_str(", interrupted");
+        text.push_str(", interrupted: the same command goes on from here");
     }
     if summary.disk_peak > 0 {
         text.push_str(&format!("; merged models took at most {:.2} GB of disk", summary.disk_peak as f64 / 1e9));
@@ -456,6 +459,7 @@ fn summary_json(summary: &Summary, store: &Store, near: &[NearTwins]) -> serde_j
         "reused": summary.n_reused,
         "failed": failed,
         "left": summary.n_left,
+        "stopped": summary.n_stopped,
         "interrupted": summary.interrupted,
         "disk_peak": summary.disk_peak,
         "near_twins": near,

@@ -93,12 +93,24 @@ fn of_sweep(spec: &Path, trials: &[&str], results: &Path) -> Result<Vec<Side>, F
     let side = |trial: &&str| {
         let rows = &recorded.table.rows;
         let Some(row) = rows.iter().position(|row| row.trial == *trial) else {
+            if recorded::recipes(&plan).iter().any(|(recipe, _)| recipe == trial) {
+                return Err(usage(anyhow!(
+                    "`{trial}` is a recipe over merge seeds, and is compared with another one; here name one seed"
+                )));
+            }
             let names: Vec<&str> = rows.iter().map(|row| row.trial.as_str()).collect();
             return Err(usage(anyhow!("{}: no trial `{trial}`, only {}", spec.display(), names.join(", "))));
         };
         let entrant = recorded.entrant(row)?;
         if entrant.outcomes.iter().all(Option::is_none) {
-            let how = recorded.left_out(None).unwrap_or_else(|| "run the sweep first".to_owned());
+            let out = recorded.table.race.as_ref().filter(|race| race.is_out(trial)).and_then(|race| race.entry(trial));
+            let how = match out {
+                Some(entry) => format!(
+                    "it dropped out after rung {} with {} documents: the table of the race compares it",
+                    entry.rung, entry.n_documents
+                ),
+                None => recorded.left_out(None).unwrap_or_else(|| "run the sweep first".to_owned()),
+            };
             return Err(usage(anyhow!(
                 "{}: `{trial}` has no scores with samples under {} ({how})",
                 spec.display(),

@@ -219,7 +219,9 @@ impl Problem {
             Self::MissingPackage { package, .. } => install_hint(package),
             Self::UnknownBackend { .. } => "`hf`, `vllm` and `dummy` are the usual ones".to_owned(),
             Self::ServerBackend { .. } => "use `hf` or `vllm`".to_owned(),
-            Self::UnknownTask { near: Some(near), .. } => format!("did you mean `{near}`?"),
+            Self::UnknownTask { near: Some(near), .. } => {
+                format!("did you mean `{near}`? Tasks of one's own need `include_path`")
+            }
             Self::UnknownTask { near: None, .. } | Self::NoTaskName { .. } => {
                 "`python -m lm_eval ls tasks` lists the stock ones; own ones need `include_path`".to_owned()
             }

@@ -113,7 +113,8 @@ impl Race {
 
     fn rungs_text(&self, columns: &str) -> String {
         let text = format!(
-            "\nA race on {columns} (expected: by simulated siblings, answers correlated .9, true scores spread by 1 to 4 points):\n"
+            "\nA race on {columns} (expected: by simulated siblings, right-or-wrong answers correlated .9, true scores spread by 1 to 4 points; \
+             losses tell trials apart sooner):\n"
         );
         text + &self.lines("trials")
     }

@@ -92,6 +92,8 @@ pub struct Summary {
     pub failed: Vec<Failed>,
     /// Trials that were not begun, since the run was stopped or another one failed.
     pub n_left: usize,
+    /// Trials that were stopped midway.
+    pub n_stopped: usize,
     /// Whether the run was stopped before its end.
     pub interrupted: bool,
     /// The most bytes that merged models had on disk at any time.
@@ -146,11 +148,11 @@ fn summary(request: &Request, outcomes: &BTreeMap<usize, Outcome>, disk_peak: u6
             }
             Some(Outcome::Done) => summary.n_done += 1,
             Some(Outcome::Failed(failed)) => summary.failed.push(failed.clone()),
-            Some(Outcome::Interrupted) => summary.interrupted = true,
+            Some(Outcome::Interrupted) => summary.n_stopped += 1,
             None => summary.n_left += 1,
         }
     }
-    summary.interrupted |= is_cancelled && summary.n_left > 0;
+    summary.interrupted = summary.n_stopped > 0 || (is_cancelled && summary.n_left > 0);
     summary
 }
 

@@ -194,7 +194,12 @@ pub static EVALUATE: TableShape = TableShape {
         key("limit", Shape::Whole(1), "all", "documents per task"),
         key("num_fewshot", Shape::Whole(0), "the task's", "examples in every prompt"),
         key("seeds", SEEDS, "0, 1234, 1234, 1234", "one seed, or four: random, numpy, torch, few-shot"),
-        key("include_path", Shape::Text, "none", "a folder of task definitions"),
+        key(
+            "include_path",
+            Shape::Text,
+            "none",
+            "a folder of task definitions, such as the offline pack `sweeps/tasks`",
+        ),
         key("gen_kwargs", SCALARS, "the task's", "settings of generation, such as `{ temperature = 0.2 }`"),
         key(
             "apply_chat_template",

@@ -10,8 +10,10 @@ use super::resources::resources;
 use super::search::{Search, search};
 use super::{Baseline, Keep, ModelNames, Sweep, TwinEvaluation, keys, lint, tasks};
 use crate::config::parse::other_readings;
-use crate::document::read::{Field, Table};
+use crate::document::read::{Field, Table, listed};
 use crate::document::{Code, Node, Problem, Problems, Value, parse};
+use crate::eval::Settings;
+use crate::eval::task;
 use crate::model::{Location, ModelRef};
 
 /// Longest name of a sweep: it becomes the name of a folder.
@@ -85,6 +87,7 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         let hint = Some("write `best:K` without a column, `all` or `none`".to_owned());
         problems.0.push(Problem::error(Code::SearchKeep, node.span.clone(), "limits.keep", message, hint));
     }
+    keep_known(document, &limits.keep, &settings, problems);
     let report = gate::report(top.optional("report").as_ref(), problems);
     let gate = gate::gate(top.optional("gate").as_ref(), problems);
     gate::check(document, &settings, problems);
@@ -124,6 +127,22 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         document: document.clone(),
         models,
     })
+}
+
+/// `keep = "best:K:COLUMN"` of a column that the table will not have keeps nothing. Columns of tasks that are not in the mapping table are
+/// known once there are results.
+fn keep_known(document: &Node, keep: &Keep, settings: &Settings, problems: &mut Problems) {
+    let Keep::Best { column: Some(column), .. } = keep else { return };
+    let columns = task::columns(&settings.tasks, &[]);
+    let is_open = settings.tasks.iter().any(|task| !columns.iter().any(|column| column.task == task.name));
+    if is_open || columns.iter().any(|known| known.name == *column) {
+        return;
+    }
+    if let Some(node) = document.get("limits").and_then(|limits| limits.get("keep")) {
+        let message = format!("no column `{column}`");
+        let hint = Some(format!("there is {}", listed(columns.iter().map(|column| column.name.as_str()))));
+        problems.0.push(Problem::error(Code::WrongValue, node.span.clone(), "limits.keep", message, hint));
+    }
 }
 
 /// A mergekit config where a spec is expected: one sentence instead of a mistake for each key.

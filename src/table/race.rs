@@ -97,7 +97,7 @@ pub fn table(race: &Race) -> Cells {
     let first = if race.found.is_some() { "search" } else { "race" };
     let mut head = [first, "rung", "documents"].map(str::to_owned).to_vec();
     head.extend(race.columns.iter().cloned());
-    head.extend(["behind the leader", "evidence"].map(str::to_owned));
+    head.extend(["minus the leader (↑)", "evidence"].map(str::to_owned));
     let rows = race.entries.iter().map(|entry| {
         let place = if race.is_out(&entry.trial) { ", out" } else { "" };
         let mut row = vec![
@@ -176,6 +176,10 @@ pub fn footnotes(table: &ResultsTable) -> Vec<String> {
         race.n_whole,
     );
     let mut lines = vec![race.found.clone().unwrap_or(course)];
+    lines.push(
+        "minus the leader: of the objective, of which more is better, on the documents that both have answered"
+            .to_owned(),
+    );
     if race.entries.iter().any(|entry| race.is_out(&entry.trial)) || race.found.is_none() {
         lines.push(
             "(n=…): out of the race, the score rests on so many documents, compares with nothing else in its column \

@@ -35,7 +35,12 @@ pub fn table(columns: &[&str], groups: &[SeedGroup]) -> Cells {
 fn cell(summary: &SeedSummary) -> String {
     let SeedSummary { mean, min, max, seed_sd, stderr, .. } = summary;
     let stderr = stderr.map(|stderr| format!(" ± {stderr:.4}")).unwrap_or_default();
-    let seed_sd = seed_sd.map(|sd| format!(", seed SD {sd:.4}")).unwrap_or_default();
+    let seed_sd = match seed_sd {
+        // What few documents make of a difference between seeds is taken off.
+        Some(sd) if *sd == 0.0 && min < max => ", seeds no more apart than documents make them".to_owned(),
+        Some(sd) => format!(", seed SD {sd:.4}"),
+        None => String::new(),
+    };
     format!("{mean:.4}{stderr} ({min:.4}–{max:.4}{seed_sd})")
 }
 

@@ -27,6 +27,16 @@ pub enum ViewError {
         /// What there is.
         known: String,
     },
+    /// No row has it.
+    #[error("no row has `{key}={pattern}`; there is {known}")]
+    Nothing {
+        /// Key as asked for.
+        key: String,
+        /// Pattern as asked for.
+        pattern: String,
+        /// What rows have there.
+        known: String,
+    },
     /// No such key of rows.
     #[error("rows have no `{name}`, only {known}")]
     Key {
@@ -54,9 +64,16 @@ impl View {
             self.columns.iter().map(|name| place(table, name)).collect::<Result<_, _>>()?
         };
         let mut keys = vec!["trial", "kind", "method", "seed"];
-        keys.extend(table.axes());
+        keys.extend(table.axes().into_iter().filter(|axis| *axis != "seed"));
         if let Some((name, _)) = self.filter.iter().find(|(key, _)| !keys.contains(&key.as_str())) {
             return Err(ViewError::Key { name: name.clone(), known: keys.join(", ") });
+        }
+        for (key, pattern) in &self.filter {
+            let values: Vec<String> = table.rows.iter().filter_map(|row| value_of(row, key)).collect();
+            if !values.iter().any(|value| matches(pattern, value)) {
+                let (key, pattern) = (key.clone(), pattern.clone());
+                return Err(ViewError::Nothing { key, pattern, known: distinct(values).join(", ") });
+            }
         }
         let mut rows: Vec<&Row> = table.rows.iter().filter(|row| self.shows(row)).collect();
         if let Some(sort) = &self.sort {
@@ -88,17 +105,24 @@ impl View {
     }
 
     fn shows(&self, row: &Row) -> bool {
-        self.filter.iter().all(|(key, pattern)| {
-            let value = match key.as_str() {
-                "trial" => Some(row.trial.clone()),
-                "kind" => Some(row.kind.to_owned()),
-                "method" => row.method.map(str::to_owned),
-                "seed" if row.axis("seed").is_none() => row.seed.map(|seed| seed.to_string()),
-                axis => row.axis(axis).map(ToString::to_string),
-            };
-            value.is_some_and(|value| matches(pattern, &value))
-        })
+        self.filter.iter().all(|(key, pattern)| value_of(row, key).is_some_and(|value| matches(pattern, &value)))
     }
+}
+
+/// What a row has under a key of a filter.
+fn value_of(row: &Row, key: &str) -> Option<String> {
+    match key {
+        "trial" => Some(row.trial.clone()),
+        "kind" => Some(row.kind.to_owned()),
+        "method" => row.method.map(str::to_owned),
+        "seed" if row.axis("seed").is_none() => row.seed.map(|seed| seed.to_string()),
+        axis => row.axis(axis).map(ToString::to_string),
+    }
+}
+
+fn distinct(values: Vec<String>) -> Vec<String> {
+    let mut seen = std::collections::HashSet::new();
+    values.into_iter().filter(|value| seen.insert(value.clone())).collect()
 }
 
 fn place(table: &ResultsTable, name: &str) -> Result<usize, ViewError> {

@@ -176,6 +176,19 @@ grid = {{ "math.density" = [0.5, 0.7], seed = {seeds} }}
     assert!(!trials.contains("seed by seed") && trials.contains("identical answers"), "{trials}");
     let refused = with(&sweep, &["compare", "sweep.toml:DARE (0.5, seed=*)", "sweep.toml:Two (0.5, seed=*)"]);
     assert!(text(&refused.stderr).contains("recipes are compared over the same seeds"), "{}", text(&refused.stderr));
+    let mixed = with(&sweep, &["compare", "sweep.toml:DARE (0.5, seed=*)", "P1 0.5"]);
+    assert!(text(&mixed.stderr).contains("is a recipe over merge seeds"), "{}", text(&mixed.stderr));
+    // A filter that fits nothing is a mistake, and says what would fit.
+    let nothing = with(&sweep, &["report", "sweep.toml", "--filter", "method=della"]);
+    assert_eq!(nothing.status.code(), Some(2));
+    assert!(text(&nothing.stderr).contains("no row has `method=della`; there is"), "{nothing:?}");
+    // From another folder the results beside the spec are named.
+    let elsewhere = sweep.path("elsewhere");
+    fs::create_dir(&elsewhere).unwrap();
+    let spec = sweep.path("sweep.toml");
+    let args = ["report", spec.to_str().unwrap()];
+    let far = sweep.command(&args, "ok").current_dir(&elsewhere).output().unwrap();
+    assert!(text(&far.stderr).contains("beside its spec there is: `--results"), "{}", text(&far.stderr));
 }
 
 #[test]

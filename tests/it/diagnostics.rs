@@ -98,7 +98,7 @@ fn plan_gives_mistakes_as_json_and_drawn_without_colour() {
 #[test]
 fn mistakes_of_report_and_gate_are_told_at_their_places_with_the_others() {
     let folder = TempDir::new().unwrap();
-    let own = "[report]\nreference = \"heer\"\n\n[gate]\nmargin = 0\nmargins = { arc100_ac = 0.2 }\n";
+    let own = "[report]\nreference = \"heer\"\n\n[gate]\nmargin = 0\nmargins = { arc100_ac = 0.2 }\n\n[limits]\nkeep = \"best:1:arc100\"\n";
     let spec = SPEC.replace("\"factz\", \"humaneval\"", "\"arc100_acc\"").replace("tasks =", "taks = 1\ntasks =");
     fs::write(folder.path().join("s.toml"), format!("{spec}\n{own}")).unwrap();
     let told = mergesweep(folder.path(), &["plan", "s.toml", "--json"]);
@@ -118,6 +118,7 @@ fn mistakes_of_report_and_gate_are_told_at_their_places_with_the_others() {
         ("E0409", "report.reference", "did you mean `here`?"),
         ("E0103", "gate.margin", ""),
         ("E0510", "gate.margins.arc100_ac", "did you mean `arc100_acc`?"),
+        ("E0103", "limits.keep", "there is `arc100_acc`"),
     ] {
         assert!(all.contains(&expected), "{expected:?} in {all:?}");
     }

@@ -29,6 +29,8 @@ fn starters_have_one_plan_and_nothing_is_overwritten() {
     let open = |name: &str| plan::open(&folder.path().join(name)).unwrap_or_else(|problems| panic!("{problems}")).1;
     assert_eq!(open("sweep.toml"), open("deep/sweep.yml"));
     assert!(open("sweep.toml").warnings.is_empty());
+    assert_eq!(mergesweep(folder.path(), &["init", "mine.toml"]).status.code(), Some(0));
+    assert_eq!(plan::open(&folder.path().join("mine.toml")).unwrap().0.name, "mine");
     assert!(folder.path().join("mergesweep.schema.json").is_file());
     fs::write(folder.path().join("sweep.toml"), "mine").unwrap();
     let told = mergesweep(folder.path(), &["init"]);

@@ -383,7 +383,7 @@ fn doctor_looks_for_the_cluster_that_a_spec_asks_for() {
     let silent = [others.as_slice(), &[("scontrol", "#!/bin/sh\nexit 1\n")]].concat();
     let answers = [others.as_slice(), &[("scontrol", "#!/bin/sh\necho 'MaxArraySize = 1001'\n")]].concat();
     for (programs, verdict, says) in [
-        (&[][..], "error", "there is no `sbatch` here"),
+        (&[][..], "error", "`sbatch --version` does not work here"),
         (&silent, "error", "its controller does not answer"),
         (&answers, "ok", "slurm 23.11"),
     ] {

@@ -176,8 +176,9 @@ fn slurm(sweep: Option<&Sweep>) -> Option<Finding> {
     let is_asked = sweep.is_some_and(|sweep| sweep.engine.kind == EngineKind::Slurm);
     let Some(version) = capture("sbatch", &["--version"]) else {
         let remedy = "run it on a login node of the cluster, or here with `--engine local`".to_owned();
-        return is_asked
-            .then(|| Finding::error(item, "`engine.kind` is `slurm`, and there is no `sbatch` here", remedy));
+        return is_asked.then(|| {
+            Finding::error(item, "`engine.kind` is `slurm`, and `sbatch --version` does not work here", remedy)
+        });
     };
     if is_asked && queue::max_array_size(&Cancel::never()).is_none() {
         let text = format!("{version}; `engine.kind` is `slurm`, and its controller does not answer");
