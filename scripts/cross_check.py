@@ -4,9 +4,10 @@
     scripts/cross_check.py --mergesweep target/release/mergesweep --mergekit VENV/bin/mergekit-yaml [TRIAL...]
 
 Six merges without chance unless named. For each: its config as `plan --write-configs` prints it, merged with mergekit 0.1.5;
-the weights compared with `materialize`'s (`mergesweep diff`); mergekit's model evaluated with the commands below; its
-scores beside those in results/desk-study/scores.csv. What is finished is kept in WORK (some 20 minutes a row on two
-cores), so that a run that is stopped goes on. Prints a table in Markdown. HumanEval's programs run without a sandbox here.
+the weights compared with `materialize`'s (`mergesweep diff`), and with those of a merge in mergekit's numerics; mergekit's
+model evaluated with the commands below; its scores beside those in results/desk-study/scores.csv (in brackets: ours minus
+theirs). What is finished is kept in WORK (some 12 minutes a row with one thread), so that a run that is stopped goes on; two
+with different rows may run at once. Prints a table in Markdown. HumanEval's programs run without a sandbox here.
 """
 
 import argparse
@@ -65,11 +66,11 @@ def harness(python, model, command, **environment):
     run([python, "-m", "lm_eval", "run", *words], env=offline | environment)
 
 
-def weights(program, trial, theirs, folder):
-    """How far mergekit's tensors are from ours."""
-    file = folder / "weights.json"
+def weights(program, theirs, folder, name, command):
+    """How far mergekit's tensors are from those of a command of ours, which writes to the folder that it ends with."""
+    file = folder / f"{name}.json"
     if not file.exists():
-        run([program, "materialize", SPEC, trial, folder / "ours"])
+        run([program, *command, folder / "ours"])
         found = run([program, "diff", theirs, folder / "ours", "--json", "--quiet"], allowed=(0, EXIT_DIFFERENT))
         subprocess.run(["rm", "-r", folder / "ours"], check=True)
         file.write_text(found)
@@ -101,7 +102,7 @@ def main():
     of_trial = configs(args.mergesweep, args.work / "configs")
     with open(SCORES, encoding="utf-8") as file:
         ours = {(row["trial"], row["task"], f"{row['metric']},{row['filter']}"): row["value"] for row in csv.DictReader(file)}
-    print(f"| trial | elements that differ | largest, ulp | relative | {' | '.join(COLUMNS)} |")
+    print(f"| trial | weights: elements that differ | norm apart | with `--numerics mergekit` | {' | '.join(COLUMNS)} |")
     print("|---" * (4 + len(COLUMNS)) + "|")
     for trial in args.trials:
         folder = args.work / of_trial[trial].stem
@@ -110,23 +111,24 @@ def main():
             folder.mkdir(parents=True, exist_ok=True)
             run([args.mergekit, of_trial[trial], folder / "merging", "--lora-merge-cache", args.work / "loras"])
             (folder / "merging").rename(theirs)
-        apart = weights(args.mergesweep, trial, theirs, folder)
+        apart = weights(args.mergesweep, theirs, folder, "weights", ["materialize", SPEC, trial])
+        merge = ["merge", "--numerics", "mergekit", of_trial[trial]]
+        stepwise = weights(args.mergesweep, theirs, folder, "weights-mergekit", merge)
         scores = evaluate(theirs, args.python, folder)
         cells = []
         for task, metric in COLUMNS.values():
             mine = ours.get((trial, task, metric))
             cells.append("–" if mine in (None, "") else f"{scores[task][metric]:.4f} ({float(mine) - scores[task][metric]:+.4f})")
-        print(f"| {trial} | {summary(apart)} | {' | '.join(cells)} |", flush=True)
+        print(f"| {trial} | {summary(apart)} | {summary(stepwise).split(' | ')[0]} | {' | '.join(cells)} |", flush=True)
 
 
 def summary(apart):
-    """Cells: the share of elements that differ, the largest difference in steps of the format, the largest of a tensor's norm."""
-    different = apart["different"]
+    """Cells: how many elements differ, and the largest difference of a tensor as a share of its norm."""
+    different, n_equal = apart["different"], apart["n_equal"]
     if not different:
-        return f"none ({apart['n_equal']} tensors equal) | 0 | 0"
-    elements, steps = sum(tensor["n_different"] for tensor in different), max(tensor["max_ulps"] for tensor in different)
-    relative = max(tensor["relative_l2"] for tensor in different)
-    return f"{elements} in {len(different)} of {len(different) + apart['n_equal']} tensors | {steps} | {relative:.1e}"
+        return f"none in {n_equal} tensors | 0"
+    elements, relative = sum(tensor["n_different"] for tensor in different), max(tensor["relative_l2"] for tensor in different)
+    return f"{elements} in {len(different)} of {len(different) + n_equal} tensors | {relative:.1e}"
 
 
 if __name__ == "__main__":
