@@ -249,7 +249,7 @@ mod tests {
     fn what_is_left_is_told_in_words() {
         assert_eq!(
             tally(3, 2, 1, 4, Some(Duration::from_secs(700))),
-            "3 done, 2 reused, 1 failed, 4 left, about 12 min"
+            "3 done (2 of them reused), 1 failed, 4 left, about 12 min"
         );
         assert_eq!(tally(0, 0, 0, 4, None), "4 left");
         assert_eq!(tally(2, 0, 0, 1, Some(Duration::from_secs(9000))), "2 done, 1 left, about 2.5 h");
