@@ -55,7 +55,7 @@ fn all_problems_are_told_in_one_pass() {
     assert_eq!(told.len(), 9);
     let hint =
         |part: &str| problems.0.iter().find(|problem| problem.to_string().contains(part)).and_then(Problem::hint);
-    assert_eq!(hint("factz").as_deref(), Some("did you mean `facts`?"));
+    assert_eq!(hint("factz").as_deref(), Some("did you mean `facts`? Tasks of one's own need `include_path`"));
     assert!(hint("`coded`").unwrap().contains("bubblewrap"));
     assert!(problems.to_string().starts_with("error: `include_path` is no folder"));
 }
