@@ -78,7 +78,7 @@ pub(super) fn run(args: &InitArgs) -> Result<Exit, Failure> {
 /// The text with a sweep that is called like its file: two of one name would share a folder of results.
 fn named(text: &str, path: &Path) -> String {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    text.replacen("my-sweep", &stem, 1)
+    text.replacen("\"my-sweep\"", &from_configs::quoted(&stem), 1)
 }
 
 /// Writes a spec that has a plan, and says how many trials. It appears whole, and only if it is sound.

@@ -138,9 +138,19 @@ fn entry(plan: &Plan, decisions: &[Decided], decided: &Decided, trial: &TrialId)
     })
 }
 
+/// Adds to the race what the answers to the documents set aside say: for whoever shows it, since a table is written without any
+/// answers too.
+pub(super) fn confirm(recorded: &mut Recorded, sweep: &Sweep) -> Result<(), Failure> {
+    let confirmed = confirmed(recorded, sweep)?;
+    if let Some(race) = &mut recorded.table.race {
+        race.confirmed = confirmed;
+    }
+    Ok(())
+}
+
 /// The best of a search beside the others that are left (of points that were placed: the best of the grid) and beside the
 /// reference, by the documents set aside. Nothing of a front, which has no best one.
-pub(super) fn confirmed(recorded: &Recorded, sweep: &Sweep) -> Result<Vec<Confirmed>, Failure> {
+fn confirmed(recorded: &Recorded, sweep: &Sweep) -> Result<Vec<Confirmed>, Failure> {
     let (Some(race), Some(search)) = (&recorded.table.race, &sweep.search) else { return Ok(Vec::new()) };
     if !race.has_confirmation || race.is_front {
         return Ok(Vec::new());

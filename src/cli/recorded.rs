@@ -110,17 +110,12 @@ pub(super) fn collect(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recor
     Ok(Recorded { table, footnotes, near: Vec::new(), records, state, outputs, sources, weights })
 }
 
-/// The same with near twins and with what a search chose beside others, which takes every sample that was kept: for whoever shows
-/// the table or writes it down.
+/// The same with near twins, which takes every sample that was kept: for whoever shows the table or writes it down.
 pub(super) fn collect_with_near(plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Recorded, Failure> {
     let mut recorded = collect(plan, sweep, store)?;
     let near = near_twins(plan, store, &recorded.state);
     recorded.table.near = near.groups.iter().map(|group| of_group(group, plan)).collect();
     recorded.near = words::of_made(&near, plan);
-    let confirmed = raced::confirmed(&recorded, sweep)?;
-    if let Some(race) = &mut recorded.table.race {
-        race.confirmed = confirmed;
-    }
     Ok(recorded)
 }
 

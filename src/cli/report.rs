@@ -10,7 +10,7 @@ use clap::{Args, ValueEnum};
 use super::comparisons::Comparisons;
 use super::estimates::Tester;
 use super::recorded::{self, Recorded};
-use super::{Failure, SweepArgs, counted, output_width, page, print, usage, warn};
+use super::{Failure, SweepArgs, counted, output_width, page, print, raced, usage, warn};
 use crate::exit_code::{self, Exit};
 use crate::files::write_atomically;
 use crate::paired::{Against, winners};
@@ -165,7 +165,8 @@ fn watch(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result
 
 /// The whole output, and the table's files on the way.
 fn report(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Vec<u8>, Failure> {
-    let recorded = recorded::collect_with_near(plan, sweep, store)?;
+    let mut recorded = recorded::collect_with_near(plan, sweep, store)?;
+    raced::confirm(&mut recorded, sweep)?;
     write_if_any(&recorded.table, store);
     let compared = compared(args, &recorded, recorded.reference(args.against.as_deref(), sweep)?, plan, sweep, store)?;
     let view = View { columns: args.columns.clone(), sort: args.sort.clone(), filter: args.filter.clone() };
@@ -271,7 +272,8 @@ fn write_if_any(table: &ResultsTable, store: &Store) {
 
 /// Writes the page and the plots; prints no table.
 fn pages(args: &ReportArgs, plan: &Plan, sweep: &Sweep, store: &Store) -> Result<Exit, Failure> {
-    let recorded = recorded::collect_with_near(plan, sweep, store)?;
+    let mut recorded = recorded::collect_with_near(plan, sweep, store)?;
+    raced::confirm(&mut recorded, sweep)?;
     // Every row beside the reference: the one asked for, else the first unmerged model.
     let first_model = || recorded.table.rows.iter().position(|row| row.kind == "model");
     let reference = recorded.reference(args.against.as_deref(), sweep)?.or_else(first_model);

@@ -11,7 +11,7 @@ use super::comparisons::Comparisons;
 use super::interrupt::Session;
 use super::recorded::{self, Recorded};
 use super::slurm::{self, Engine};
-use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, report, review, usage, warn};
+use super::{Failure, SweepArgs, counted, diagnostics, output_width, print, raced, report, review, usage, warn};
 use crate::console::Console;
 use crate::document::{Code, Problem, Problems};
 use crate::eval::secrets::Secrets;
@@ -121,11 +121,14 @@ fn begin(args: &RunArgs) -> Result<Exit, Failure> {
     }
     // With the points that a search has placed meanwhile.
     let (sweep, plan) = if request.grow.is_some() { args.sweep.read()? } else { (sweep, request.plan.clone()) };
-    let recorded = recorded::collect_with_near(&plan, &sweep, store)?;
+    let mut recorded = recorded::collect_with_near(&plan, &sweep, store)?;
     report::write_files(&recorded.table, store);
     if args.json {
         print(&summary_json(&summary, store, &recorded.table.near).to_string())?;
     } else {
+        if let Err(failure) = raced::confirm(&mut recorded, &sweep) {
+            warn(&format!("warning: what the documents set aside say is not shown: {}", failure.in_words()));
+        }
         let compared = beside_reference(&recorded, &plan, &sweep);
         let against = compared.as_ref().and_then(|compared| compared.against.as_ref());
         print(&render::markdown(&render::wide(&recorded.table, against), output_width()))?;

@@ -86,8 +86,9 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
         let message = "a search keeps models by its own objective only";
         let hint = Some("write `best:K` without a column, `all` or `none`".to_owned());
         problems.0.push(Problem::error(Code::SearchKeep, node.span.clone(), "limits.keep", message, hint));
+    } else {
+        keep_known(document, &limits.keep, &settings, problems);
     }
-    keep_known(document, &limits.keep, &settings, problems);
     let report = gate::report(top.optional("report").as_ref(), problems);
     let gate = gate::gate(top.optional("gate").as_ref(), problems);
     gate::check(document, &settings, problems);
@@ -129,8 +130,8 @@ fn sweep(document: &Node, path: &Path, problems: &mut Problems) -> Option<Sweep>
     })
 }
 
-/// `keep = "best:K:COLUMN"` of a column that the table will not have keeps nothing. Columns of tasks that are not in the mapping table are
-/// known once there are results.
+/// `keep = "best:K:COLUMN"` of a column that the table will not have keeps nothing. Columns of tasks that are not in the
+/// mapping table are known once there are results.
 fn keep_known(document: &Node, keep: &Keep, settings: &Settings, problems: &mut Problems) {
     let Keep::Best { column: Some(column), .. } = keep else { return };
     let columns = task::columns(&settings.tasks, &[]);

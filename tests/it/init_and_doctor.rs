@@ -31,6 +31,9 @@ fn starters_have_one_plan_and_nothing_is_overwritten() {
     assert!(open("sweep.toml").warnings.is_empty());
     assert_eq!(mergesweep(folder.path(), &["init", "mine.toml"]).status.code(), Some(0));
     assert_eq!(plan::open(&folder.path().join("mine.toml")).unwrap().0.name, "mine");
+    // A name that YAML reads as a switch.
+    assert_eq!(mergesweep(folder.path(), &["init", "no.yml"]).status.code(), Some(0));
+    assert_eq!(plan::open(&folder.path().join("no.yml")).unwrap().0.name, "no");
     assert!(folder.path().join("mergesweep.schema.json").is_file());
     fs::write(folder.path().join("sweep.toml"), "mine").unwrap();
     let told = mergesweep(folder.path(), &["init"]);

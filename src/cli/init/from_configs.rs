@@ -88,7 +88,7 @@ fn seen_from(spec: &Path, file: &Path) -> Result<String, Failure> {
 }
 
 /// A text in quotes, as TOML and YAML alike read it.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
